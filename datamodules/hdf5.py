@@ -1,0 +1,345 @@
+"""What both stores share: mapping an HDF5 file into memory, its source stamp, writing it atomically.
+
+A store is written once, under another name, and renamed when it is complete; after that it is only
+read. Readers map contiguous datasets straight from the file, so the bytes live in the page cache,
+once per machine, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from filelock import FileLock
+
+
+class StoreError(ValueError):
+    """A store, or what it is made from, cannot be used. The message names the file and the remedy."""
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+@contextmanager
+def open_store(path: Path | str) -> Iterator[h5py.File]:
+    """An HDF5 file open for reading.
+
+    Raises:
+        StoreError: the file is missing, held by a writer, or not a complete HDF5 file; also when
+            reading inside the block fails or an expected dataset or attribute is absent.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"{path}: no such store. Convert its source file first.")
+    try:
+        # "best-effort": a file that somebody writes in place is refused, not read half-done, and file
+        # systems without locks (some network ones) still work. Finished stores are never locked.
+        with h5py.File(path, "r", locking="best-effort") as file:
+            yield file
+    except (OSError, KeyError) as error:
+        if _errno(error) == errno.EAGAIN:
+            raise StoreError(
+                f"{path}: another process is writing it. Try again when it has ended."
+            ) from error
+        if _errno(error) in (errno.EACCES, errno.EPERM):
+            raise StoreError(f"{path}: no permission to read it. Check the file's owner and mode.") from error
+        raise StoreError(
+            f"{path}: not a complete HDF5 store ({error}). Delete it and convert its source again."
+        ) from error
+
+
+class LazyDataset:
+    """A chunked or compressed dataset, read through h5py and indexed as h5py indexes.
+
+    The file is opened at the first read of each process: an HDF5 handle crosses neither a pickle nor
+    a fork (after a fork both processes would move one file position).
+    """
+
+    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.path, self.name, self.shape, self.dtype = path, name, shape, dtype
+        self._file: h5py.File | None = None
+        self._process = -1
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        if self._file is None or self._process != os.getpid():
+            self._file = h5py.File(self.path, "r", locking="best-effort")
+            self._process = os.getpid()
+        try:
+            return self._file[self.name][key]
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: dataset {self.name!r} cannot be read ({error}). Delete the file and "
+                "convert its source again."
+            ) from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[()], dtype=dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None, "_process": -1}
+
+
+def map_dataset(path: Path | str, name: str) -> np.ndarray | LazyDataset:
+    """One dataset of a store, without reading it.
+
+    Returns:
+        A read-only `np.memmap` of a contiguous dataset (an empty array where it has no elements), or
+        a `LazyDataset` where it is chunked, compressed or not of fixed size.
+
+    Raises:
+        StoreError: the file is missing or damaged, or has no such dataset.
+    """
+    path = Path(path)
+    with open_store(path) as file:
+        if name not in file:
+            raise StoreError(f"{path}: no dataset {name!r}. Delete the file and convert its source again.")
+        dataset = file[name]
+        shape, dtype, offset = dataset.shape, dataset.dtype, dataset.id.get_offset()
+    if dtype.hasobject:
+        return LazyDataset(path, name, shape, dtype)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    if offset is None:
+        return LazyDataset(path, name, shape, dtype)
+    end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if path.stat().st_size < end:
+        raise StoreError(
+            f"{path}: dataset {name!r} ends at byte {end}, the file before it. Delete it and convert its "
+            "source again."
+        )
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+
+
+# ----------------------------------------------------------------------------------- source stamps
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a store was made from: a file, or a folder of `.npz` files taken as one.
+
+    Args:
+        name: the file's or folder's name, without its path.
+        size: bytes.
+        mtime_ns: time of the last change, in nanoseconds; of a folder the newest file's.
+        sha256: hexadecimal digest of the content; empty while not yet known.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, path: Path | str, sha256: str = "") -> Source:
+        """The stamp of `path`; cheap, as it does not compute the digest."""
+        path = Path(path)
+        stats = [file.stat() for file in _source_files(path)]
+        return cls(
+            path.resolve().name,
+            sum(s.st_size for s in stats),
+            max((s.st_mtime_ns for s in stats), default=0),
+            sha256,
+        )
+
+    @classmethod
+    def read(cls, attributes: h5py.AttributeManager) -> Source | None:
+        """The stamp in a store's attributes, None where there is none."""
+        if "source_name" not in attributes:
+            return None
+        return cls(
+            str(attributes["source_name"]),
+            int(attributes["source_size"]),
+            int(attributes["source_mtime_ns"]),
+            str(attributes["source_sha256"]),
+        )
+
+    def write(self, attributes: h5py.AttributeManager) -> None:
+        """Write the stamp as `source_name`, `source_size`, `source_mtime_ns`, `source_sha256`."""
+        for key, value in asdict(self).items():
+            attributes[f"source_{key}"] = value
+
+    def same_file(self, other: Source) -> bool:
+        """Whether name, size and time agree: the same file, unchanged."""
+        return (self.name, self.size, self.mtime_ns) == (other.name, other.size, other.mtime_ns)
+
+
+def sha256_of(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file; of a folder that of its `.npz` names and digests, in order."""
+    path = Path(path)
+    if path.is_dir():
+        total = hashlib.sha256()
+        for file in _source_files(path):
+            total.update(f"{file.name}\0{sha256_of(file)}\n".encode())
+        return total.hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_current(store: Path | str, source: Path | str) -> bool:
+    """Whether `store` exists and was made from `source` as it is now.
+
+    Name, size and time decide; when only the time differs (a copied or touched file) the content
+    does. A source that has been removed since leaves its store current.
+
+    Raises:
+        StoreError: the store exists and is damaged.
+    """
+    if not Path(store).exists():
+        return False
+    with open_store(store) as file:
+        stamp = Source.read(file.attrs)
+    if stamp is None:
+        return False
+    if not Path(source).exists():
+        return True
+    now = Source.of(source)
+    if (stamp.name, stamp.size) != (now.name, now.size):
+        return False
+    return stamp.mtime_ns == now.mtime_ns or stamp.sha256 == sha256_of(source)
+
+
+def _source_files(path: Path) -> list[Path]:
+    return sorted(path.glob("*.npz")) if path.is_dir() else [path]
+
+
+# ----------------------------------------------------------------------------------------- writing
+
+
+@contextmanager
+def locked(path: Path | str) -> Iterator[None]:
+    """Hold the right to write the store `path`; other processes wait here. May be nested.
+
+    Makes the store's folder. Raises StoreError as `clear_write_errors` does.
+    """
+    path = Path(path)
+    with clear_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[Path]:
+    """Write a store atomically: yields a temporary path in the same folder, renamed at the end.
+
+    The temporary file is removed when the block fails, and `path` is left as it was. One process at
+    a time gets in.
+
+    Raises:
+        StoreError: disk full, no permission, not a folder (see `clear_write_errors`).
+    """
+    path = Path(path)
+    with locked(path), clear_write_errors(path):
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            yield temporary
+            publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def allocate(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    columns: dict[str, tuple[tuple[int, ...], Any]],
+    attributes: Any,
+) -> dict[str, int]:
+    """Create an HDF5 file with room for `columns`, closed again so that plain writes can fill them.
+
+    Filling a file through h5py leaves it unopenable when the process is killed; filling allocated,
+    contiguous datasets at their offsets cannot damage its structure.
+
+    Args:
+        path: the file to create; replaced where it exists.
+        arrays: datasets written at once.
+        columns: name -> (shape, dtype) of contiguous datasets to allocate, the largest aligned to
+            4,096 bytes so that its rows lie on whole pages; their content is undefined.
+        attributes: name -> value, of the whole file.
+
+    Returns:
+        The offset in bytes of each column.
+    """
+    sizes = [
+        int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in columns.values()
+    ]
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.CONTIGUOUS)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    layout.set_obj_track_times(False)  # the same source gives the same bytes
+    with h5py.File(path, "w", alignment_threshold=max(sizes), alignment_interval=4096) as file:
+        file.attrs.update(attributes)
+        for name, array in arrays.items():
+            file[name] = array
+        offsets = {}
+        for name, (shape, dtype) in columns.items():
+            kind, space = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape)
+            offsets[name] = h5py.h5d.create(file.id, name.encode(), kind, space, layout).get_offset()
+    return offsets
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a complete temporary file to its final name, its bytes safely on the disk first."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextmanager
+def clear_write_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors about writing `path` into a StoreError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = _WRITE_ERRORS.get(_errno(error))
+        # An error that names another file, such as an unreadable source, is not about this store.
+        named = path if error.filename is None else Path(error.filename)
+        if reason is None or not (path.name in named.name or named in path.parents):
+            raise
+        raise StoreError(f"{path}: cannot write into {path.parent}: {reason}") from error
+
+
+def check_free_space(path: Path, needed: int) -> None:
+    """Raise StoreError unless the file system of `path`'s folder has `needed` bytes free."""
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise StoreError(
+            f"{path}: cannot write into {path.parent}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB "
+            "free. Free some space or put the store on another disk."
+        )
+
+
+_WRITE_ERRORS: dict[int | None, str] = {
+    errno.ENOSPC: "the disk is full. Free some space or put the store on another disk, then run it again.",
+    errno.EDQUOT: "the disk quota is used up. Free some space or choose another disk, then run it again.",
+    errno.EFBIG: "the file grew beyond what the file system or a limit allows. Choose another disk.",
+    errno.EACCES: "no permission. Change the folder's mode or owner, or choose another folder.",
+    errno.EPERM: "no permission. Change the folder's mode or owner, or choose another folder.",
+    errno.EROFS: "the file system is read-only. Choose another folder.",
+    errno.ENOTDIR: "a part of that path is a file, not a folder. Choose another folder.",
+    errno.EEXIST: "a part of that path is a file, not a folder. Choose another folder.",
+}
+
+
+def _errno(error: Exception) -> int | None:
+    """Find the operating system's error number; h5py often leaves it in the message alone."""
+    number = getattr(error, "errno", None)
+    found = re.search(r"errno = (\d+)", str(error))
+    return number if number is not None else int(found[1]) if found else None

@@ -1,0 +1,261 @@
+"""What there is to ask about a toy scene, and how ten simulated annotators answer.
+
+`ask` goes through the kinds of QUESTION_KINDS; each kind is one function that says something about a
+scene, or None where the scene has nothing of the kind to ask. Phrases for things ("the red star") come
+from `name_of`, which only gives names that fit one thing of the scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from operator import attrgetter
+from random import Random
+
+import numpy as np
+
+from datamodules.toy_world import COLORS, LOOKALIKES, SHAPES, Scene, Thing
+
+ANNOTATORS = 10
+ANNOTATOR_ACCURACY = 0.95
+
+# Leading words as in the official annotations; the longest that fits is a question's type.
+QUESTION_TYPES = (
+    "what color is the",
+    "what is the color of the",
+    "what shape is the",
+    "what is the",
+    "is there a",
+    "is there anything",
+    "are there any",
+    "are there",
+    "how many",
+    "is the",
+    "are the",
+    "do you",
+    "which",
+)
+# word: (dx, dy) of the first thing as seen from the second, y downwards
+DIRECTIONS = {"to the left of": (-1, 0), "to the right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+# What a name may tell of a thing, the shortest names first.
+_WAYS = {
+    way: attrgetter(*way)
+    for way in (("shape",), ("color",), ("color", "shape"), ("size", "shape"), ("size", "color"))
+}
+_APART = 0.18  # of the picture's side: things closer along an axis are not asked about
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a scene.
+
+    Attributes:
+        text: as a person would write it.
+        kind: one of QUESTION_KINDS.
+        answer: the true answer.
+        mistakes: what an annotator who errs says instead; never the true answer.
+    """
+
+    text: str
+    kind: str
+    answer: str
+    mistakes: tuple[str, ...]
+
+    @property
+    def answer_type(self) -> str:
+        if self.answer in ("yes", "no"):
+            return "yes/no"
+        return "number" if self.answer.isdigit() else "other"
+
+    @property
+    def question_type(self) -> str:
+        text = self.text.lower()
+        fitting = [words for words in QUESTION_TYPES if text.startswith(words + " ")]
+        return max(fitting, key=len, default="none of the above")
+
+
+def ask(scene: Scene, count: int, rng: Random) -> list[Question]:
+    """`count` questions about `scene` with different texts, the kinds in the shares of QUESTION_KINDS."""
+    kinds, shares = list(QUESTION_KINDS), [share for _, share in QUESTION_KINDS.values()]
+    questions: dict[str, Question] = {}
+    while len(questions) < count:
+        kind = rng.choices(kinds, shares)[0]
+        asked = QUESTION_KINDS[kind][0](scene, rng)
+        if asked is not None:
+            text, answer, *others = asked
+            questions.setdefault(text, Question(text, kind, answer, tuple(others) or _mistakes(answer)))
+    return list(questions.values())
+
+
+def annotate(questions: Sequence[Question], rng: np.random.Generator) -> list[list[str]]:
+    """Ten answers to each question; an annotator is right with probability ANNOTATOR_ACCURACY."""
+    right = rng.random((len(questions), ANNOTATORS)) < ANNOTATOR_ACCURACY
+    pick = rng.random(right.shape)
+    return [
+        [q.answer if ok else q.mistakes[int(p * len(q.mistakes))] for ok, p in zip(oks, ps, strict=True)]
+        for q, oks, ps in zip(questions, right.tolist(), pick.tolist(), strict=True)
+    ]
+
+
+
+def plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith("s") else "s")
+
+
+def matches(thing: Thing, fields: dict[str, str]) -> bool:
+    """Whether the thing has these attributes, such as {"color": "red", "shape": "star"}."""
+    return all(getattr(thing, name) == value for name, value in fields.items())
+
+
+def describe(fields: dict[str, str], many: bool = False) -> str:
+    """{"color": "red", "shape": "star"} as "red star" or "red stars"; "thing" where the shape is not told."""
+    noun = fields.get("shape", "thing")
+    words = [fields.get("size"), fields.get("color"), plural(noun) if many else noun]
+    return " ".join(word for word in words if word)
+
+
+def name_of(scene: Scene, thing: Thing, hidden: str = "") -> str | None:
+    """The shortest description that fits this thing of the scene and no other, without telling `hidden`."""
+    for way, look in _WAYS.items():
+        if hidden not in way and sum(look(other) == look(thing) for other in scene.things) == 1:
+            return describe({field: getattr(thing, field) for field in way})
+    return None
+
+
+def _named_things(scene: Scene, hidden: str = "") -> list[tuple[Thing, str]]:
+    return [(thing, name) for thing in scene.things if (name := name_of(scene, thing, hidden))]
+
+
+# Each kind: (scene, rng) -> (text, answer, *what erring annotators say if it is not the usual), or None.
+_Asked = tuple[str, ...] | None
+
+
+def _ask_color(scene: Scene, rng: Random) -> _Asked:
+    named = _named_things(scene, hidden="color")
+    if not named:
+        return None
+    thing, name = rng.choice(named)
+    wording = rng.choice(("What color is the {}?", "What color is the {}?", "What is the color of the {}?"))
+    return wording.format(name), thing.color
+
+
+def _ask_shape(scene: Scene, rng: Random) -> _Asked:
+    named = _named_things(scene, hidden="shape")
+    if not named:
+        return None
+    thing, name = rng.choice(named)
+    wording = rng.choice(("What shape is the {}?", "What shape is the {}?", "What is the {}?"))
+    return wording.format(name), thing.shape
+
+
+def _ask_existence(scene: Scene, rng: Random) -> _Asked:
+    way = rng.choice((("shape",), ("color",), ("color", "shape")))
+    thing = rng.choice(scene.things)
+    fields = {name: getattr(thing, name) for name in way}
+    truth = rng.random() < 0.5
+    while not truth and any(matches(other, fields) for other in scene.things):
+        # Change one attribute alone: an absent "red star" often has a red thing or a star beside it.
+        name = rng.choice(way)
+        fields[name] = rng.choice(SHAPES if name == "shape" else COLORS)
+    many = rng.random() < 0.4
+    what = describe(fields, many)
+    one = ("Is there a {}?", "Is there a {} in the picture?", "Do you see a {}?")
+    several = ("Are there any {}?", "Are there any {} in the picture?")
+    wording = rng.choice(several if many else one).format(what)
+    return wording.replace(" a orange", " an orange"), "yes" if truth else "no"
+
+
+def _ask_count(scene: Scene, rng: Random) -> _Asked:
+    groups: dict[int, list[dict[str, str]]] = {}
+    for name, values in (("shape", SHAPES), ("color", COLORS)):
+        for value in values:
+            fields = {name: value}
+            groups.setdefault(sum(matches(t, fields) for t in scene.things), []).append(fields)
+    groups[len(scene.things)] = [*groups.get(len(scene.things), []), {}]
+    weights = {0: 0.2, 1: 0.35, 2: 0.35, 3: 0.35}
+    number = rng.choices(list(groups), [weights.get(n, 0.08) for n in groups])[0]
+    what = describe(rng.choice(groups[number]), many=True)
+    wording = rng.choice(("How many {} are there?", "How many {} are there?", "How many {} are in the picture?"))
+    return wording.format(what), str(number)
+
+
+def _ask_relation(scene: Scene, rng: Random) -> _Asked:
+    direction, (dx, dy) = rng.choice(list(DIRECTIONS.items()))
+    apart = [
+        (one, other, along)
+        for (a, one), (b, other) in permutations(_named_things(scene), 2)
+        if abs(along := dx * (a.x - b.x) / scene.width + dy * (a.y - b.y) / scene.height) > _APART
+    ]
+    if not apart:
+        return None
+    one, other, along = rng.choice(apart)  # each pair is there both ways round: yes and no are even
+    return f"Is the {one} {direction} the {other}?", "yes" if along > 0 else "no"
+
+
+def _ask_comparison(scene: Scene, rng: Random) -> _Asked:
+    ways = [_ask_same, _ask_larger, _ask_more]
+    rng.shuffle(ways)
+    return next((asked for way in ways if (asked := way(scene, rng))), None)
+
+
+def _ask_same(scene: Scene, rng: Random) -> _Asked:
+    what = rng.choice(("color", "size"))
+    pairs: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+    for (a, one), (b, other) in permutations(_named_things(scene, hidden=what), 2):
+        pairs[getattr(a, what) == getattr(b, what)].append((one, other))
+    if not (pairs[True] and pairs[False]):  # else the answer would hang on what scenes are like
+        return None
+    truth = rng.random() < 0.5
+    one, other = rng.choice(pairs[truth])
+    wording = rng.choice(("Are the {} and the {} the same {}?", "Is the {} the same {} as the {}?"))
+    return wording.format(*((one, other, what) if wording[0] == "A" else (one, what, other))), (
+        "yes" if truth else "no"
+    )
+
+
+def _ask_larger(scene: Scene, rng: Random) -> _Asked:
+    pairs = [
+        (a, one, b, other)
+        for (a, one), (b, other) in permutations(_named_things(scene, hidden="size"), 2)
+        if a.size != b.size
+    ]
+    if not pairs:
+        return None
+    a, one, b, other = rng.choice(pairs)
+    if one == a.shape and other == b.shape:
+        larger, smaller = (a.shape, b.shape) if a.size == "large" else (b.shape, a.shape)
+        word, right, wrong = rng.choice((("larger", larger, smaller), ("smaller", smaller, larger)))
+        return f"Which is {word}, the {one} or the {other}?", right, wrong
+    word, size = rng.choice((("larger", "large"), ("smaller", "small")))
+    return f"Is the {one} {word} than the {other}?", "yes" if a.size == size else "no"
+
+
+def _ask_more(scene: Scene, rng: Random) -> _Asked:
+    name = rng.choice(("shape", "color"))
+    counts = {value: sum(getattr(t, name) == value for t in scene.things) for value in SHAPES + COLORS}
+    present = [value for value in counts if counts[value]]
+    pairs = [(a, b) for a, b in permutations(present, 2) if counts[a] != counts[b]]
+    if not pairs:
+        return None
+    a, b = rng.choice(pairs)
+    one, other = (describe({name: value}, many=True) for value in (a, b))
+    return f"Are there more {one} than {other}?", "yes" if counts[a] > counts[b] else "no"
+
+
+def _mistakes(answer: str) -> tuple[str, ...]:
+    if answer in ("yes", "no"):
+        return ("no",) if answer == "yes" else ("yes",)
+    if answer.isdigit():
+        return tuple(str(n) for n in (int(answer) - 1, int(answer) + 1) if n >= 0)
+    return LOOKALIKES[answer]
+
+
+QUESTION_KINDS: dict[str, tuple[Callable[[Scene, Random], _Asked], float]] = {
+    "color": (_ask_color, 0.28),
+    "shape": (_ask_shape, 0.18),
+    "existence": (_ask_existence, 0.24),
+    "counting": (_ask_count, 0.12),
+    "relation": (_ask_relation, 0.09),
+    "comparison": (_ask_comparison, 0.09),
+}

@@ -1,0 +1,119 @@
+"""Batch: the one contract between data and model.
+
+A batch holds distinct sentences, distinct images, and the rows that pair them. The model's two
+single-modality encoders run once per distinct sentence and image; only the cross-modality layers
+run per row.
+
+Shapes, here and everywhere: R rows, S sentences, I images, L tokens, N regions, F region feature
+size, D hidden size, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Packing:
+    """Where the real elements of a padded `(B, L, ...)` tensor lie, to compute on those alone.
+
+    Build it with `Packing.of` in the collator: on a GPU finding the real elements synchronises.
+    """
+
+    mask: Tensor  # (B, L) bool, True where real
+    index: Tensor | None  # (T,) int64, flat places of the real elements, row by row; None: no padding
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Packing:
+        """The packing of a (B, L) bool mask."""
+        return cls(mask, None if bool(mask.all()) else mask.flatten().nonzero().squeeze(1))
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """`(B, L, ...)` to `(T, ...)`: the real elements alone."""
+        flat = padded.flatten(0, 1)
+        return flat if self.index is None else flat.index_select(0, self.index)
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """`(T, ...)` to `(B, L, ...)`, zero where there is padding."""
+        if self.index is None:
+            return packed.unflatten(0, self.mask.shape)
+        flat = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
+        return flat.index_copy(0, self.index, packed).unflatten(0, self.mask.shape)
+
+    def first(self) -> Tensor:
+        """(B,) int64: the place of each sequence's first element among the packed ones."""
+        lengths = self.mask.sum(1)
+        return lengths.cumsum(0) - lengths
+
+
+@dataclass
+class Batch:
+    """Sentences, images and the rows that pair them.
+
+    Args:
+        token_ids: (S, L) int64, starting with [CLS].
+        token_mask: (S, L) bool, True on real tokens.
+        region_features: (I, N, F) float16 or float32.
+        region_boxes: (I, N, 4) float32, x1 y1 x2 y2 as fractions of the image's width and height.
+        region_mask: (I, N) bool, True on real regions.
+        row_sentence: (R,) int64; row r asks sentence `row_sentence[r]` ...
+        row_image: (R,) int64; ... about image `row_image[r]`.
+        token_types: (S, L) int64 segment of each token; None means all 0.
+        targets: what objectives and metrics read, each (R, ...); objectives read their own keys.
+        example_ids: R identifiers as the data set writes them (int or str).
+        image_ids: I image identifiers.
+        token_packing, row_token_packing, region_packing, row_region_packing: derived from the masks
+            when left out.
+    """
+
+    token_ids: Tensor
+    token_mask: Tensor
+    region_features: Tensor
+    region_boxes: Tensor
+    region_mask: Tensor
+    row_sentence: Tensor
+    row_image: Tensor
+    token_types: Tensor | None = None
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    example_ids: list[Any] = field(default_factory=list)
+    image_ids: list[str] = field(default_factory=list)
+    token_packing: Packing = None  # type: ignore[assignment]  # never None after __post_init__, nor below
+    row_token_packing: Packing = None  # type: ignore[assignment]
+    region_packing: Packing = None  # type: ignore[assignment]
+    row_region_packing: Packing = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.token_packing = self.token_packing or Packing.of(self.token_mask)
+        self.region_packing = self.region_packing or Packing.of(self.region_mask)
+        self.row_token_packing = self.row_token_packing or Packing.of(self.token_mask[self.row_sentence])
+        self.row_region_packing = self.row_region_packing or Packing.of(self.region_mask[self.row_image])
+
+    @property
+    def num_rows(self) -> int:
+        """R."""
+        return len(self.row_sentence)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch with every tensor on `device`."""
+        return self._apply(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; torch calls this, as it cannot pin a dataclass itself."""
+        return self._apply(lambda tensor: tensor.pin_memory())
+
+    def _apply(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        def convert(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return function(value)
+            if isinstance(value, Packing):
+                return Packing(convert(value.mask), convert(value.index))
+            if isinstance(value, dict):
+                return {key: convert(item) for key, item in value.items()}
+            return value
+
+        return replace(self, **{f.name: convert(getattr(self, f.name)) for f in fields(self)})

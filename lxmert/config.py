@@ -1,0 +1,164 @@
+"""LxmertConfig: every size and switch of the model, in the reference library's names."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lxmert.files import fetch, write_text
+
+log = logging.getLogger(__name__)
+
+# Written by the reference library into every config.json; they say nothing about the model itself.
+FOREIGN_KEYS = {
+    "_name_or_path", "architectures", "chunk_size_feed_forward", "dtype", "id2label", "is_encoder_decoder",
+    "label2id", "model_type", "num_hidden_layers", "problem_type", "torch_dtype", "transformers_version",
+    "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings",
+}  # fmt: skip
+
+# The smallest value of each size; the two single-modality encoders may have no layers.
+LEAST = {
+    "vocab_size": 1, "hidden_size": 1, "num_attention_heads": 1, "num_qa_labels": 1, "num_object_labels": 1,
+    "num_attr_labels": 1, "intermediate_size": 1, "max_position_embeddings": 1, "type_vocab_size": 1,
+    "l_layers": 0, "r_layers": 0, "x_layers": 1, "visual_feat_dim": 1, "visual_pos_dim": 1,
+}  # fmt: skip
+
+
+@dataclass
+class LxmertConfig:
+    """Architecture of LXMERT; the defaults are the published model (paper section 3).
+
+    Args:
+        vocab_size: word pieces; 30,522 is BERT uncased.
+        hidden_size: width D of all three encoders.
+        num_attention_heads: heads of every attention; divides `hidden_size`.
+        num_qa_labels: outputs of the answer head.
+        num_object_labels: classes of the object head (the detector's vocabulary, no background class).
+        num_attr_labels: classes of the attribute head.
+        intermediate_size: inner width of the feed-forward blocks.
+        hidden_act: activation of the feed-forward blocks and heads; "gelu" or "relu".
+        hidden_dropout_prob: dropout after embeddings, attention outputs and feed-forward blocks.
+        attention_probs_dropout_prob: dropout on attention probabilities.
+        max_position_embeddings: longest sentence, in tokens.
+        type_vocab_size: segments.
+        initializer_range: standard deviation of the initial weights. 0.02 suits width 768; a small
+            model hardly learns with it (width 96 wants about 0.08).
+        l_layers: language layers.
+        x_layers: cross-modality layers.
+        r_layers: object-relationship layers.
+        visual_feat_dim: size F of a region's feature vector.
+        visual_pos_dim: numbers that describe a box: x1 y1 x2 y2, as fractions of the image's sides.
+        visual_loss_normalizer: factor on the three region losses in pre-training.
+        task_matched: pre-train sentence-image matching.
+        task_mask_lm: pre-train masked language modelling.
+        task_obj_predict: pre-train the region objectives.
+        task_qa: pre-train image question answering.
+        visual_obj_loss: among the region objectives, object labels.
+        visual_attr_loss: among the region objectives, attribute labels.
+        visual_feat_loss: among the region objectives, feature regression.
+        output_attentions: whether `forward` returns attentions when the call does not say.
+        output_hidden_states: whether `forward` returns hidden states when the call does not say.
+        return_dict: whether `forward` returns an output object (else a tuple) when the call does not say.
+        answers: text of each answer label, in label order; not in the reference. It travels with the
+            weights so that answer heads are always matched by text.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_attention_heads: int = 12
+    num_qa_labels: int = 9500
+    num_object_labels: int = 1600
+    num_attr_labels: int = 400
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    l_layers: int = 9
+    x_layers: int = 5
+    r_layers: int = 5
+    visual_feat_dim: int = 2048
+    visual_pos_dim: int = 4
+    visual_loss_normalizer: float = 6.67
+    task_matched: bool = True
+    task_mask_lm: bool = True
+    task_obj_predict: bool = True
+    task_qa: bool = True
+    visual_obj_loss: bool = True
+    visual_attr_loss: bool = True
+    visual_feat_loss: bool = True
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    return_dict: bool = True
+    answers: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r}; expected a whole number of at least {least}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}; expected a probability below 1")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads="
+                f"{self.num_attention_heads}; change one of them"
+            )
+        if self.hidden_act not in ("gelu", "relu"):
+            raise ValueError(f"hidden_act={self.hidden_act!r}; expected 'gelu' or 'relu'")
+        if self.answers is not None and len(self.answers) != self.num_qa_labels:
+            raise ValueError(
+                f"{len(self.answers)} answers for num_qa_labels={self.num_qa_labels}; make them equal"
+            )
+
+    @property
+    def num_hidden_layers(self) -> dict[str, int]:
+        """Layers of each encoder, as the reference names them."""
+        return {"vision": self.r_layers, "cross_encoder": self.x_layers, "language": self.l_layers}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LxmertConfig:
+        """Build from a mapping; keys that mean nothing here are reported in one warning."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known - FOREIGN_KEYS)
+        if unknown:
+            log.warning("LxmertConfig: unknown keys are not used: %s", ", ".join(unknown))
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+    @classmethod
+    def from_json_file(cls, path: str | Path) -> LxmertConfig:
+        """Read a `config.json`."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:  # not JSON, or not UTF-8
+            raise ValueError(f"{path} is not a JSON file: {error}; save or download it again") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} holds a {type(values).__name__}; expected the fields of an LxmertConfig")
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path) -> LxmertConfig:
+        """Read `config.json` from a folder, or from the hub repository of that name."""
+        return cls.from_json_file(fetch(name_or_path, ["config.json"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, plus what the reference library needs to recognise the model."""
+        return {"model_type": "lxmert", **asdict(self)}
+
+    def to_json_string(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` into `folder`."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder) / "config.json", self.to_json_string())

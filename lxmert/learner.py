@@ -1,0 +1,193 @@
+"""The LightningModule: a model, its objectives, an optimiser."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from lxmert.batch import Batch
+from lxmert.model import LxmertModel
+from lxmert.objectives.base import Objective, Result
+from lxmert.optim import linear_warmup_decay
+
+log = logging.getLogger(__name__)
+
+
+class LxmertLearner(LightningModule):
+    """Encodes a batch once and sums the losses of its objectives.
+
+    Logged: `train/loss` and `train/loss/<loss>` by step; `val/loss/...` and
+    `val/<objective>/<metric>` once per pass, the same under `test/`.
+
+    Args:
+        model: the three encoders.
+        objectives: what the model learns, by name.
+        optimizer: makes the optimiser from named parameters.
+        warmup: fraction of all steps over which the learning rate rises.
+        tables: texts behind the integer codes in the batches' targets.
+        seed: with the epoch, the batch and the process it seeds dropout.
+    """
+
+    def __init__(
+        self,
+        model: LxmertModel,
+        objectives: Mapping[str, Objective],
+        optimizer: Callable[..., torch.optim.Optimizer],
+        *,
+        warmup: float,
+        tables: Mapping[str, Sequence[str]],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objectives = nn.ModuleDict(objectives)
+        self.make_optimizer = optimizer
+        self.warmup = warmup
+        self.seed = seed
+        self.reads = frozenset().union(*(objective.reads for objective in objectives.values()))
+        # DDP waits for every parameter that may get a gradient; these never do.
+        for parameter in model.unread_parameters(self.reads):
+            parameter.requires_grad_(False)
+        self.metrics = nn.ModuleDict(
+            {
+                stage: nn.ModuleDict({name: each.make_metrics(tables) for name, each in objectives.items()})
+                for stage in ("val", "test")
+            }
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Result]:
+        """Result of each objective."""
+        output = self.model.encode(batch, self.reads)
+        return {name: objective(output, batch) for name, objective in self.objectives.items()}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout by what is trained, not by what came before: a resumed run draws the same."""
+        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(zlib.crc32(repr(place).encode()))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of all losses, a scalar."""
+        losses = {name: loss for result in self(batch).values() for name, loss in result.losses.items()}
+        total = torch.stack(list(losses.values())).sum()
+        self.log("train/loss", total, prog_bar=True, batch_size=batch.num_rows)
+        for name, loss in losses.items():
+            self.log(f"train/loss/{name}", loss, batch_size=batch.num_rows)
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Result]:
+        """Results, after adding them to the metrics."""
+        return self._evaluation_step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Result]:
+        """Results, after adding them to the metrics."""
+        return self._evaluation_step("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Result]:
+        """Results."""
+        return self(batch)
+
+    def _evaluation_step(self, stage: str, batch: Batch) -> dict[str, Result]:
+        results = self(batch)
+        for name, result in results.items():
+            self.metrics[stage][name].update(result, batch)
+            for loss, value in result.losses.items():
+                self.log(f"{stage}/loss/{loss}", value, batch_size=batch.num_rows, sync_dist=True)
+        return results
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the pass's metrics."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the pass's metrics."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        for name, metrics in self.metrics[stage].items():
+            for metric, value in metrics.compute().items():
+                # Each process holds the value over all of them already.
+                shown = metric == "accuracy"
+                self.log(f"{stage}/{name}/{metric}", value.float(), prog_bar=shown, sync_dist=True)
+            metrics.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimiser over trainable parameters, with linear warm-up and decay by step."""
+        total = int(self.trainer.estimated_stepping_batches)
+        log.info("schedule: %d optimiser steps, %d of them warm-up", total, round(total * self.warmup))
+        trainable = [(name, each) for name, each in self.named_parameters() if each.requires_grad]
+        optimizer = self.make_optimizer(trainable)
+        schedule = LambdaLR(optimizer, lambda step: linear_warmup_decay(step, total, self.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm over all processes, which under FSDP only the sharded model knows."""
+        if isinstance(self.trainer.strategy, FSDPStrategy):
+            if gradient_clip_val:
+                self.trainer.strategy.model.clip_grad_norm_(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the architecture and the answer list with the weights."""
+        checkpoint["lxmert_config"] = self.model.config.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another architecture or answer list.
+
+        Raises:
+            ValueError: what differs, and how to mend it.
+        """
+        differences = config_differences(checkpoint.get("lxmert_config"), self.model.config.to_dict())
+        if differences:
+            raise ValueError("the checkpoint does not fit this run:\n  " + "\n  ".join(differences))
+
+
+# Fields that change neither the shape nor the meaning of the weights.
+FREE_FIELDS = {
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "output_attentions",
+    "output_hidden_states", "return_dict", "visual_loss_normalizer",
+}  # fmt: skip
+
+
+def config_differences(saved: dict[str, Any] | None, current: dict[str, Any]) -> list[str]:
+    """Where two configs (as `LxmertConfig.to_dict` gives them) disagree, a line each."""
+    if saved is None:
+        return ["it holds no lxmert_config: it was not written by this project's train.py (use init= for weights)"]
+    lines = []
+    for key in sorted(set(saved) | set(current) - FREE_FIELDS):
+        there, here = saved.get(key), current.get(key)
+        if key in FREE_FIELDS or there == here:
+            continue
+        if key == "answers":
+            lines.append(answer_difference(there or [], here or []))
+        elif key == "num_qa_labels":
+            continue  # told by the answers
+        else:
+            lines.append(f"{key}: {there} in the checkpoint, {here} in this run; set model.{key}={there}")
+    return lines
+
+
+def answer_difference(saved: Sequence[str], current: Sequence[str]) -> str:
+    """How two answer lists differ, in one line."""
+    gone = [answer for answer in saved if answer not in set(current)]
+    new = [answer for answer in current if answer not in set(saved)]
+    if not gone and not new:
+        return f"answers: the same {len(saved)} answers in another order; use the list of the training run"
+    return (
+        f"answers: {len(saved)} in the checkpoint, {len(current)} in the data; only in the checkpoint "
+        f"({len(gone)}): {gone[:5]}; only in the data ({len(new)}): {new[:5]}. Use the answer list "
+        "(trainval_label2ans.json) of the training run, or start from the weights with init="
+    )

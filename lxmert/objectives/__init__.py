@@ -1,0 +1,1 @@
+"""One file per objective: what it reads, its head, its loss, its metrics."""

@@ -1,0 +1,83 @@
+"""Image question answering as classification over an answer list (VQA, GQA)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from lxmert.batch import Batch
+from lxmert.config import LxmertConfig
+from lxmert.heads import AnswerHead, answer_loss
+from lxmert.metrics import OfficialVqaAccuracy, SoftScoreAccuracy
+from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
+from lxmert.outputs import LxmertModelOutput
+
+
+class Answering(Objective):
+    """Binary cross-entropy on soft answer scores, times the number of answers (the original's VQA loss).
+
+    Reads the targets `answer_scores` (R, A) and, for metrics, `annotator_answers` (R, 10) and the codes
+    named by `groups`.
+
+    Args:
+        config: sizes and the answer list.
+        groups: target codes by which accuracy is also reported apart.
+    """
+
+    reads = frozenset({"pooled"})
+
+    def __init__(self, config: LxmertConfig, groups: Sequence[str] = ()) -> None:
+        super().__init__()
+        if config.answers is None:
+            raise ValueError("answering needs config.answers, the text of each label, to map answers by text")
+        self.answers = config.answers
+        self.groups = groups
+        self.head = AnswerHead(config)
+
+    def forward(self, output: LxmertModelOutput, batch: Batch) -> Result:
+        """Losses and predictions of one batch."""
+        scores = self.head(output.pooled_output).float()  # (R, A); the loss stays in float32 under bf16
+        targets = batch.targets.get("answer_scores")
+        losses = {} if targets is None else {"answering": answer_loss(scores, targets)}
+        return Result(losses, {"answer_scores": scores.detach()})
+
+    def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
+        """Soft-score accuracy, and the official accuracy where annotators' answers are known."""
+        groups = {name: tables[name] for name in self.groups if tables.get(name)}
+        return AnsweringMetrics(self.answers, groups, tables.get("annotator_answers", ()))
+
+
+class AnsweringMetrics(ObjectiveMetrics):
+    """`accuracy` as the original computes it, `official_accuracy` by the makers' rule; also by group."""
+
+    def __init__(
+        self, answers: Sequence[str], groups: Mapping[str, Sequence[str]], annotator_answers: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.groups = list(groups)
+        self.soft = SoftScoreAccuracy(groups)
+        self.official = OfficialVqaAccuracy(answers, annotator_answers, groups) if annotator_answers else None
+
+    def update(self, result: Result, batch: Batch) -> None:
+        """Add a batch."""
+        if "answer_scores" not in batch.targets:
+            return
+        predicted = result.predictions["answer_scores"].argmax(1)
+        codes = {name: batch.targets[name] for name in self.groups if name in batch.targets}
+        self.soft.update(predicted, batch.targets["answer_scores"], codes)
+        if self.official is not None and "annotator_answers" in batch.targets:
+            self.official.update(predicted, batch.targets["annotator_answers"], codes)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Values by name over all processes."""
+        values = self.soft.compute()
+        if self.official is not None:
+            values |= {f"official_{name}": value for name, value in self.official.compute().items()}
+        return values
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.soft.reset()
+        if self.official is not None:
+            self.official.reset()

@@ -1,0 +1,142 @@
+"""The page a run ends with: scores, curves, and examples with what the model looked at."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import mimetypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from lxmert.files import write_text
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1180px; color: #1d2733 }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem } .note { color: #5b6875 }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 1rem }
+.card { border: 1px solid #d8dee5; border-radius: 8px; padding: .7rem } .wrong { border-color: #d9822b }
+.picture { position: relative; background: #eef1f4; min-height: 9rem } .picture img { width: 100%; display: block }
+.box { position: absolute; box-sizing: border-box; border: 3px solid #e4003a }
+.question { font-weight: 600; margin: .5rem 0 .3rem }
+.bar { background: #3f7fbf; height: .6rem; display: inline-block; vertical-align: middle; border-radius: 2px }
+.right .mark { color: #1a8754 } .wrong .mark { color: #c05f00 }
+table { border-collapse: collapse } td { padding: .1rem .8rem .1rem 0 } td.number { text-align: right }
+"""
+
+
+@dataclass
+class Example:
+    """A question with its picture, its answers and what the model said.
+
+    Args:
+        question: text.
+        picture: file, or None when it is not at hand.
+        boxes: regions, x1 y1 x2 y2 as fractions of the picture's sides.
+        attention: of [CLS] on each region in the last cross-modality layer, mean over heads; sums to 1.
+        predictions: (answer, probability), best first.
+        answers: soft score of each right answer; empty when unknown.
+    """
+
+    question: str
+    picture: Path | None
+    boxes: list[list[float]]
+    attention: list[float]
+    predictions: list[tuple[str, float]]
+    answers: dict[str, float]
+
+
+def write_report(page: Path, metrics: Mapping[str, float], examples: Sequence[Example], splits: Sequence[str]) -> None:
+    """Write a page that needs nothing but itself.
+
+    Args:
+        page: HTML file; curves are drawn from `logs/metrics.csv` beside it, if there.
+        metrics: by logged name.
+        examples: shown as cards.
+        splits: what was evaluated.
+    """
+    curves = draw_curves(page.parent / "logs" / "metrics.csv")
+    body = [
+        f"<h1>Results on {escape(', '.join(splits))}</h1>",
+        "<table>" + "".join(metric_row(name, value) for name, value in sorted(metrics.items())) + "</table>",
+        f"<h2>Training</h2>{curves}" if curves else "",
+        "<h2>Examples</h2><p class='note'>Boxes: the regions that [CLS] attends to most in the last "
+        "cross-modality layer, stronger where it looks more. Beside each answer: its probability; below, the "
+        "human answers with their soft scores.</p>",
+        "<div class='grid'>" + "".join(card(example) for example in examples) + "</div>",
+    ]
+    title = "LXMERT run"
+    write_text(
+        page,
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>"
+        f"<body>{''.join(body)}</body></html>\n",
+    )
+
+
+def metric_row(name: str, value: float) -> str:
+    """A line of the table; accuracies get a bar."""
+    bar = f"<span class='bar' style='width:{200 * value:.0f}px'></span>" if "accuracy" in name else ""
+    return f"<tr><td>{escape(name)}</td><td class='number'>{value:.4f}</td><td>{bar}</td></tr>"
+
+
+def card(example: Example) -> str:
+    """One example."""
+    best = example.predictions[0][0]
+    score = example.answers.get(best, 0.0)
+    verdict = "" if not example.answers else "right" if score >= 0.5 else "wrong"
+    strongest = sorted(zip(example.attention, example.boxes, strict=True), reverse=True)[:5]
+    top = strongest[0][0] if strongest else 1.0
+    boxes = "".join(
+        f"<div class='box' style='left:{100 * x1:.1f}%;top:{100 * y1:.1f}%;width:{100 * (x2 - x1):.1f}%;"
+        f"height:{100 * (y2 - y1):.1f}%;opacity:{weight / top:.2f}' title='attention {weight:.2f}'></div>"
+        for weight, (x1, y1, x2, y2) in reversed(strongest)
+    )
+    rows = "".join(
+        f"<tr><td>{escape(answer)}</td><td><span class='bar' style='width:{100 * probability:.0f}px'></span> "
+        f"{probability:.2f}</td></tr>"
+        for answer, probability in example.predictions
+    )
+    human = ", ".join(f"{escape(answer)} {score:.1f}" for answer, score in example.answers.items())
+    mark = {"right": "✓", "wrong": "✗", "": ""}[verdict]
+    return (
+        f"<div class='card {verdict}'><div class='picture'>{embed(example.picture)}{boxes}</div>"
+        f"<div class='question'>{escape(example.question)} <span class='mark'>{mark}</span></div>"
+        f"<table>{rows}</table><div class='note'>{human}</div></div>"
+    )
+
+
+def embed(picture: Path | None) -> str:
+    """The picture inside the page."""
+    if picture is None:
+        return "<div style='padding-top:75%'></div>"
+    kind = mimetypes.guess_type(picture.name)[0]
+    data = base64.b64encode(picture.read_bytes()).decode("ascii")
+    return f"<img alt='' src='data:{kind};base64,{data}'>"
+
+
+def draw_curves(table: Path) -> str:
+    """Training loss and validation accuracy by step, as SVG; nothing when the log holds neither."""
+    if not table.is_file():
+        return ""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    curves = {"train/loss": "training loss", "val/answering/accuracy": "validation accuracy"}
+    found = {
+        name: [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+        for name in curves
+        if any(row.get(name) for row in rows)
+    }
+    if not found:
+        return ""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    for axis, (name, points) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        axis.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, markersize=3)
+        axis.set(title=curves[name], xlabel="step")
+        axis.grid(alpha=0.3)
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    return text.getvalue()[text.getvalue().index("<svg") :]

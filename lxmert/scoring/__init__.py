@@ -1,0 +1,25 @@
+"""The makers' rules for scoring VQA v2, GQA and NLVR2 predictions, as plain functions without torch."""
+
+from lxmert.scoring.gqa import score_gqa
+from lxmert.scoring.nlvr2 import score_nlvr2
+from lxmert.scoring.report import GroupScore, ScoreReport, ScoringError
+from lxmert.scoring.vqa import (
+    clean_vqa_answer,
+    normalise_vqa_answer,
+    score_vqa,
+    vqa_accuracy,
+    vqa_soft_scores,
+)
+
+__all__ = [
+    "GroupScore",
+    "ScoreReport",
+    "ScoringError",
+    "clean_vqa_answer",
+    "normalise_vqa_answer",
+    "score_gqa",
+    "score_nlvr2",
+    "score_vqa",
+    "vqa_accuracy",
+    "vqa_soft_scores",
+]

@@ -1,0 +1,174 @@
+"""GQA: the official metrics, except grounding (it needs attention maps and scene graphs)."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lxmert.scoring.report import (
+    ScoreReport,
+    ScoringError,
+    index_predictions,
+    percent,
+    require_all,
+    score_groups,
+    shorten,
+    some,
+)
+
+FIELDS = ("question", "answer", "isBalanced", "types", "semantic", "groups", "entailed")
+TYPES = ("structural", "semantic", "detailed")
+# Operations that only read the result out and so are not counted as reasoning steps.
+READ_OUT = ("exist", "query: name", "choose name")
+
+
+def score_gqa(
+    predictions: Sequence[Mapping[str, Any]],
+    questions: Mapping[str, Mapping[str, Any]],
+    *,
+    choices: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    all_questions: Mapping[str, Mapping[str, Any]] | None = None,
+) -> ScoreReport:
+    """Score predictions as the official GQA script does.
+
+    Args:
+        predictions: `{"questionId": str, "prediction": str}`. Those for other questions are ignored, as
+            officially (one submission file covers several splits), and counted in the notes.
+        questions: the official questions file, balanced or all; the balanced ones are scored.
+        choices: the official choices file, for validity and plausibility.
+        all_questions: the official file of all questions, for consistency; every one needs a prediction.
+
+    Returns:
+        Metrics `accuracy`, `binary`, `open`, `validity`, `plausibility`, `consistency` in percent and
+        `distribution` (lower is better); groups `structural`, `semantic`, `detailed`, `steps`, `words`.
+
+    Raises:
+        ScoringError: a malformed, repeated or missing prediction, or malformed annotations.
+    """
+    predicted = index_predictions(predictions, "questionId", str, "prediction")
+    _check_questions(questions)
+    balanced = {id_: question for id_, question in questions.items() if question["isBalanced"]}
+    if not balanced:
+        raise ScoringError(
+            "annotations: none of the questions is balanced, and GQA scores balanced ones alone"
+        )
+    require_all(predicted, balanced, "balanced questions")
+    correct = {id_: float(predicted[id_] == question["answer"]) for id_, question in balanced.items()}
+
+    metrics = {"accuracy": percent(list(correct.values()))}
+    for name, is_open in (("binary", False), ("open", True)):
+        scores = [
+            correct[id_] for id_, q in balanced.items() if (q["types"]["structural"] == "query") == is_open
+        ]
+        if scores:
+            metrics[name] = percent(scores)
+    if choices is not None:
+        for name, field in (("validity", "valid"), ("plausibility", "plausible")):
+            metrics[name] = percent(
+                [_belongs(predicted[i], q, i, choices, field) for i, q in balanced.items()]
+            )
+    if all_questions is not None:
+        _check_questions(all_questions)
+        require_all(predicted, all_questions, "of all questions, which consistency asks for")
+        consistency = _consistency(predicted, balanced, correct, all_questions)
+        if consistency:
+            metrics["consistency"] = percent(consistency)
+    distribution = _distribution(predicted, balanced.items())
+    if distribution is not None:
+        metrics["distribution"] = distribution
+
+    groups = {
+        kind: score_groups((q["types"][kind], correct[id_]) for id_, q in balanced.items()) for kind in TYPES
+    }
+    groups["steps"] = score_groups((_steps(q), correct[id_]) for id_, q in balanced.items())
+    groups["words"] = score_groups((len(q["question"].split()), correct[id_]) for id_, q in balanced.items())
+    return ScoreReport(len(correct), metrics, groups, _notes(predicted, questions, all_questions or {}))
+
+
+def _belongs(
+    prediction: str,
+    question: Mapping[str, Any],
+    id_: str,
+    choices: Mapping[str, Mapping[str, Sequence[str]]],
+    field: str,
+) -> float:
+    # "What do they have in common?" is answered by the kind of attribute, which the choices do not list.
+    if "Common" in question["types"]["detailed"]:
+        return float(prediction in ("color", "material", "shape"))
+    if id_ not in choices or field not in choices[id_]:
+        raise ScoringError(
+            f"choices: no {field!r} answers for question {id_}; use the choices file of this split"
+        )
+    return float(prediction in choices[id_][field])
+
+
+def _consistency(
+    predicted: Mapping[str, str],
+    balanced: Mapping[str, Mapping[str, Any]],
+    correct: Mapping[str, float],
+    all_questions: Mapping[str, Mapping[str, Any]],
+) -> list[float]:
+    """For each question answered right that entails others: the share of those others answered right."""
+    scores = []
+    for id_, question in balanced.items():
+        entailed = [other for other in question["entailed"] if other != id_]
+        if not correct[id_] or not entailed:
+            continue
+        absent = [other for other in entailed if other not in all_questions]
+        if absent:
+            raise ScoringError(
+                f"all questions: question {id_} entails {some(absent)}, which the file lacks; "
+                "use the *_all_questions file of the same split"
+            )
+        hits = [float(predicted[other] == all_questions[other]["answer"]) for other in entailed]
+        scores.append(sum(hits) / len(hits))
+    return scores
+
+
+def _distribution(
+    predicted: Mapping[str, str], balanced: Iterable[tuple[str, Mapping[str, Any]]]
+) -> float | None:
+    """Chi-square of predicted against true answer counts per global group, weighted by size, over 100."""
+    gold: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    given: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for id_, question in balanced:
+        group = question["groups"]["global"]
+        if group is not None:
+            gold[group][question["answer"]] += 1
+            given[group][predicted[id_]] += 1
+    if not gold:
+        return None
+    total = 0.0
+    for group, counts in gold.items():
+        chi_square = sum((given[group][answer] - count) ** 2 / count for answer, count in counts.items())
+        total += chi_square * counts.total()
+    return round(total / sum(counts.total() for counts in gold.values()) / 100, 2)
+
+
+def _steps(question: Mapping[str, Any]) -> int:
+    operations = (f"{step['operation']}: {step['argument']}" for step in question["semantic"])
+    return sum(not any(name in operation for name in READ_OUT) for operation in operations)
+
+
+def _check_questions(questions: Mapping[str, Mapping[str, Any]]) -> None:
+    if not isinstance(questions, Mapping) or not questions:
+        raise ScoringError(
+            "annotations: expected an object of question id -> question, as in the official file"
+        )
+    for id_, question in questions.items():
+        absent = [f for f in FIELDS if f not in question] if isinstance(question, Mapping) else FIELDS
+        if absent:
+            raise ScoringError(f"annotations[{id_!r}]: {shorten(question)} lacks {', '.join(absent)}")
+        if not set(TYPES) <= set(question["types"]) or "global" not in question["groups"]:
+            raise ScoringError(
+                f"annotations[{id_!r}]: expected types {', '.join(TYPES)} and a global group, found types "
+                f"{shorten(question['types'])} and groups {shorten(question['groups'])}"
+            )
+
+
+def _notes(predicted: Mapping[str, str], *questions: Mapping[str, Any]) -> list[str]:
+    ignored = sum(not any(id_ in known for known in questions) for id_ in predicted)
+    if not ignored:
+        return []
+    return [f"Ignored as officially: {ignored} predictions for questions outside the given files."]

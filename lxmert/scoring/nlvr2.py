@@ -1,0 +1,92 @@
+"""NLVR2: accuracy, and consistency over the image pairs of a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lxmert.scoring.report import (
+    ScoreReport,
+    ScoringError,
+    index_predictions,
+    percent,
+    refuse_unknown,
+    require_all,
+    shorten,
+)
+
+TRUTH = {"true": True, "false": False}
+
+
+def score_nlvr2(
+    predictions: Sequence[Mapping[str, Any]],
+    statements: Sequence[Mapping[str, Any]],
+    *,
+    balanced: Sequence[Mapping[str, Any]] | None = None,
+    unbalanced: Sequence[Mapping[str, Any]] | None = None,
+) -> ScoreReport:
+    """Score predictions as the official NLVR2 script does, in percent.
+
+    Args:
+        predictions: `{"identifier": str, "label": "True" or "False" in any case}`, one for every statement.
+        statements: the rows of the official JSON lines file.
+        balanced: the rows of the makers' balanced subset of the same split.
+        unbalanced: the rows of their unbalanced subset.
+
+    Returns:
+        Metrics `accuracy` (the script calls it precision) and `consistency` (sentences that are right about
+        every image pair), and with a subset the same two as `balanced/accuracy` and so on.
+
+    Raises:
+        ScoringError: a malformed, repeated, unknown or missing prediction, or malformed statements.
+    """
+    texts = index_predictions(predictions, "identifier", str, "label")
+    for identifier, text in texts.items():
+        if text.lower() not in TRUTH:
+            raise ScoringError(f"predictions: {identifier} is predicted {text!r}, expected True or False")
+    predicted = {identifier: TRUTH[text.lower()] for identifier, text in texts.items()}
+    labels = _index_statements(statements, "annotations")
+    refuse_unknown(predicted, labels, "identifiers")
+    require_all(predicted, labels, "statements")
+    metrics = _accuracy_and_consistency(predicted, labels)
+    for name, rows in (("balanced", balanced), ("unbalanced", unbalanced)):
+        if rows is not None:
+            subset = _index_statements(rows, name)
+            require_all(predicted, subset, f"{name} statements")
+            metrics |= {
+                f"{name}/{key}": value for key, value in _accuracy_and_consistency(predicted, subset).items()
+            }
+    return ScoreReport(len(labels), metrics)
+
+
+def _accuracy_and_consistency(predicted: Mapping[str, bool], labels: Mapping[str, bool]) -> dict[str, float]:
+    sentences: dict[tuple[str, ...], bool] = {}
+    correct = []
+    for identifier, label in labels.items():
+        split, image_set, _pair, sentence = identifier.split("-")
+        key = (split, image_set, sentence)
+        correct.append(float(predicted[identifier] == label))
+        sentences[key] = sentences.get(key, True) and predicted[identifier] == label
+    return {
+        "accuracy": percent(correct),
+        "consistency": percent([float(right) for right in sentences.values()]),
+    }
+
+
+def _index_statements(statements: Sequence[Mapping[str, Any]], name: str) -> dict[str, bool]:
+    if not statements:
+        raise ScoringError(f"{name}: no statements; expected the rows of the official JSON lines file")
+    labels: dict[str, bool] = {}
+    for place, row in enumerate(statements):
+        where = f"{name}[{place}]"
+        identifier, label = row.get("identifier"), str(row.get("label")).lower()
+        if not isinstance(identifier, str) or identifier.count("-") != 3:
+            raise ScoringError(f"{where}: identifier {shorten(identifier)}, expected split-set-pair-sentence")
+        if label not in TRUTH:
+            raise ScoringError(
+                f"{where}: label of {identifier} is {shorten(row.get('label'))}, expected True or False"
+            )
+        if identifier in labels:
+            raise ScoringError(f"{where}: {identifier} occurs a second time")
+        labels[identifier] = TRUTH[label]
+    return labels

@@ -1,0 +1,135 @@
+"""What every scorer returns, and the checks every scorer makes of a prediction file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+Id = TypeVar("Id", int, str)
+
+
+class ScoringError(ValueError):
+    """Predictions or annotations that cannot be scored; the message begins with which of them it is."""
+
+
+class GroupScore(NamedTuple):
+    """The score of one group of examples, and how many they are."""
+
+    score: float
+    examples: int
+
+
+@dataclass
+class ScoreReport:
+    """The scores of one prediction file, in percent with two decimals unless a scorer says otherwise.
+
+    Args:
+        examples: how many examples `metrics["accuracy"]` averages.
+        metrics: the makers' figures by name; one that has nothing to average is left out.
+        groups: kind of group -> its value -> accuracy within it.
+        notes: what a reader must know about these figures, one sentence each.
+    """
+
+    examples: int
+    metrics: dict[str, float]
+    groups: dict[str, dict[str, GroupScore]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types; a group becomes `{"score": ..., "examples": ...}`."""
+        groups = {
+            kind: {value: group._asdict() for value, group in values.items()}
+            for kind, values in self.groups.items()
+        }
+        return {**asdict(self), "groups": groups}
+
+
+def percent(scores: Sequence[float]) -> float:
+    """The mean of scores in 0..1 (at least one), x100, rounded to two decimals as the makers' scripts do."""
+    return round(100 * float(sum(scores)) / len(scores), 2)
+
+
+def score_groups(scores: Iterable[tuple[Any, float]]) -> dict[str, GroupScore]:
+    """The score of each group, in the groups' order, from (group, score in 0..1) pairs."""
+    members: defaultdict[Any, list[float]] = defaultdict(list)
+    for group, score in scores:
+        members[group].append(score)
+    return {str(group): GroupScore(percent(members[group]), len(members[group])) for group in sorted(members)}
+
+
+def index_predictions(
+    predictions: Sequence[Mapping[str, Any]], id_key: str, id_type: type[Id], answer_key: str
+) -> dict[Id, str]:
+    """Predictions by example, in the order given.
+
+    Raises:
+        ScoringError: not a list of `{id_key: id_type, answer_key: str}`, or an example answered twice.
+    """
+    wanted = f'{{"{id_key}": {id_type.__name__}, "{answer_key}": str}}'
+    if not isinstance(predictions, Sequence) or isinstance(predictions, str):
+        raise ScoringError(f"predictions: a {type(predictions).__name__}, expected a list of {wanted}")
+    indexed: dict[Id, str] = {}
+    for place, prediction in enumerate(predictions):
+        where = f"predictions[{place}]"
+        if not isinstance(prediction, Mapping) or not {id_key, answer_key} <= prediction.keys():
+            raise ScoringError(f"{where}: {shorten(prediction)}, expected {wanted}")
+        example, answer = prediction[id_key], prediction[answer_key]
+        # Not isinstance: True would pass as an int.
+        if type(example) is not id_type:
+            raise ScoringError(
+                f"{where}: {id_key} {example!r} is a {type(example).__name__}; "
+                f"the submission format wants {id_type.__name__}"
+            )
+        if not isinstance(answer, str):
+            raise ScoringError(
+                f"{where}: {answer_key} of {id_key} {example!r} is {shorten(answer)}, "
+                f"a {type(answer).__name__}; the submission format wants a string"
+            )
+        if example in indexed:
+            raise ScoringError(
+                f"{where}: {id_key} {example!r} is answered a second time; keep one answer each"
+            )
+        indexed[example] = answer
+    return indexed
+
+
+def require_all(predictions: Collection[Id], examples: Iterable[Id], what: str) -> None:
+    """Refuse an incomplete prediction file, as every maker's script does.
+
+    Raises:
+        ScoringError: naming the examples without a prediction.
+    """
+    missing = [example for example in examples if example not in predictions]
+    if missing:
+        raise ScoringError(
+            f"predictions: no prediction for {len(missing)} {what}: {some(missing)}. "
+            "The official script scores complete files only: predict every one of them."
+        )
+
+
+def refuse_unknown(predictions: Iterable[Id], examples: Collection[Id], what: str) -> None:
+    """Refuse predictions for examples that are not in the annotations.
+
+    Raises:
+        ScoringError: naming them.
+    """
+    unknown = [example for example in predictions if example not in examples]
+    if unknown:
+        raise ScoringError(
+            f"predictions: {len(unknown)} {what} are not in the annotations: {some(unknown)}. "
+            "Score the file against the annotations of the split it was made for."
+        )
+
+
+def some(items: Sequence[Any], most: int = 20) -> str:
+    """The first items, for an error message."""
+    listed = ", ".join(str(item) for item in items[:most])
+    return f"{listed}, ..." if len(items) > most else listed
+
+
+def shorten(value: Any, most: int = 80) -> str:
+    """A value as Python writes it, cut for an error message."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."

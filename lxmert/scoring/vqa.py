@@ -1,0 +1,177 @@
+"""VQA v2: the official answer normalisation and accuracy, and the soft scores LXMERT trains on.
+
+The rules are those of the official evaluation code (GT-Vision-Lab/VQA, vqaEval.py), slips included, so
+that a score here is the score there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+from lxmert.scoring.report import (
+    ScoreReport,
+    ScoringError,
+    index_predictions,
+    percent,
+    refuse_unknown,
+    require_all,
+    score_groups,
+    shorten,
+)
+
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
+# The official pattern also means to spare a period that follows a digit, but mistypes that half.
+STRIPPED_PERIOD = re.compile(r"\.(?!\d)")
+# The official call passes a regular expression flag, worth 32, where the number of substitutions goes.
+MOST_STRIPPED_PERIODS = 32
+ARTICLES = {"a", "an", "the"}
+NUMBERS = {
+    **{"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"},
+    **{"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"},
+}
+
+
+def _contractions() -> dict[str, str]:
+    """Misspelt -> correct: each contraction with any one of its apostrophes forgotten."""
+    stems = {  # ending -> what it follows
+        "n't": "ai are ca could did do does had has have is might must need ought sha should was were wo "
+        "would",
+        "n't've": "could had might should would",
+        "'ve": "could might must not should they we what where who would you",
+        "'d": "he how it someone something there they where who you",
+        "'d've": "he it she somebody someone something there they we who y'all you",
+        "'ll": "how it somebody someone something they what who why y'all you",
+        "'s": "he how somebody someone that there what when where who why",
+        "'re": "there they what why you",
+        "": "ma'am o'clock y'all 'ow's'at 'twas",
+    }
+    table = {}
+    for ending, words in stems.items():
+        for correct in (word + ending for word in words.split()):
+            for place in (match.start() for match in re.finditer("'", correct)):
+                table[correct[:place] + correct[place + 1 :]] = correct
+    # The one entry that goes the wrong way officially.
+    table["somebody'd"] = "somebodyd"
+    return table
+
+
+CONTRACTIONS = _contractions()
+
+
+def clean_vqa_answer(answer: str) -> str:
+    """The answer without line breaks, tabs and outer spaces: all that is done to it when annotators agree."""
+    return answer.replace("\n", " ").replace("\t", " ").strip()
+
+
+def normalise_vqa_answer(answer: str) -> str:
+    """The answer as the official VQA evaluation compares it when annotators disagree.
+
+    Punctuation, then periods, then lower case, number words, articles and contractions. A symbol that stands
+    next to a space anywhere in the answer is deleted everywhere in it, one that does not becomes a space;
+    a comma between digits makes every symbol deleted.
+    """
+    original = clean_vqa_answer(answer)
+    has_number_comma = DIGIT_COMMA_DIGIT.search(original) is not None
+    text = original
+    for symbol in PUNCTUATION:
+        # Officially tested on the original, while `text` changes.
+        deleted = has_number_comma or f"{symbol} " in original or f" {symbol}" in original
+        text = text.replace(symbol, "" if deleted else " ")
+    text = STRIPPED_PERIOD.sub("", text, count=MOST_STRIPPED_PERIODS)
+    numbered = (NUMBERS.get(word, word) for word in text.lower().split())
+    return " ".join(CONTRACTIONS.get(word, word) for word in numbered if word not in ARTICLES)
+
+
+def vqa_accuracy(prediction: str, annotator_answers: Sequence[str]) -> float:
+    """The official accuracy of one answer, in 0..1.
+
+    Each annotator in turn is left out; three others who gave the predicted answer make it right, one or two
+    a third or two thirds; the mean of that. Answers are normalised only when the annotators disagree.
+
+    Raises:
+        ScoringError: there are no annotators' answers.
+    """
+    if not annotator_answers:
+        raise ScoringError("annotations: a question without annotators' answers has no accuracy")
+    answers = [clean_vqa_answer(answer) for answer in annotator_answers]
+    prediction = clean_vqa_answer(prediction)
+    if len(set(answers)) > 1:
+        answers = [normalise_vqa_answer(answer) for answer in answers]
+        prediction = normalise_vqa_answer(prediction)
+    matches = answers.count(prediction)
+    return sum(min((matches - (answer == prediction)) / 3, 1.0) for answer in answers) / len(answers)
+
+
+def vqa_soft_scores(annotator_answers: Sequence[str], vocabulary: Container[str]) -> dict[str, float]:
+    """The soft label of a question: 0.3, 0.6, 0.9 and 1 for an answer of one, two, three and more annotators.
+
+    Answers are taken as written, not normalised, as in the labels of the original release; those outside
+    `vocabulary` (pass a set or dict) are left out.
+    """
+    counts = Counter(answer for answer in annotator_answers if answer in vocabulary)
+    return {answer: {1: 0.3, 2: 0.6, 3: 0.9}.get(count, 1.0) for answer, count in counts.items()}
+
+
+def score_vqa(
+    predictions: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
+) -> ScoreReport:
+    """Score a submission as the official VQA script does.
+
+    Args:
+        predictions: `{"question_id": int, "answer": str}`, one for every question of the split.
+        annotations: the `annotations` list of the official annotation file.
+
+    Returns:
+        `metrics["accuracy"]` and the groups `answer_type` and `question_type`.
+
+    Raises:
+        ScoringError: a malformed, repeated, unknown or missing prediction, or malformed annotations.
+    """
+    predicted = index_predictions(predictions, "question_id", int, "answer")
+    questions = _index_annotations(annotations)
+    refuse_unknown(predicted, questions, "question ids")
+    require_all(predicted, questions, "questions")
+    scores = {
+        question_id: vqa_accuracy(predicted[question_id], [entry["answer"] for entry in question["answers"]])
+        for question_id, question in questions.items()
+    }
+    groups = {
+        kind: score_groups(
+            (question[kind], scores[question_id]) for question_id, question in questions.items()
+        )
+        for kind in ("answer_type", "question_type")
+    }
+    return ScoreReport(len(scores), {"accuracy": percent(list(scores.values()))}, groups)
+
+
+def _index_annotations(annotations: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    if not isinstance(annotations, Sequence) or not annotations:
+        raise ScoringError(
+            "annotations: expected the list under `annotations` of the official annotation file"
+        )
+    questions: dict[int, Mapping[str, Any]] = {}
+    for place, question in enumerate(annotations):
+        fields = ("question_id", "answers", "answer_type", "question_type")
+        absent = (
+            [name for name in fields if name not in question] if isinstance(question, Mapping) else fields
+        )
+        if absent:
+            raise ScoringError(f"annotations[{place}]: {shorten(question)} lacks {', '.join(absent)}")
+        answers = question["answers"]
+        if not answers or not all(
+            isinstance(e, Mapping) and isinstance(e.get("answer"), str) for e in answers
+        ):
+            raise ScoringError(
+                f"annotations[{place}]: answers of question_id {question['question_id']} "
+                f'are {shorten(answers)}, expected a list of {{"answer": str}}'
+            )
+        if question["question_id"] in questions:
+            raise ScoringError(
+                f"annotations[{place}]: question_id {question['question_id']} occurs a second time"
+            )
+        questions[question["question_id"]] = question
+    return questions

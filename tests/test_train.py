@@ -1,0 +1,264 @@
+"""train.py as a user runs it: real processes on a tiny toy world and on the real coco10 files."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+TINY = [
+    "model.hidden_size=32",
+    "model.num_attention_heads=2",
+    "model.intermediate_size=64",
+    "model.l_layers=1",
+    "model.x_layers=1",
+]
+
+
+def command(*overrides, folder):
+    return [
+        sys.executable,
+        str(ROOT / "train.py"),
+        f"paths.data={folder}/data",
+        f"paths.outputs={folder}/outputs",
+        "callbacks.progress=null",
+        *overrides,
+    ]
+
+
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+
+
+def train(*overrides, folder, fails=False):
+    """Run train.py; the run's folder, or what it said when it was to fail."""
+    done = subprocess.run(
+        command(*overrides, folder=folder), capture_output=True, text=True, cwd=folder, env=environment()
+    )
+    said = done.stdout + done.stderr
+    if fails:
+        assert done.returncode != 0, said
+        return re.sub(r"\s+", " ", said)
+    assert done.returncode == 0, said
+    return (folder / "outputs" / "latest").resolve()
+
+
+def summary(run):
+    return json.loads((run / "summary.json").read_text())
+
+
+def metrics(run):
+    with (run / "logs" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run, name="last"):
+    checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True, map_location="cpu")
+    return checkpoint["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Overrides for a tiny run on a tiny toy world, which the first run generates."""
+    folder = tmp_path_factory.mktemp("toy")
+    world = ["data.world.train=40", "data.world.minival=8", "data.world.nominival=4", "data.world.test=4"]
+    return folder, ["experiment=toy_vqa", *TINY, *world, "data.batch_size=16", "trainer.log_every_n_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def toy_run(toy):
+    folder, overrides = toy
+    return train(*overrides, "trainer.max_epochs=2", folder=folder)
+
+
+def test_a_run_leaves_enough_to_know_it_and_to_do_it_again(toy_run):
+    for name in (
+        "config.yaml", "environment.json", "summary.json", "report.html", "logs/metrics.csv",
+        "checkpoints/best.ckpt", "checkpoints/last.ckpt", "predictions/minival.json", "predictions/minival_scores.npz",
+    ):  # fmt: skip
+        assert (toy_run / name).is_file(), name
+    logged = summary(toy_run)["metrics"]
+    assert {"train/loss", "val/answering/accuracy", "val/answering/official_accuracy", "test/answering/accuracy"} <= set(
+        logged
+    )
+    assert any(name.startswith("val/answering/accuracy/question_type/") for name in logged)
+    assert json.loads((toy_run / "environment.json").read_text())["versions"]["torch"] == torch.__version__
+    assert "toy" in (toy_run / "config.yaml").read_text()
+
+
+def test_the_prediction_file_is_a_valid_submission_and_agrees_with_the_scores(toy, toy_run):
+    questions = json.loads((toy[0] / "data" / "toy" / "vqa" / "minival.json").read_text())
+    predictions = json.loads((toy_run / "predictions" / "minival.json").read_text())
+    assert sorted(p["question_id"] for p in predictions) == sorted(q["question_id"] for q in questions)
+    assert all(type(p["question_id"]) is int and type(p["answer"]) is str for p in predictions)
+    scores = np.load(toy_run / "predictions" / "minival_scores.npz")
+    assert [p["answer"] for p in predictions] == scores["answers"][scores["answer"][:, 0]].tolist()
+    assert (np.diff(scores["probability"], axis=1) <= 0).all()
+    labels = {q["question_id"]: q["label"] for q in questions}
+    accuracy = np.mean([labels[p["question_id"]].get(p["answer"], 0.0) for p in predictions])
+    assert accuracy == pytest.approx(summary(toy_run)["metrics"]["test/answering/accuracy"], abs=1e-6)
+
+
+def test_test_predict_and_validate_use_the_checkpoint_and_the_split_they_are_given(toy, toy_run):
+    folder, overrides = toy
+    checkpoint = f"checkpoint={toy_run}/checkpoints/best.ckpt"
+    predicted = train(*overrides, "action=predict", "split=test", checkpoint, folder=folder)
+    questions = json.loads((folder / "data" / "toy" / "vqa" / "test.json").read_text())
+    assert len(json.loads((predicted / "predictions" / "test.json").read_text())) == len(questions)
+    validated = train(*overrides, "action=validate", "split=minival", checkpoint, folder=folder)
+    assert summary(validated)["metrics"]["val/answering/accuracy"] == pytest.approx(
+        summary(toy_run)["metrics"]["test/answering/accuracy"], abs=1e-6
+    )
+
+
+def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(toy, toy_run):
+    folder, overrides = toy
+    often = ["trainer.max_epochs=2", "callbacks.last.every_n_train_steps=3", "paths.outputs=" + str(folder / "killed")]
+    whole = train(*overrides, *often, f"paths.outputs={folder}/outputs", folder=folder)
+    for attempt in range(3):
+        process = subprocess.Popen(
+            command(*overrides, *often, folder=folder)[:], cwd=folder, env=environment(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        started = folder / "killed" / "toy_vqa"
+        until = time.monotonic() + 120
+        while not list(started.glob("*/checkpoints/last.ckpt")) and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.1 * attempt)
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == -signal.SIGKILL:
+            break
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    subprocess.run(
+        [*command(*overrides, *often, folder=folder), "resume=last"], check=True, cwd=folder, env=environment(),
+        capture_output=True,
+    )  # fmt: skip
+    resumed = (folder / "killed" / "latest").resolve()
+    assert summary(resumed)["resumed_from"]
+    expected, found = weights(whole), weights(resumed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_two_processes_train_as_one_with_the_same_global_batch(toy, toy_run):
+    folder, overrides = toy
+    still = ["model.hidden_dropout_prob=0", "model.attention_probs_dropout_prob=0", "trainer.max_steps=20"]
+    one = train(*overrides, *still, "trainer.max_epochs=-1", folder=folder)
+    two = train(*overrides, *still, "trainer.max_epochs=-1", "trainer.devices=2", folder=folder)
+    for name, expected in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], expected, atol=1e-5, rtol=1e-5)
+    ids = [p["question_id"] for p in json.loads((two / "predictions" / "minival.json").read_text())]
+    assert len(ids) == len(set(ids)) == 40
+    for name in ("val/answering/accuracy", "val/answering/official_accuracy", "test/answering/accuracy"):
+        assert summary(one)["metrics"][name] == pytest.approx(summary(two)["metrics"][name], abs=1e-6)
+    losses = [[float(row["train/loss"]) for row in metrics(run) if row["train/loss"]] for run in (one, two)]
+    assert len(losses[0]) == len(losses[1]) == 20
+    # Two processes log the loss of the first one's half batch unless it is averaged.
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5, rel=1e-5)
+
+
+def test_an_offline_wandb_run_holds_every_logged_metric_and_a_table_of_pictures(toy, toy_run):
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    folder, overrides = toy
+    run = train(*overrides, "logger=wandb", "trainer.max_epochs=1", folder=folder)
+    [file] = run.glob("wandb/offline-run-*/run-*.wandb")
+    store = DataStore()
+    store.open_for_scan(str(file))
+    history, config = set(), ""
+    while data := store.scan_data():
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        history |= {item.key or "/".join(item.nested_key) for item in record.history.item}
+        config += str(record.run.config)
+    logged = {name for row in metrics(run) for name, value in row.items() if value} - {"step", "epoch"}
+    assert logged - history == set()
+    assert {"train/rows_per_s", "train/data_wait", "val/examples"} <= history
+    assert "initializer_range" in config
+    assert list(file.parent.glob("files/media/images/**/*.png")), "no pictures"
+    assert list(file.parent.glob("files/media/table/**/*.json")), "no table"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared/data are not there")
+def test_the_real_coco10_files_are_learnt_by_the_same_command(tmp_path):
+    data = tmp_path / "data"
+    for source, target in {
+        "coco10/vqa/train.json": "vqa/train.json",
+        "coco10/vqa/minival.json": "vqa/minival.json",
+        "coco10/official/annotations.json": "vqa/v2_mscoco_train2014_annotations.json",
+        "coco10/train2014_obj36.tsv": "mscoco_imgfeat/train2014_obj36.tsv",
+        "coco10/images": "images",
+    }.items():
+        (data / target).parent.mkdir(parents=True, exist_ok=True)
+        (data / target).symlink_to(SHARED / source)
+    overrides = [
+        "experiment=vqa", "model=toy", "model.visual_feat_dim=2048", "trainer=cpu", "trainer.max_epochs=60",
+        f"data.tokenizer={SHARED}/vocab/bert_uncased_vocab.txt", "data.train=[train]", "data.workers=0",
+        "data.batch_size=20", "optimizer.lr=1e-3", "data.valid=[train]", "data.test=[minival]",
+    ]  # fmt: skip
+    run = train(*overrides, folder=tmp_path)
+    found = summary(run)["metrics"]
+    assert found["val/answering/accuracy"] >= 0.95
+    assert found["val/answering/official_accuracy"] >= 0.95
+    questions = json.loads((SHARED / "coco10" / "vqa" / "minival.json").read_text())
+    predictions = json.loads((run / "predictions" / "minival.json").read_text())
+    assert {p["question_id"] for p in predictions} == {q["question_id"] for q in questions}
+    assert (run / "report.html").read_text().count("data:image/jpeg") > 0
+
+
+def test_an_empty_data_folder_says_what_is_missing_and_where_it_comes_from(tmp_path):
+    said = train("experiment=vqa", "trainer=cpu", folder=tmp_path, fails=True)
+    for part in ("vqa/train.json", "train2014_obj36.tsv", "github.com/airsplay/lxmert", "experiment=toy_vqa"):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["experiment=toy_vqa", "trianer.devices=2"], "trianer"),
+        (["experiment=toy_vqa", "model.hiden_size=8"], "hiden_size"),
+        (["experiment=toy_vqa", "action=evaluate"], "expected one of fit, validate, test, predict"),
+        (["experiment=toy_vqa", "action=test"], "needs checkpoint=PATH"),
+        (["experiment=toy_vqa", "action=test", "checkpoint=nowhere.ckpt"], "nowhere.ckpt does not exist"),
+        ([], "toy_vqa"),
+    ],
+)
+def test_a_mistaken_command_gets_one_clear_error(tmp_path, overrides, expected):
+    assert expected in train(*overrides, folder=tmp_path, fails=True)
+
+
+def test_a_checkpoint_of_another_architecture_or_answer_list_is_refused_with_the_difference(toy, toy_run):
+    folder, overrides = toy
+    best = f"checkpoint={toy_run}/checkpoints/best.ckpt"
+    said = train(*overrides, "action=test", best, "model.x_layers=2", folder=folder, fails=True)
+    assert "x_layers: 1 in the checkpoint, 2 in this run; set model.x_layers=1" in said
+    answers = folder / "data" / "toy" / "vqa" / "trainval_label2ans.json"
+    answers.write_text(json.dumps(["yes", "no", "purple"]))
+    try:
+        said = train(*overrides, "action=test", best, folder=folder, fails=True)
+    finally:
+        answers.unlink()
+    assert "only in the data (1): ['purple']" in said
+    said = train(*overrides, "split=nowhere", "action=test", best, folder=folder, fails=True)
+    assert "unknown split 'nowhere'" in said and "minival" in said
+
+
+def test_fine_tuning_starts_from_the_weights_it_is_given(toy, toy_run):
+    folder, overrides = toy
+    init = f"init={toy_run}/checkpoints/best.ckpt"
+    run = train(*overrides, init, "optimizer.lr=0", "trainer.max_epochs=1", folder=folder)
+    expected = weights(toy_run, "best")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(run).items())
+    said = train(*overrides, init, "model.hidden_size=16", folder=folder, fails=True)
+    assert "encoder weights would keep random values" in said

@@ -1,0 +1,150 @@
+"""Train, evaluate or predict: `python train.py experiment=vqa`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning import LightningDataModule, Trainer, seed_everything
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from lxmert.checkpoint import load_weights, read_weights
+from lxmert.learner import LxmertLearner
+from lxmert.model import LxmertModel
+from lxmert.run import link_latest, newest_checkpoint, print_results, write_start, write_summary
+
+log = logging.getLogger(__name__)
+
+ACTIONS = ("fit", "validate", "test", "predict")
+SPLIT_KEYS = {"validate": "valid", "test": "test", "predict": "predict"}
+
+
+@dataclass
+class Root:
+    """The root keys. yaml overlays with any other are rejected; conf/train.yaml explains each."""
+
+    model: Any = MISSING
+    data: Any = MISSING
+    objective: Any = field(default_factory=dict)
+    optimizer: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    callbacks: Any = MISSING
+    paths: dict[str, str] = field(default_factory=dict)
+    action: str = "fit"
+    checkpoint: str | None = None
+    split: str | None = None
+    init: str | None = None
+    resume: str | None = None
+    warmup: float = 0.1
+    seed: int = 0
+
+
+def build(config: DictConfig) -> tuple[LightningDataModule, LxmertLearner, Trainer]:
+    """The only place where configuration becomes objects: data, then the learner that fits it, then the trainer."""
+    nodes: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    for name, node in nodes["objective"].items():
+        if "_target_" not in node:
+            raise ValueError(f"objective.{name} is configured but not selected; add it to objective=[...]")
+    datamodule = instantiate(nodes["data"])
+    # Before the trainer's own call: the model's head and vocabulary are the data's.
+    datamodule.prepare_data()
+    sizes = replace(
+        instantiate(nodes["model"]),
+        vocab_size=len(datamodule.tokenizer),
+        num_qa_labels=len(datamodule.answers),
+        answers=datamodule.answers,
+    )
+    learner = LxmertLearner(
+        LxmertModel(sizes),
+        {name: instantiate(node, config=sizes) for name, node in nodes["objective"].items()},
+        instantiate(nodes["optimizer"]),
+        warmup=config.warmup,
+        tables=datamodule.tables,
+        seed=config.seed,
+    )
+    trainer = instantiate(
+        nodes["trainer"],
+        default_root_dir=HydraConfig.get().runtime.output_dir,
+        logger=[instantiate(node) for node in nodes["logger"].values()],
+        callbacks=[instantiate(node) for node in nodes["callbacks"].values()],
+    )
+    return datamodule, learner, trainer
+
+
+def run(config: DictConfig) -> dict[str, float]:
+    """Do what `action` says; returns the metrics by their logged names."""
+    began = time.time()
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    check(config)
+    if config.split:
+        config.data[SPLIT_KEYS[config.action]] = [config.split]
+    resume = newest_checkpoint(folder) if config.resume == "last" else config.resume
+    seed_everything(config.seed, verbose=False)
+    datamodule, learner, trainer = build(config)
+    if trainer.is_global_zero:
+        write_start(folder, config)
+        link_latest(folder)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+
+    if config.action == "fit":
+        if config.init and not resume:
+            load_weights(learner, read_weights(config.init), config.init)
+        trainer.fit(learner, datamodule, ckpt_path=resume, weights_only=True)
+        metrics = dict(trainer.callback_metrics)
+        used = trainer.checkpoint_callback.best_model_path
+        trainer.test(learner, datamodule, ckpt_path=used, weights_only=True, verbose=False)
+    else:
+        metrics = {}
+        used = config.checkpoint
+        action = getattr(trainer, config.action)
+        options = {"return_predictions": False} if config.action == "predict" else {"verbose": False}
+        action(learner, datamodule, ckpt_path=used, weights_only=True, **options)
+    metrics = {name: float(value) for name, value in (metrics | dict(trainer.callback_metrics)).items()}
+
+    if trainer.is_global_zero:
+        facts = {"checkpoint": str(used), "resumed_from": resume, "seconds": round(time.time() - began, 1)}
+        write_summary(folder, config.action, metrics, facts | {"data": datamodule.report()})
+        print_results(folder, metrics)
+    return metrics
+
+
+def check(config: DictConfig) -> None:
+    """Reject what does not go together before anything is loaded.
+
+    Raises:
+        ValueError: an unknown action, or a key that the action does not use or lacks.
+    """
+    if config.action not in ACTIONS:
+        raise ValueError(f"action={config.action}; expected one of {', '.join(ACTIONS)}")
+    if config.action == "fit" and (config.checkpoint or config.split):
+        raise ValueError("checkpoint= and split= are for validate, test and predict; fitting uses resume=, init=, data.*")
+    if config.action != "fit" and not config.checkpoint:
+        raise ValueError(f"action={config.action} needs checkpoint=PATH, e.g. outputs/latest/checkpoints/best.ckpt")
+    if config.action != "fit" and (config.resume or config.init):
+        raise ValueError(f"resume= and init= are for fitting; action={config.action} uses checkpoint=")
+    for key in ("checkpoint", "resume"):
+        if config[key] and config[key] != "last" and not Path(config[key]).exists():
+            raise FileNotFoundError(f"{key}={config[key]} does not exist")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> None:
+    """Entry point."""
+    run(config)
+
+
+if __name__ == "__main__":
+    # Tokenizer threads and forked data workers do not go together.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    ConfigStore.instance().store("root_schema", Root)
+    main()
