@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,31 +52,33 @@ class Root:
 def build(config: DictConfig) -> tuple[LightningDataModule, LxmertLearner, Trainer]:
     """The only place where configuration becomes objects: data, then the learner that fits it, then the trainer."""
     nodes: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    make = partial(instantiate, _convert_="all")  # plain lists and dicts, not OmegaConf's
     for name, node in nodes["objective"].items():
         if "_target_" not in node:
             raise ValueError(f"objective.{name} is configured but not selected; add it to objective=[...]")
-    datamodule = instantiate(nodes["data"])
+    datamodule = make(nodes["data"])
     # Before the trainer's own call: the model's head and vocabulary are the data's.
     datamodule.prepare_data()
+    datamodule.setup("fit")
     sizes = replace(
-        instantiate(nodes["model"]),
+        make(nodes["model"]),
         vocab_size=len(datamodule.tokenizer),
         num_qa_labels=len(datamodule.answers),
         answers=datamodule.answers,
     )
     learner = LxmertLearner(
         LxmertModel(sizes),
-        {name: instantiate(node, config=sizes) for name, node in nodes["objective"].items()},
-        instantiate(nodes["optimizer"]),
+        {name: make(node, _partial_=True)(sizes) for name, node in nodes["objective"].items()},
+        make(nodes["optimizer"]),
         warmup=config.warmup,
         tables=datamodule.tables,
         seed=config.seed,
     )
-    trainer = instantiate(
+    trainer = make(
         nodes["trainer"],
         default_root_dir=HydraConfig.get().runtime.output_dir,
-        logger=[instantiate(node) for node in nodes["logger"].values()],
-        callbacks=[instantiate(node) for node in nodes["callbacks"].values()],
+        logger=[make(node) for node in nodes["logger"].values() if node],
+        callbacks=[make(node) for node in nodes["callbacks"].values() if node],
     )
     return datamodule, learner, trainer
 

@@ -54,9 +54,7 @@ _LARGEST_FP16 = 65504.0
 _BOX_TOLERANCE = 1e-5
 
 
-def convert_tsv(
-    source: Path, store: Path, *, detector: str = BOTTOM_UP_ATTENTION, progress: bool = True
-) -> Path:
+def convert_tsv(source: Path, store: Path, *, detector: str = BOTTOM_UP_ATTENTION, progress: bool = True) -> Path:
     """Convert one TSV of the original LXMERT release to a region store.
 
     Rows have ten columns without a header: img_id, img_h, img_w, objects_id (int64), objects_conf
@@ -80,9 +78,7 @@ def convert_tsv(
     return _convert(Path(source), Path(store), detector, progress, _index_tsv, _read_tsv)
 
 
-def convert_npz(
-    folder: Path, store: Path, *, detector: str = BOTTOM_UP_ATTENTION, progress: bool = True
-) -> Path:
+def convert_npz(folder: Path, store: Path, *, detector: str = BOTTOM_UP_ATTENTION, progress: bool = True) -> Path:
     """Convert a folder of `<image id>.jpg.npz` files, one an image, to a region store.
 
     Each file holds x (F, num_bbox) features, bbox (num_bbox, 4) in pixels x1 y1 x2 y2, image_w, image_h
@@ -139,9 +135,7 @@ class _Regions:
             return
         region, place = np.argwhere(~(np.abs(self.features) <= _LARGEST_FP16))[0]
         value = self.features[region, place]
-        _reject(
-            self.where, f"feature {place} of region {region} is {value}, expected -65504 to 65504 to fit fp16"
-        )
+        _reject(self.where, f"feature {place} of region {region} is {value}, expected -65504 to 65504 to fit fp16")
 
     def _fractions(self) -> np.ndarray:
         width, height = self.size
@@ -151,8 +145,8 @@ class _Regions:
         if len(wrong):
             _reject(
                 self.where,
-                f"box {wrong[0]} is {self.boxes[wrong[0]].tolist()}, expected pixels x1 <= x2, y1 <= y2 in an "
-                f"image {width} wide and {height} high",
+                f"box {wrong[0]} is {self.boxes[wrong[0]].tolist()}, expected pixels x1 <= x2, y1 <= y2 in "
+                f"an image {width} wide and {height} high",
             )
         return boxes
 
@@ -173,9 +167,7 @@ class _Regions:
 
 
 def _reject(where: str, what: str) -> NoReturn:
-    raise StoreError(
-        f"{where}: {what}. The file is damaged or of another format: get it again or mend this row."
-    )
+    raise StoreError(f"{where}: {what}. The file is damaged or of another format: get it again or mend this row.")
 
 
 # -------------------------------------------------------------------------------------- conversion
@@ -201,7 +193,7 @@ def _convert(
             title, total = f"{source.name}: index", stamp.size
             with tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=not progress) as bar:
                 index = make_index(source, bar)
-            layout = _resume(partial, note, index, replace(stamp, sha256=index.sha256), detector)
+            layout = _resume(store, partial, note, index, replace(stamp, sha256=index.sha256), detector)
             title, total, done = f"{source.name}: convert", len(index.counts), layout.done
             with tqdm(total=total, initial=done, desc=title, unit="image", disable=not progress) as bar:
                 _fill(partial, note, layout, index.counts, read(source, index, done), bar)
@@ -232,7 +224,7 @@ class _Layout:
         temporary.replace(note)
 
 
-def _resume(partial: Path, note: Path, index: _Index, stamp: Source, detector: str) -> _Layout:
+def _resume(store: Path, partial: Path, note: Path, index: _Index, stamp: Source, detector: str) -> _Layout:
     """The unfinished store that a killed run left of the same source, or a newly allocated one."""
     offsets = np.concatenate([[0], np.cumsum(index.counts)])
     regions = int(offsets[-1])
@@ -270,7 +262,7 @@ def _resume(partial: Path, note: Path, index: _Index, stamp: Source, detector: s
         "features": ((regions, index.feature_dim), np.float16),
     }
     needed = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in columns.values())
-    check_free_space(partial, needed)
+    check_free_space(store, needed)
     column_offsets = allocate(partial, arrays, columns, contract)
     layout = _Layout(contract, partial.stat().st_size, column_offsets)
     layout.write(note)
@@ -404,9 +396,7 @@ def _decode(row: dict[str, bytes], column: str, dtype: str, shape: tuple[int, in
         data = pybase64.b64decode_as_bytearray(row[column], validate=True)
         return np.frombuffer(data, dtype).reshape(shape)
     except ValueError as error:  # binascii.Error is one
-        _reject(
-            where, f"{column} ({error}), expected base64 of {shape[0]} x {shape[1]} {np.dtype(dtype).name}"
-        )
+        _reject(where, f"{column} ({error}), expected base64 of {shape[0]} x {shape[1]} {np.dtype(dtype).name}")
 
 
 # --------------------------------------------------------------------------------------------- npz

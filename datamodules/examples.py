@@ -224,7 +224,11 @@ class ExampleWriter:
 
     def __init__(self, folder: Path, groups: Sequence[str], annotated: bool) -> None:
         strings = ("text", "id")
-        self.dtypes: dict[str, type] = {"image": np.int32, "answer/code": np.int32, "answer/score": np.float32}
+        self.dtypes: dict[str, type] = {
+            "image": np.int32,
+            "answer/code": np.int32,
+            "answer/score": np.float32,
+        }
         self.dtypes |= {f"groups/{name}": np.int32 for name in groups}
         self.dtypes |= {"annotator_answers": np.int32} if annotated else {}
         self.dtypes |= {f"{name}/bytes": np.uint8 for name in strings}

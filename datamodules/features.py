@@ -199,9 +199,7 @@ class RegionStore:
         first = features.ctypes.data % mmap.ALLOCATIONGRANULARITY
         row = features[0].nbytes
         pages: Any = features.base
-        for start, count in zip(
-            (first + rows.starts * row).tolist(), (rows.counts * row).tolist(), strict=True
-        ):
+        for start, count in zip((first + rows.starts * row).tolist(), (rows.counts * row).tolist(), strict=True):
             page = start - start % mmap.PAGESIZE
             pages.madvise(mmap.MADV_WILLNEED, page, start - page + count)
 

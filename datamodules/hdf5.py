@@ -48,9 +48,7 @@ def open_store(path: Path | str) -> Iterator[h5py.File]:
             yield file
     except (OSError, KeyError) as error:
         if _errno(error) == errno.EAGAIN:
-            raise StoreError(
-                f"{path}: another process is writing it. Try again when it has ended."
-            ) from error
+            raise StoreError(f"{path}: another process is writing it. Try again when it has ended.") from error
         if _errno(error) in (errno.EACCES, errno.EPERM):
             raise StoreError(f"{path}: no permission to read it. Check the file's owner and mode.") from error
         raise StoreError(
@@ -276,9 +274,7 @@ def allocate(
     Returns:
         The offset in bytes of each column.
     """
-    sizes = [
-        int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in columns.values()
-    ]
+    sizes = [int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in columns.values()]
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -307,10 +303,10 @@ def clear_write_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's errors about writing `path` into a StoreError that says what to do."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py raises the latter when closing a file fails
         reason = _WRITE_ERRORS.get(_errno(error))
         # An error that names another file, such as an unreadable source, is not about this store.
-        named = path if error.filename is None else Path(error.filename)
+        named = Path(getattr(error, "filename", None) or path)
         if reason is None or not (path.name in named.name or named in path.parents):
             raise
         raise StoreError(f"{path}: cannot write into {path.parent}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Toy VQA data: a generated world in the file formats of the real releases, so that nothing need be downloaded.
+"""Toy VQA data: a generated world in the file formats of the real releases, with nothing to download.
 
 `generate` writes a folder that looks like a user's LXMERT data folder; from there on the toy goes through
 the same code as VQA v2. What is in the world: `toy_world.py`; what is asked about it: `toy_questions.py`.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
-import os
+import logging
 import shutil
-import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -23,8 +22,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
 
+from datamodules.hdf5 import locked
 from datamodules.toy_questions import QUESTION_TYPES, Question, annotate, ask
 from datamodules.toy_world import Detector, Regions, Scene, draw_scenes, render
+from datamodules.vqa import VqaDataModule
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "toy.json"
 VERSION = 1  # raise it whenever the same parameters no longer give the same files
@@ -32,7 +35,6 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # split: the image folder that its scenes are in; minival comes first in val2014, as in the released file.
 SPLITS = {"train": "train2014", "minival": "val2014", "nominival": "val2014", "test": "test2015"}
 _SCENES_AT_ONCE = 500
-_ABANDONED_AFTER = 3600.0  # seconds; a generation takes seconds, so an older partial folder is a dead one's
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,48 @@ class ToyParameters:
                 raise ValueError(f"the toy's {name} must be at least {least}, not {value}")
 
 
+class ToyVqaDataModule(VqaDataModule):
+    """VQA on the toy world: generates its files when they are missing, else a VqaDataModule like any other.
+
+    Args:
+        root: the toy's own folder.
+        tokenizer: as for VqaDataModule; None for the toy's own vocabulary.
+        world: fields of ToyParameters that differ from their defaults; `feature_dim` has its own argument.
+        feature_dim: size of a region's feature vector, here also when generating.
+        vqa: the other arguments of VqaDataModule.
+
+    Raises:
+        TypeError: an unknown key in `world` or `vqa`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        tokenizer: str | Path | None = None,
+        *,
+        world: Mapping[str, int] | None = None,
+        feature_dim: int = 128,
+        **vqa: Any,
+    ) -> None:
+        super().__init__(root, tokenizer or Path(root) / "vocab.txt", feature_dim=feature_dim, **vqa)
+        self.world = ToyParameters(feature_dim=feature_dim, **(world or {}))
+
+    @property
+    def question_only_accuracy(self) -> float:
+        """Soft accuracy on minival of the best guess from the question alone, 0..1; once generated."""
+        return float(read_manifest(self.root)["question_only_accuracy"])
+
+    def prepare_data(self) -> None:
+        """Generate the toy unless it is there, then convert it as VqaDataModule does."""
+        generate(self.root, self.world)
+        log.info(
+            "Toy world in %s: generated, not VQA v2. The best question-only guess scores %.3f on minival.",
+            self.root,
+            self.question_only_accuracy,
+        )
+        super().prepare_data()
+
+
 def generate(root: Path | str, parameters: ToyParameters | None = None, *, progress: bool = True) -> Path:
     """Write the toy's files into `root`, unless those of the same parameters are there.
 
@@ -80,25 +124,31 @@ def generate(root: Path | str, parameters: ToyParameters | None = None, *, progr
 
     Raises:
         ValueError: an impossible parameter.
+        StoreError: `root` cannot be written.
         FileExistsError: `root` holds something that is not a toy; it is left alone.
     """
     root, parameters = Path(root), parameters or ToyParameters()
+    detector = Detector(parameters.regions, parameters.feature_dim, parameters.seed)
     if is_current(root, parameters):
         return root
-    if root.exists() and not (root / MANIFEST).exists() and any(root.iterdir()):
-        raise FileExistsError(
-            f"{root} is not empty and has no {MANIFEST}, so it is not a toy world and is not overwritten: "
-            "give the toy another folder, or empty this one"
-        )
-    root.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(root)
-    partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        _write_world(partial, parameters, progress)
-        _put_in_place(partial, root, parameters)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with locked(root):  # processes that wait here find the work done
+        if not is_current(root, parameters):
+            if root.exists() and not (root / MANIFEST).exists() and any(root.iterdir()):
+                raise FileExistsError(
+                    f"{root} is not empty and has no {MANIFEST}, so it is not a toy world and is not "
+                    "overwritten: give the toy another folder, or empty this one"
+                )
+            partial, outdated = (root.with_name(f".{root.name}.{end}") for end in ("partial", "outdated"))
+            for leftover in (partial, outdated):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            try:
+                _write_world(partial, parameters, detector, progress)
+                if root.exists():
+                    root.replace(outdated)
+                partial.replace(root)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(outdated, ignore_errors=True)
     return root
 
 
@@ -121,7 +171,8 @@ def question_only_accuracy(train: Iterable[dict[str, Any]], valid: Sequence[dict
     there the same by question type, else over all of `train`.
 
     Args:
-        train, valid: rows of the released files (`sent`, `question_type`, `label`).
+        train: rows of a released file (`sent`, `question_type`, `label`) to learn from.
+        valid: the same, to score on.
     """
     totals: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in train:
@@ -137,10 +188,9 @@ def _guess_keys(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return ("text", row["sent"]), ("type", row["question_type"]), ("all", "")
 
 
-def _write_world(folder: Path, parameters: ToyParameters, progress: bool) -> None:
+def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, progress: bool) -> None:
     for name in ("vqa", "mscoco_imgfeat", "images"):
         (folder / name).mkdir(parents=True)
-    detector = Detector(parameters.regions, parameters.feature_dim, parameters.seed)
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     annotations: dict[str, list[dict[str, Any]]] = {"train2014": [], "val2014": []}
     texts: list[str] = []
@@ -211,26 +261,6 @@ def train_vocabulary(texts: Iterable[str], path: Path, size: int = 600) -> None:
     learned = [t for t in tokenizer.get_vocab() if t in words or len(t.removeprefix("##")) == 1]
     tokens = [*SPECIAL_TOKENS, *sorted(learned, key=lambda t: (len(t.removeprefix("##")) > 1, t))]
     path.write_text("".join(f"{token}\n" for token in tokens))
-
-
-def _put_in_place(partial: Path, root: Path, parameters: ToyParameters) -> None:
-    """Move the finished folder to `root`; an older toy there is moved aside first and then deleted."""
-    outdated = root.with_name(f".{root.name}.partial-{os.getpid()}-outdated")
-    if (root / MANIFEST).exists() and not is_current(root, parameters):
-        root.replace(outdated)
-    try:
-        partial.replace(root)
-    except OSError:
-        if not is_current(root, parameters):  # another process did the same work and was quicker
-            raise
-    shutil.rmtree(outdated, ignore_errors=True)
-
-
-def _remove_abandoned(root: Path) -> None:
-    """Delete what killed generations left beside `root`."""
-    for folder in root.parent.glob(f".{root.name}.partial-*"):
-        if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

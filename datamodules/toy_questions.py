@@ -27,7 +27,7 @@ QUESTION_TYPES = (
     "what shape is the",
     "what is the",
     "is there a",
-    "is there anything",
+    "is there an",
     "are there any",
     "are there",
     "how many",
@@ -64,12 +64,14 @@ class Question:
 
     @property
     def answer_type(self) -> str:
+        """One of the official three: yes/no, number, other."""
         if self.answer in ("yes", "no"):
             return "yes/no"
         return "number" if self.answer.isdigit() else "other"
 
     @property
     def question_type(self) -> str:
+        """The longest of QUESTION_TYPES that the text starts with, as in the official annotations."""
         text = self.text.lower()
         fitting = [words for words in QUESTION_TYPES if text.startswith(words + " ")]
         return max(fitting, key=len, default="none of the above")
@@ -98,8 +100,8 @@ def annotate(questions: Sequence[Question], rng: np.random.Generator) -> list[li
     ]
 
 
-
 def plural(noun: str) -> str:
+    """Star as stars, cross as crosses."""
     return noun + ("es" if noun.endswith("s") else "s")
 
 
@@ -127,6 +129,12 @@ def _named_things(scene: Scene, hidden: str = "") -> list[tuple[Thing, str]]:
     return [(thing, name) for thing in scene.things if (name := name_of(scene, thing, hidden))]
 
 
+def _plainest(named: list[tuple[Thing, str]], rng: Random) -> list[tuple[Thing, str]]:
+    """Mostly those with the fewest words in their names: nobody says "the large star" of the only star."""
+    fewest = min(len(name.split()) for _, name in named)
+    return named if rng.random() < 0.15 else [pair for pair in named if len(pair[1].split()) == fewest]
+
+
 # Each kind: (scene, rng) -> (text, answer, *what erring annotators say if it is not the usual), or None.
 _Asked = tuple[str, ...] | None
 
@@ -135,7 +143,7 @@ def _ask_color(scene: Scene, rng: Random) -> _Asked:
     named = _named_things(scene, hidden="color")
     if not named:
         return None
-    thing, name = rng.choice(named)
+    thing, name = rng.choice(_plainest(named, rng))
     wording = rng.choice(("What color is the {}?", "What color is the {}?", "What is the color of the {}?"))
     return wording.format(name), thing.color
 
@@ -144,13 +152,13 @@ def _ask_shape(scene: Scene, rng: Random) -> _Asked:
     named = _named_things(scene, hidden="shape")
     if not named:
         return None
-    thing, name = rng.choice(named)
+    thing, name = rng.choice(_plainest(named, rng))
     wording = rng.choice(("What shape is the {}?", "What shape is the {}?", "What is the {}?"))
     return wording.format(name), thing.shape
 
 
 def _ask_existence(scene: Scene, rng: Random) -> _Asked:
-    way = rng.choice((("shape",), ("color",), ("color", "shape")))
+    way = rng.choices((("shape",), ("color",), ("color", "shape")), (0.4, 0.4, 0.2))[0]
     thing = rng.choice(scene.things)
     fields = {name: getattr(thing, name) for name in way}
     truth = rng.random() < 0.5

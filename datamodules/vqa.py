@@ -110,15 +110,20 @@ class VqaDataModule(ExampleDataModule):
 
     # ------------------------------------------------------------------------------------ converting
 
-    def prepare_data(self) -> None:
-        """Convert what the coming stage needs and is not current: everything without a trainer.
+    def prepare_data(self, stage: str | None = None) -> None:
+        """Convert what a stage needs and is not current.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict"; None for the trainer's, and without a trainer
+                for all of them.
 
         Raises:
             FileNotFoundError: files are missing; lists all of them and where they come from.
             ValueError: a split that is not there, a row that cannot be used.
             PermissionError: the stores cannot be written.
         """
-        stage = self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else None
+        if stage is None and self.trainer and self.trainer.state.fn:
+            stage = self.trainer.state.fn.value
         splits = self._splits_of(stage)
         missing: dict[Path, str] = {}
         for split in _unique([*splits, *self._answer_splits(stage)]):

@@ -82,11 +82,11 @@ class PredictionFiles(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LxmertLearner) -> None:
         """Write."""
-        self._write(trainer, pl_module, trainer.datamodule.test)
+        self._write(trainer, pl_module, trainer.datamodule.splits["test"])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LxmertLearner) -> None:
         """Write."""
-        self._write(trainer, pl_module, trainer.datamodule.predict)
+        self._write(trainer, pl_module, trainer.datamodule.splits["predict"])
 
 
 def gather(value: Any) -> list[Any]:
@@ -190,7 +190,7 @@ class Examples(Callback):
         """Write the page."""
         if self.examples:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            write_report(self.page, metrics, self.examples, trainer.datamodule.test)
+            write_report(self.page, metrics, self.examples, trainer.datamodule.splits["test"])
 
 
 def make_example(

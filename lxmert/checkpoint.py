@@ -216,8 +216,8 @@ class Pretrained(nn.Module):
         if config is None:
             is_file = Path(name_or_path).expanduser().is_file()
             config = LxmertConfig() if is_file else LxmertConfig.from_pretrained(name_or_path)
-        model = cls(config)
         weights = read_weights(name_or_path)
+        model = cls(config)
         load_weights(model, weights, str(name_or_path), cls.reference_prefix, allow_missing)
         return model.eval()
 

@@ -77,9 +77,9 @@ class LxmertLearner(LightningModule):
         """The sum of all losses, a scalar."""
         losses = {name: loss for result in self(batch).values() for name, loss in result.losses.items()}
         total = torch.stack(list(losses.values())).sum()
-        self.log("train/loss", total, prog_bar=True, batch_size=batch.num_rows)
+        self.log("train/loss", total, prog_bar=True, batch_size=batch.num_rows, sync_dist=True)
         for name, loss in losses.items():
-            self.log(f"train/loss/{name}", loss, batch_size=batch.num_rows)
+            self.log(f"train/loss/{name}", loss, batch_size=batch.num_rows, sync_dist=True)
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Result]:

@@ -8,7 +8,6 @@ without special tokens, truncation without a length, ...) is an error here.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
+
+from lxmert.files import write_text
 
 Texts = str | Sequence[str] | Sequence[tuple[str, str]]
 
@@ -384,8 +385,10 @@ class LxmertTokenizer:
         pieces = sorted(vocab, key=vocab.__getitem__)
         if broken := [piece for piece in pieces if "\n" in piece or "\r" in piece]:
             raise ValueError(f"a vocab.txt cannot hold the piece {broken[0]!r}: it has a line break")
-        name = f"{filename_prefix}-vocab.txt" if filename_prefix else "vocab.txt"
-        return (_write(Path(save_directory) / name, "".join(f"{piece}\n" for piece in pieces)),)
+        path = Path(save_directory) / (f"{filename_prefix}-vocab.txt" if filename_prefix else "vocab.txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "".join(f"{piece}\n" for piece in pieces))
+        return (str(path),)
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
         """Write tokenizer_config.json, vocab.txt and tokenizer.json, which transformers opens too.
@@ -396,11 +399,10 @@ class LxmertTokenizer:
         config = {key: getattr(self, key) for key in (*_SETTINGS, "clean_up_tokenization_spaces")}
         config = {"tokenizer_class": "LxmertTokenizer"} | config
         folder = Path(save_directory)
-        return (
-            _write(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n"),
-            *self.save_vocabulary(folder),
-            _write(folder / "tokenizer.json", self._tokenizer.to_str(pretty=True)),
-        )
+        saved = self.save_vocabulary(folder)  # makes the folder
+        write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+        write_text(folder / "tokenizer.json", self._tokenizer.to_str(pretty=True))
+        return (*saved, str(folder / "tokenizer_config.json"), str(folder / "tokenizer.json"))
 
 
 LxmertTokenizerFast = LxmertTokenizer
@@ -528,14 +530,3 @@ def _download(name: str, revision: str | None) -> Path:
             f"give it ({' '.join(str(error).split())}). Give a vocab.txt, a tokenizer.json or their folder, "
             "or connect to the internet once to download it"
         ) from error
-
-
-def _write(path: Path, text: str) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return str(path)

@@ -1,0 +1,143 @@
+"""LxmertConfig against the reference library's, and its JSON."""
+
+import json
+import logging
+import string
+from dataclasses import asdict, fields
+
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lxmert import LxmertConfig
+
+OURS_ALONE = {"answers"}
+SIZES = [
+    "vocab_size", "num_qa_labels", "num_object_labels", "num_attr_labels", "intermediate_size",
+    "max_position_embeddings", "type_vocab_size", "x_layers", "visual_feat_dim", "visual_pos_dim",
+]  # fmt: skip
+
+configs = st.builds(
+    lambda heads, width, answers, **values: LxmertConfig(
+        num_attention_heads=heads,
+        hidden_size=heads * width,
+        answers=answers,
+        num_qa_labels=len(answers) if answers else 9500,
+        **values,
+    ),
+    heads=st.integers(1, 8),
+    width=st.integers(1, 8),
+    answers=st.none() | st.lists(st.text(), min_size=1, max_size=5),
+    vocab_size=st.integers(1, 100_000),
+    hidden_act=st.sampled_from(["gelu", "relu"]),
+    hidden_dropout_prob=st.floats(0, 0.99),
+    l_layers=st.integers(0, 12),
+    x_layers=st.integers(1, 12),
+    initializer_range=st.floats(1e-4, 1),
+    task_qa=st.booleans(),
+    output_attentions=st.booleans(),
+)
+
+
+def test_every_field_of_the_reference_is_there_with_its_default():
+    theirs = transformers.LxmertConfig()
+    written = set(theirs.to_dict()) - {"transformers_version", "num_hidden_layers", "model_type", "dtype"}
+    written -= {"pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"}
+    own = {field.name: field.default for field in fields(LxmertConfig)}
+    missing = {name for name in written if name not in own and not hasattr(transformers.PreTrainedConfig(), name)}
+    assert not missing
+    for name in set(own) - OURS_ALONE:
+        assert own[name] == getattr(theirs, name), name
+    assert set(own) - OURS_ALONE <= set(dir(theirs))
+
+
+def test_layers_are_counted_as_the_reference_counts_them():
+    layers = {"l_layers": 3, "x_layers": 2, "r_layers": 1}
+    ours, theirs = LxmertConfig(**layers), transformers.LxmertConfig(**layers)
+    assert ours.num_hidden_layers == theirs.num_hidden_layers
+    assert ours.num_hidden_layers == {"language": 3, "cross_encoder": 2, "vision": 1}
+
+
+@given(configs)
+def test_json_and_dictionaries_give_the_same_config_back(config):
+    assert LxmertConfig.from_dict(json.loads(config.to_json_string())) == config
+    assert LxmertConfig.from_dict(config.to_dict()) == config
+
+
+@settings(max_examples=10, deadline=None)
+@given(configs)
+def test_a_saved_config_is_read_back_by_both_libraries(tmp_path_factory, config):
+    folder = tmp_path_factory.mktemp("config") / "new" / "folders"
+    config.save_pretrained(folder)
+    assert LxmertConfig.from_pretrained(folder) == config
+    assert LxmertConfig.from_json_file(folder / "config.json") == config
+    theirs = transformers.AutoConfig.from_pretrained(folder)
+    assert isinstance(theirs, transformers.LxmertConfig)
+    for name, value in asdict(config).items():
+        assert getattr(theirs, name) == value, name
+
+
+def test_what_the_reference_writes_is_read_without_a_warning(tmp_path, caplog):
+    theirs = transformers.LxmertConfig(
+        hidden_size=96, num_attention_heads=6, num_qa_labels=3, hidden_dropout_prob=0.25, task_qa=False,
+        architectures=["LxmertForQuestionAnswering"], output_hidden_states=True, dtype="float32",
+    )  # fmt: skip
+    theirs.save_pretrained(tmp_path)
+    ours = LxmertConfig.from_pretrained(tmp_path)
+    assert not caplog.records
+    assert ours == LxmertConfig(
+        hidden_size=96, num_attention_heads=6, num_qa_labels=3, hidden_dropout_prob=0.25, task_qa=False,
+        output_hidden_states=True,
+    )  # fmt: skip
+
+
+def test_unknown_keys_are_reported_in_one_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        config = LxmertConfig.from_dict({"l_layers": 2, "hiden_size": 5, "colour": "red", "model_type": "lxmert"})
+    assert config == LxmertConfig(l_layers=2)
+    assert [record.getMessage() for record in caplog.records] == [
+        "LxmertConfig: unknown keys are not used: colour, hiden_size"
+    ]
+
+
+def test_an_unknown_argument_is_refused():
+    with pytest.raises(TypeError, match="hiden_size"):
+        LxmertConfig(hiden_size=5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hidden_size": 100, "num_attention_heads": 12}, "hidden_size=100 is not a multiple of .*=12"),
+        ({"hidden_act": "gelu_new"}, "hidden_act='gelu_new'; expected 'gelu' or 'relu'"),
+        ({"l_layers": -1}, "l_layers=-1; .* at least 0"),
+        ({"r_layers": -2}, "r_layers=-2; .* at least 0"),
+        ({"hidden_size": "768"}, "hidden_size='768'; expected a whole number of at least 1"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0; expected a whole number of at least 1"),
+        ({"vocab_size": 1.5}, "vocab_size=1.5; expected a whole number"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob=1.0; expected a probability below 1"),
+        ({"attention_probs_dropout_prob": -0.1}, "attention_probs_dropout_prob=-0.1; expected a probability"),
+        ({"answers": ["yes", "no"]}, "2 answers for num_qa_labels=9500; make them equal"),
+        *(({name: 0}, f"{name}=0; expected a whole number of at least 1") for name in SIZES),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        LxmertConfig(**values)
+    with pytest.raises(ValueError, match=message):
+        LxmertConfig.from_dict(values)
+
+
+@given(st.text(string.printable, max_size=20).filter(lambda text: not text.strip().startswith("{")))
+@settings(max_examples=20, deadline=None)
+def test_a_file_that_is_no_config_is_named(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("bad") / "config.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bad\d+/config.json (is not a JSON file|holds a)"):
+        LxmertConfig.from_json_file(path)
+
+
+def test_a_folder_without_a_config_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds none of config.json"):
+        LxmertConfig.from_pretrained(tmp_path)

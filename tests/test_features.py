@@ -1,0 +1,743 @@
+"""The region store and its converters: real files, bad files, killed and refused conversions."""
+
+import base64
+import errno
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules import convert, hdf5
+from datamodules.convert import convert_npz, convert_tsv
+from datamodules.features import RegionStore
+from datamodules.hdf5 import StoreError, is_current, map_dataset, writing
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+TSV, NPZ = DATA / "coco10" / "train2014_obj36.tsv", DATA / "vqa_mini"
+needs_tsv = pytest.mark.skipif(not TSV.exists(), reason=f"{TSV} is absent")
+needs_npz = pytest.mark.skipif(not NPZ.exists(), reason=f"{NPZ} is absent")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+fork = multiprocessing.get_context("fork")
+
+COLUMNS = ["img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"]
+COLUMNS += ["num_boxes", "boxes", "features"]
+WIDTH, HEIGHT, DIM = 640, 480, 8
+
+
+# ---------------------------------------------------------------------------------------- helpers
+
+
+def make_image(name, count=3, dim=DIM, seed=0):
+    """One image as the TSV's columns hold it, arrays not yet encoded."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.random((count, 2, 2)), axis=1) * [WIDTH, HEIGHT]
+    return {
+        "img_id": name,
+        "img_h": HEIGHT,
+        "img_w": WIDTH,
+        "objects_id": rng.integers(0, 1600, count),
+        "objects_conf": rng.random(count, np.float32),
+        "attrs_id": rng.integers(0, 400, count),
+        "attrs_conf": rng.random(count, np.float32),
+        "num_boxes": count,
+        "boxes": corners.reshape(count, 4).astype(np.float32),
+        "features": rng.gamma(1, 1, (count, dim)).astype(np.float32),
+    }
+
+
+def encode(value):
+    if isinstance(value, bytes):
+        return value
+    return base64.b64encode(value.tobytes()) if isinstance(value, np.ndarray) else str(value).encode()
+
+
+def write_tsv(path, images, end=b"\n"):
+    path.write_bytes(b"".join(b"\t".join(encode(image[c]) for c in COLUMNS) + end for image in images))
+    return path
+
+
+def make_store(folder, counts, dim=DIM):
+    images = [make_image(f"image{i}", count, dim, seed=i) for i, count in enumerate(counts)]
+    return convert_tsv(write_tsv(folder / "a.tsv", images), folder / "a.h5", progress=False)
+
+
+def chunked_copy(store, path):
+    """The same store with compressed chunks, which cannot be mapped."""
+    with h5py.File(store) as old, h5py.File(path, "w") as new:
+        new.attrs.update(old.attrs)
+        for name, data in old.items():
+            new.create_dataset(name, data=data[()], chunks=True, compression="gzip")
+    return path
+
+
+def oracle(store, images):
+    """What `read` must give, by plain h5py."""
+    with h5py.File(store) as file:
+        offsets = file["offsets"][()]
+        spans = [slice(offsets[i], offsets[i + 1]) for i in images]
+        most = max(span.stop - span.start for span in spans)
+        features = np.zeros((len(spans), most, file["features"].shape[1]), np.float16)
+        boxes = np.zeros((len(spans), most, 4), np.float32)
+        mask = np.zeros((len(spans), most), bool)
+        for i, span in enumerate(spans):
+            count = span.stop - span.start
+            features[i, :count], boxes[i, :count] = file["features"][span], file["boxes"][span]
+            mask[i, :count] = True
+    return features, boxes, mask
+
+
+def assert_reads_as(store, path, images):
+    for got, expected in zip(store.read(images), oracle(path, images), strict=True):
+        np.testing.assert_array_equal(got.numpy(), expected, strict=True)
+
+
+def left_in(folder):
+    return sorted(p.name for p in folder.iterdir() if p.suffix != ".lock")
+
+
+# ------------------------------------------------------------------------------------- real files
+
+
+@needs_tsv
+def test_the_real_tsv_is_converted_exactly_but_for_fp16(tmp_path):
+    store = RegionStore(convert_tsv(TSV, tmp_path / "coco10.h5", progress=False))
+    rows = [line.rstrip().split(b"\t") for line in TSV.read_bytes().splitlines()]
+    images = store.require([row[0].decode() for row in rows])
+    features, boxes, mask = store.read(images)
+    labels = store.labels(images)
+
+    def column(number, dtype):
+        return np.stack([np.frombuffer(base64.b64decode(row[number]), dtype) for row in rows])
+
+    truth = column(9, np.float32).reshape(10, 36, 2048)
+    np.testing.assert_array_equal(features.numpy(), truth.astype(np.float16))
+    real = truth > 1e-3
+    assert np.mean(np.abs(features.numpy().astype(np.float32) - truth)[real] / truth[real]) < 3e-4
+    size = np.array([[float(row[2]), float(row[1])] * 2 for row in rows], np.float32)
+    np.testing.assert_array_equal(boxes.numpy(), column(8, np.float32).reshape(10, 36, 4) / size[:, None])
+    assert mask.all() and (store.image_size(images).numpy() == size[:, :2]).all()
+    for got, (number, dtype) in zip(labels, [(3, "<i8"), (4, "<f4"), (5, "<i8"), (6, "<f4")], strict=True):
+        np.testing.assert_array_equal(got.numpy(), column(number, dtype))
+    assert store.contract["num_images"] == 10 and store.feature_dim == 2048
+    assert store.contract["source_name"] == TSV.name
+    assert store.contract["source_sha256"] == hdf5.sha256_of(TSV)
+
+
+@needs_npz
+def test_a_real_folder_of_npz_is_converted_with_its_variable_counts(tmp_path):
+    store = RegionStore(convert_npz(NPZ, tmp_path / "mini.h5", progress=False))
+    ids = ["COCO_train2014_000000458752", "COCO_train2014_000000262146"]
+    features, boxes, mask = store.read(store.require(ids))
+    assert mask.sum(1).tolist() == [34, 26]
+    for i, name in enumerate(ids):
+        source = np.load(NPZ / f"{name}.jpg.npz")
+        count = int(source["num_bbox"])
+        np.testing.assert_array_equal(features[i, :count].numpy(), source["x"].T.astype(np.float16))
+        width, height = np.float32(source["image_w"]), np.float32(source["image_h"])
+        np.testing.assert_array_equal(boxes[i, :count].numpy(), source["bbox"] / np.array([width, height] * 2))
+        assert not features[i, count:].any() and not boxes[i, count:].any()
+    object_ids, object_conf, _, _ = store.labels([0, 1])
+    assert (object_ids == -1).all() and (object_conf == 0).all()
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+@given(
+    counts=st.lists(st.integers(1, 7), min_size=1, max_size=12),
+    picks=st.lists(st.integers(0, 10**6), min_size=1, max_size=20),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_images_in_any_order_read_as_plain_h5py_reads_them(tmp_path_factory, counts, picks):
+    folder = tmp_path_factory.mktemp("store")
+    path = make_store(folder, counts)
+    images = np.array([pick % len(counts) for pick in picks])
+    assert_reads_as(RegionStore(path), path, images)
+    assert_reads_as(RegionStore(chunked_copy(path, folder / "chunked.h5")), path, images)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("counts", [[4] * 6, [4, 1, 3, 2, 4, 4]], ids=["uniform", "variable"])
+def test_labels_are_padded_with_minus_one_and_zero(tmp_path, counts):
+    path = make_store(tmp_path, counts)
+    images = [2, 0, 1]
+    object_ids, object_conf, attribute_ids, attribute_conf = RegionStore(path).labels(images)
+    for i, image in enumerate(images):
+        truth, count = make_image("", counts[image], seed=image), counts[image]
+        np.testing.assert_array_equal(object_ids[i, :count], truth["objects_id"])
+        np.testing.assert_array_equal(object_conf[i, :count], truth["objects_conf"])
+        np.testing.assert_array_equal(attribute_ids[i, :count], truth["attrs_id"])
+        np.testing.assert_array_equal(attribute_conf[i, :count], truth["attrs_conf"])
+        assert (object_ids[i, count:] == -1).all() and not attribute_conf[i, count:].any()
+    assert object_ids.dtype == torch.int64 and object_conf.dtype == torch.float32
+
+
+def test_features_lie_on_whole_pages(tmp_path):
+    path = make_store(tmp_path, [36] * 3, dim=2048)
+    with h5py.File(path) as file:
+        assert file["features"].id.get_offset() % 4096 == 0
+
+
+def test_ids_are_found_whatever_their_order_and_length(tmp_path):
+    store = RegionStore(make_store(tmp_path, [1] * 25))
+    assert store.index(["image24", "image3", "no", "image24x", "", "é", "image0"]).tolist() == [
+        24,
+        3,
+        -1,
+        -1,
+        -1,
+        -1,
+        0,
+    ]
+    assert store.index([]).tolist() == []
+    with pytest.raises(StoreError, match=r"a\.h5: no regions of 2 .*: no, nor\. .*a\.tsv"):
+        store.require(["image3", "no", "nor", "no"])
+    with pytest.raises(StoreError, match=r"a\.h5: no image number -1"):
+        store.read(np.array([0, -1]))
+
+
+def test_an_empty_batch_reads_as_nothing(tmp_path):
+    features, boxes, mask = RegionStore(make_store(tmp_path, [2, 2])).read([])
+    assert features.shape == (0, 0, DIM) and boxes.shape == (0, 0, 4) and mask.shape == (0, 0)
+
+
+def test_batches_that_are_kept_never_share_memory(tmp_path):
+    path = make_store(tmp_path, [3, 3, 3, 3])
+    store = RegionStore(path)
+    order = [[i % 4, (i + 1) % 4] for i in range(20)]
+    for images, (features, _, _) in zip(order, [store.read(images) for images in order], strict=True):
+        np.testing.assert_array_equal(features, oracle(path, images)[0])
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda features: features[0, 1:],
+        lambda features: features.numpy()[0],
+        lambda features: features.untyped_storage(),
+        lambda features: features.view(torch.int16).T.detach(),
+    ],
+    ids=["slice", "numpy", "storage", "reinterpreted"],
+)
+@pytest.mark.filterwarnings("ignore:The use of `x.T`")
+def test_a_view_keeps_its_buffer_from_being_used_again(tmp_path, keep):
+    store = RegionStore(make_store(tmp_path, [3, 3, 3, 3]))
+
+    def read_and_keep():
+        features = store.read([0, 1])[0]
+        return features.data_ptr(), keep(features)
+
+    address, kept = read_and_keep()
+    for _ in range(10):
+        assert store.read([2, 3])[0].data_ptr() != address
+    del kept
+    assert address in {store.read([2, 3])[0].data_ptr() for _ in range(4)}
+
+
+def test_a_loop_uses_a_few_buffers_again(tmp_path):
+    store = RegionStore(make_store(tmp_path, [3, 3, 3, 3]))
+    addresses, previous = set(), None
+    for _ in range(50):
+        features = store.read([0, 1])[0]
+        addresses.add(features.data_ptr())
+        previous = features
+    assert previous is not None and len(addresses) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="cannot empty the page cache of a file here")
+@pytest.mark.parametrize("counts", [[36] * 40, [36, 10, 20, 1] * 10], ids=["uniform", "variable"])
+def test_a_cold_file_reads_the_same_and_is_read_ahead(tmp_path, counts):
+    path = make_store(tmp_path, counts, dim=512)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    store = RegionStore(path)
+    images = np.random.default_rng(0).permutation(len(counts))
+    first = [tensor.clone() for tensor in store.read(images)]
+    store.read(images)
+    assert not store._cold
+    for got, expected in zip(first, oracle(path, images), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+class Batches(Dataset):
+    def __init__(self, store):
+        self.store = store
+
+    def __len__(self):
+        return len(self.store)
+
+    def __getitems__(self, images):
+        return self.store.read(np.array(images)), images
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["mapped", "chunked"])
+def test_two_workers_read_rightly_after_their_parent_has_read(tmp_path, chunked):
+    path = make_store(tmp_path, [2, 5, 3, 4] * 8)
+    store = RegionStore(chunked_copy(path, tmp_path / "chunked.h5") if chunked else path)
+    held = store.read([0, 1])
+    loader = DataLoader(
+        Batches(store),
+        batch_size=4,
+        shuffle=True,
+        num_workers=2,
+        collate_fn=lambda x: x,
+        multiprocessing_context="fork",
+    )
+    seen = []
+    for _ in range(2):
+        for tensors, images in loader:
+            seen += images
+            for got, expected in zip(tensors, oracle(path, images), strict=True):
+                np.testing.assert_array_equal(got, expected)
+            assert_reads_as(store, path, images)
+    assert sorted(seen) == sorted(list(range(32)) * 2)
+    np.testing.assert_array_equal(held[0], oracle(path, [0, 1])[0])
+
+
+def test_a_pickled_store_carries_no_data_and_reads_the_same(tmp_path):
+    path = make_store(tmp_path, [50] * 40)
+    store = RegionStore(path)
+    store.read(range(40))
+    data = pickle.dumps(store)
+    assert len(data) < 2000
+    assert_reads_as(pickle.loads(data), path, [3, 1])
+
+
+@needs_linux
+def test_memory_does_not_grow_with_the_number_of_images_read(tmp_path):
+    store = RegionStore(make_store(tmp_path, [36] * 1000, dim=512))  # 37 MB of features
+
+    def anonymous():
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+    for _ in range(5):
+        store.read(range(50))
+    before = anonymous()
+    for start in range(0, 1000, 50):
+        store.read(range(start, start + 50))
+    assert anonymous() - before < 4_000  # kB
+
+
+# ------------------------------------------------------------------------------- sources, good and bad
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_line_ends_and_a_missing_last_one_make_no_difference(tmp_path, end):
+    images = [make_image(f"image{i}", seed=i) for i in range(3)]
+    source = write_tsv(tmp_path / "b.tsv", images, end)
+    source.write_bytes(source.read_bytes()[: -len(end)])
+    path = convert_tsv(source, tmp_path / "b.h5", progress=False)
+    assert_reads_as(RegionStore(path), make_store(tmp_path, [3, 3, 3]), [2, 0, 1])
+
+
+def bad(column, change):
+    def damage(image):
+        image[column] = change(image[column])
+
+    return damage
+
+
+def put(value, *place):
+    def change(array):
+        array = array.copy()
+        array[place] = value
+        return array
+
+    return change
+
+
+BAD_ROWS = {
+    "a NaN feature": (bad("features", put(np.nan, 2, 5)), "feature 5 of region 2 is nan"),
+    "an infinite feature": (bad("features", put(np.inf, 0, 1)), "feature 1 of region 0 is inf"),
+    "a feature beyond fp16": (
+        bad("features", put(-65536, 1, 0)),
+        "feature 0 of region 1 is -65536.0, expected",
+    ),
+    "a NaN box": (bad("boxes", put(np.nan, 1, 2)), "box 1 is"),
+    "a box beyond the width": (bad("boxes", put(WIDTH * 1.0001, 1, 2)), "an image 640 wide"),
+    "a box before 0": (bad("boxes", put(-0.1, 1, 0)), "box 1 is [-0.1"),
+    "x2 before x1": (bad("boxes", lambda b: b[:, [2, 1, 0, 3]]), "expected pixels x1 <= x2"),
+    "height and width swapped": (lambda i: i.update(img_h=10_000, img_w=48), "an image 48 wide"),
+    "a negative object id": (bad("objects_id", put(-1, 0)), "object ids from -1"),
+    "a negative attribute id": (bad("attrs_id", put(-7, 0)), "attribute ids from -7"),
+    "an infinite confidence": (
+        bad("attrs_conf", put(np.inf, 0)),
+        "attribute confidences hold NaN or infinity",
+    ),
+    "another feature size": (bad("features", lambda f: f[:, :-1]), "features has 112 base64 characters"),
+    "a missing box": (bad("boxes", lambda b: b[:-1]), "boxes has 44 base64 characters, expected 64"),
+    "a missing object": (
+        bad("objects_id", lambda o: o[:-1]),
+        "objects_id has 24 base64 characters, expected 32",
+    ),
+    "a count that is wrong": (bad("num_boxes", lambda n: n + 1), "for 4 boxes"),
+    "no boxes": (bad("num_boxes", lambda n: 0), "num_boxes is '0', expected a whole number above 0"),
+    "a height that is no number": (bad("img_h", lambda h: "tall"), "img_h is 'tall'"),
+    "an id that was there before": (bad("img_id", lambda i: "good"), "line 1 is of the same image"),
+    "characters that are not base64": (
+        bad("features", lambda f: b"*" * 128),
+        "expected base64 of 3 x 8 float32",
+    ),
+    "float64 features": (
+        bad("features", lambda f: f.astype(np.float64)),
+        "features has 256 base64 characters",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
+def test_a_bad_row_is_refused_by_file_line_and_image(tmp_path, damage, message):
+    images = [make_image("good", seed=1), make_image("broken", seed=2), make_image("last", seed=3)]
+    damage(images[1])
+    source = write_tsv(tmp_path / "bad.tsv", images)
+    with pytest.raises(StoreError) as caught:
+        convert_tsv(source, tmp_path / "bad.h5", progress=False)
+    text = str(caught.value)
+    assert text.startswith(f"{source}: line 2, image {images[1]['img_id']}: ") and message in text
+    assert "get it again or mend this row" in text
+    assert left_in(tmp_path) == ["bad.tsv"]
+
+
+def test_a_box_within_the_tolerance_of_the_original_is_taken(tmp_path):
+    image = make_image("edge")
+    image["boxes"] = np.array([[-0.9e-5 * WIDTH, 0, WIDTH * (1 + 0.9e-5), HEIGHT]] * 3, np.float32)
+    source = write_tsv(tmp_path / "a.tsv", [image])
+    boxes = RegionStore(convert_tsv(source, tmp_path / "a.h5", progress=False)).read([0])[1]
+    assert boxes[0, 0].tolist() == pytest.approx([-0.9e-5, 0, 1.000009, 1], abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [(-40, "features has"), (60, "columns, expected 10"), (3, "image las: 1 columns, expected 10")],
+)
+def test_a_truncated_last_line_is_refused(tmp_path, keep, message):
+    source = write_tsv(tmp_path / "bad.tsv", [make_image("good"), make_image("last")])
+    first, last = source.read_bytes().splitlines(keepends=True)
+    source.write_bytes(first + last[:keep])
+    with pytest.raises(StoreError) as caught:
+        convert_tsv(source, tmp_path / "bad.h5", progress=False)
+    assert str(caught.value).startswith(f"{source}: line 2, image las") and message in str(caught.value)
+    assert left_in(tmp_path) == ["bad.tsv"]
+
+
+def test_empty_headed_and_missing_files_are_refused(tmp_path):
+    (tmp_path / "empty.tsv").touch()
+    (tmp_path / "headed.tsv").write_text("\t".join(COLUMNS) + "\n")
+    for name, message in [
+        ("empty", "the file is empty"),
+        ("headed", "line 1, image img_id: img_h is"),
+        ("no", "no such"),
+    ]:
+        with pytest.raises(StoreError, match=rf"{name}\.tsv: {message}"):
+            convert_tsv(tmp_path / f"{name}.tsv", tmp_path / "a.h5", progress=False)
+
+
+def write_npz(folder, name, **changes):
+    image = make_image(name, count=4)
+    content = {
+        "x": image["features"].T,
+        "bbox": image["boxes"],
+        "num_bbox": 4,
+        "image_w": WIDTH,
+        "image_h": HEIGHT,
+    }
+    content |= changes
+    np.savez(folder / f"{name}.npz", **{key: value for key, value in content.items() if value is not None})
+
+
+BAD_NPZ = {
+    "a transposed matrix": ({"x": np.ones((4, DIM), np.float32)}, r"x is of shape (4, 8), expected (8, 4)"),
+    "another feature size": (
+        {"x": np.ones((DIM + 1, 4), np.float32)},
+        r"x is of shape (9, 4), expected (8, 4)",
+    ),
+    "a wrong count": ({"num_bbox": 5}, "bbox is of shape (4, 4), expected (5, 4)"),
+    "no boxes": ({"bbox": None}, "expected an npz file with bbox, num_bbox, image_w, image_h"),
+    "no size": ({"image_w": 0}, "4 boxes on 0 x 480 pixels"),
+    "a NaN": ({"x": np.full((DIM, 4), np.nan, np.float32)}, "feature 0 of region 0 is nan"),
+    "boxes outside": ({"bbox": np.full((4, 4), 700, np.float32)}, "an image 640 wide"),
+    "short labels": ({"objects_id": np.ones(3, np.int64)}, "object_ids is of shape (3,), expected (4,)"),
+    "a pickled object": ({"x": np.array([None])}, "Object arrays cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_NPZ.values(), ids=BAD_NPZ.keys())
+def test_a_bad_npz_is_refused_by_file_and_image(tmp_path, changes, message):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    write_npz(folder, "good.jpg")
+    write_npz(folder, "other.jpg", **changes)
+    with pytest.raises(StoreError) as caught:
+        convert_npz(folder, tmp_path / "a.h5", progress=False)
+    assert str(caught.value).startswith(f"{folder / 'other.jpg.npz'}: image other: ")
+    assert message in str(caught.value)
+    assert left_in(tmp_path) == ["features"]
+
+
+def test_a_cut_off_npz_a_double_image_and_an_empty_folder_are_refused(tmp_path):
+    with pytest.raises(StoreError, match=r"no \.npz files"):
+        convert_npz(tmp_path, tmp_path / "a.h5", progress=False)
+    write_npz(tmp_path, "a.jpg", objects_id=np.arange(4), objects_conf=np.ones(4))
+    store = RegionStore(convert_npz(tmp_path, tmp_path / "a.h5", progress=False))
+    assert store.labels([0])[0].tolist() == [[0, 1, 2, 3]] and store.labels([0])[2].tolist() == [[-1] * 4]
+    write_npz(tmp_path, "a.png")
+    with pytest.raises(StoreError, match=r"a\.png\.npz: image a: a\.jpg\.npz is of the same image"):
+        convert_npz(tmp_path, tmp_path / "a.h5", progress=False)
+    (tmp_path / "a.png.npz").write_bytes((tmp_path / "a.jpg.npz").read_bytes()[:-100])
+    with pytest.raises(StoreError, match=r"a\.png\.npz: image a: cannot be read"):
+        convert_npz(tmp_path, tmp_path / "a.h5", progress=False)
+    assert len(RegionStore(tmp_path / "a.h5")) == 1
+
+
+# ------------------------------------------------------------------------- killed, full, forbidden, twice
+
+
+def start(function, *arguments):
+    process = fork.Process(target=function, args=arguments, kwargs={"progress": False})
+    process.start()
+    return process
+
+
+@needs_linux
+def test_a_conversion_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    images = [make_image(f"image{i}", count=1 + i % 7, dim=256, seed=i) for i in range(1500)]
+    source = write_tsv(tmp_path / "a.tsv", images)
+    monkeypatch.setattr(convert, "_IMAGES_PER_NOTE", 16)
+    truth = convert_tsv(source, tmp_path / "b.h5", progress=False).read_bytes()
+    store, note = tmp_path / "a.h5", tmp_path / ".a.h5.partial.json"
+    done = []
+    for _ in range(4):
+        process = start(convert_tsv, source, store)
+        before = note.stat().st_mtime_ns if note.exists() else 0
+        while process.is_alive() and not (note.exists() and note.stat().st_mtime_ns != before):
+            time.sleep(0.001)
+        time.sleep(random.random() * 0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        if store.exists():
+            break
+        done.append(json.loads(note.read_text())["done"])
+    assert done and done == sorted(done)
+    if not store.exists():
+        written = []
+        real = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda *a: (written.append(a), real(*a))[1])
+        convert_tsv(source, store, progress=False)
+        assert len(written) == 6 * (len(images) - done[-1])
+    assert store.read_bytes() == truth
+    assert left_in(tmp_path) == ["a.h5", "a.tsv", "b.h5"]
+
+
+def test_an_unfinished_store_of_a_changed_source_is_begun_anew(tmp_path, monkeypatch):
+    images = [make_image(f"image{i}", seed=i) for i in range(8)]
+    source, store = write_tsv(tmp_path / "a.tsv", images), tmp_path / "a.h5"
+    monkeypatch.setattr(convert, "_IMAGES_PER_NOTE", 2)
+    real, calls = os.pwrite, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert_tsv(source, store, progress=False)
+    assert ".a.h5.partial" in left_in(tmp_path)
+    images[0]["features"] = images[0]["features"] + 1
+    write_tsv(source, images)
+    calls += [()] * 100
+    convert_tsv(source, store, progress=False)
+    np.testing.assert_array_equal(RegionStore(store).read([0])[0][0], images[0]["features"].astype(np.float16))
+    assert left_in(tmp_path) == ["a.h5", "a.tsv"]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    source = write_tsv(tmp_path / "a.tsv", [make_image(f"image{i}") for i in range(4)])
+    real, calls = os.pwrite, []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) > 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StoreError, match=r"a\.h5: cannot write into .*: the disk is full\. Free some space"):
+        convert_tsv(source, tmp_path / "a.h5", progress=False)
+    assert left_in(tmp_path) == ["a.tsv"]
+
+
+def test_too_little_space_is_found_before_anything_is_written(tmp_path, monkeypatch):
+    source = write_tsv(tmp_path / "a.tsv", [make_image("image")])
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
+    with pytest.raises(StoreError, match=r"a\.h5: cannot write into .*GB needed, 0\.00 GB free"):
+        convert_tsv(source, tmp_path / "a.h5", progress=False)
+    assert left_in(tmp_path) == ["a.tsv"]
+
+
+def limited_conversion(source, store, progress):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    try:
+        convert_tsv(source, store, progress=progress)
+    except StoreError as error:
+        Path(f"{store}.txt").write_text(str(error))
+
+
+def test_a_file_that_the_system_refuses_to_grow_leaves_nothing(tmp_path):
+    source = write_tsv(tmp_path / "a.tsv", [make_image(f"image{i}", dim=1024) for i in range(50)])
+    process = start(limited_conversion, source, tmp_path / "a.h5")
+    process.join()
+    assert "a.h5: cannot write into" in (tmp_path / "a.h5.txt").read_text()
+    assert left_in(tmp_path) == ["a.h5.txt", "a.tsv"]
+
+
+def test_a_folder_without_write_permission_is_named(tmp_path, monkeypatch):
+    source = write_tsv(tmp_path / "a.tsv", [make_image("image")])
+    with pytest.raises(StoreError, match=r"cannot write into .*a\.tsv: .* is a file, not a folder"):
+        convert_tsv(source, source / "a.h5", progress=False)
+
+    def refuse(path, *arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(convert, "allocate", refuse)
+    with pytest.raises(StoreError, match=rf"a\.h5: cannot write into {tmp_path}: no permission"):
+        convert_tsv(source, tmp_path / "a.h5", progress=False)
+    assert left_in(tmp_path) == ["a.tsv"]
+
+
+def test_processes_that_convert_the_same_file_at_once_make_one_store(tmp_path):
+    images = [make_image(f"image{i}", seed=i) for i in range(300)]
+    source = write_tsv(tmp_path / "a.tsv", images)
+    processes = [start(convert_tsv, source, tmp_path / "a.h5") for _ in range(3)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert left_in(tmp_path) == ["a.h5", "a.tsv"]
+    expected = np.stack([image["features"] for image in images]).astype(np.float16)
+    np.testing.assert_array_equal(RegionStore(tmp_path / "a.h5").read(range(300))[0], expected)
+
+
+def test_a_store_is_kept_until_its_source_changes(tmp_path):
+    path = make_store(tmp_path, [2, 3])
+    source, made = tmp_path / "a.tsv", path.stat().st_mtime_ns
+    convert_tsv(source, path, progress=False)
+    os.utime(source)
+    assert is_current(path, source)
+    convert_tsv(source, path, progress=False)
+    assert path.stat().st_mtime_ns == made
+    write_tsv(source, [make_image("new")])
+    assert not is_current(path, source)
+    convert_tsv(source, path, progress=False)
+    assert RegionStore(path).index(["new"]).tolist() == [0]
+    source.unlink()
+    assert is_current(path, source) and not is_current(tmp_path / "no.h5", source)
+
+
+# ------------------------------------------------------------------------------------- bad stores
+
+
+def test_damaged_and_foreign_files_are_refused_by_name(tmp_path):
+    path = make_store(tmp_path, [20] * 20)
+    content = path.read_bytes()
+    for damaged in (content[:-1000], content[:100], b"text", b""):
+        path.write_bytes(damaged)
+        for use in (RegionStore, lambda p: is_current(p, tmp_path / "a.tsv")):
+            with pytest.raises(StoreError, match=r"a\.h5: not a complete HDF5 store .* Delete it and convert"):
+                use(path)
+    with h5py.File(path, "w") as file:
+        file["features"] = np.zeros(3)
+    with pytest.raises(StoreError, match=r"a\.h5: not a region store \(without boxes"):
+        RegionStore(path)
+    path.write_bytes(content)
+    with h5py.File(path, "a") as file:
+        file.attrs["format_version"] = 99
+    with pytest.raises(StoreError, match=r"a\.h5: format version 99, expected 1"):
+        RegionStore(path)
+    with pytest.raises(StoreError, match=r"no\.h5: no such store"):
+        RegionStore(tmp_path / "no.h5")
+
+
+def test_a_damaged_chunk_is_reported_when_it_is_read(tmp_path):
+    path = chunked_copy(make_store(tmp_path, [20] * 20, dim=64), tmp_path / "chunked.h5")
+    with h5py.File(path) as file:
+        chunk = file["features"].id.get_chunk_info(0)
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
+    with pytest.raises(StoreError, match=r"chunked\.h5: dataset 'features' cannot be read .* convert its source"):
+        RegionStore(path).read([0])
+
+
+def test_another_feature_size_is_refused_with_the_remedy(tmp_path):
+    store = RegionStore(make_store(tmp_path, [2]))
+    store.check_feature_dim(DIM)
+    with pytest.raises(StoreError, match=r"a\.h5: regions have 8 features, the model expects 2048\. Set"):
+        store.check_feature_dim(2048)
+
+
+def test_a_file_held_by_a_writer_is_called_busy_not_damaged(tmp_path):
+    path = make_store(tmp_path, [2])
+    script = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print('open', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        writer.stdout.readline()
+        with pytest.raises(StoreError, match=r"a\.h5: another process is writing it\. Try again"):
+            RegionStore(path)
+        writer.communicate(b"\n")
+    assert len(RegionStore(path)) == 1
+
+
+# ------------------------------------------------------------------------------- hdf5.py by itself
+
+
+def test_map_dataset_maps_what_is_contiguous_and_reads_the_rest(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["plain"] = np.arange(10)
+        file["none"] = np.zeros((0, 3), np.float32)
+        file.create_dataset("chunked", data=np.arange(10), chunks=(3,), compression="gzip")
+    plain, chunked = map_dataset(tmp_path / "a.h5", "plain"), map_dataset(tmp_path / "a.h5", "chunked")
+    assert isinstance(plain, np.memmap) and plain.tolist() == list(range(10))
+    assert not plain.flags.writeable
+    assert map_dataset(tmp_path / "a.h5", "none").shape == (0, 3)
+    assert chunked[2:4].tolist() == [2, 3] and np.asarray(chunked).tolist() == list(range(10))
+    assert pickle.loads(pickle.dumps(chunked))[[1, 5]].tolist() == [1, 5]
+    with pytest.raises(StoreError, match=r"a\.h5: no dataset 'other'"):
+        map_dataset(tmp_path / "a.h5", "other")
+
+
+def test_writing_replaces_only_when_all_went_well(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with writing(path) as temporary:
+        temporary.write_text("first")
+        assert not path.exists()
+    with pytest.raises(RuntimeError), writing(path) as temporary:
+        temporary.write_text("second")
+        raise RuntimeError
+    assert path.read_text() == "first" and left_in(path.parent) == ["a.txt"]
+
+
+def test_an_unreadable_source_is_not_called_a_write_error(tmp_path):
+    with pytest.raises(PermissionError), writing(tmp_path / "a.txt"):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "source.json"))

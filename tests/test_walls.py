@@ -1,0 +1,180 @@
+"""Who may import what: the boundaries that keep model, data and command line apart."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*ROOT.glob("lxmert/**/*.py"), *ROOT.glob("datamodules/**/*.py"), ROOT / "train.py"])
+
+
+class Import(NamedTuple):
+    file: str  # relative to the project
+    line: int
+    module: str  # absolute, dotted; `from a import b` counts as a.b
+
+    def of(self, package: str) -> bool:
+        return f"{self.module}.".startswith(f"{package}.")
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.module}"
+
+
+def imports_in(file: Path) -> Iterator[Import]:
+    """Every import, those inside functions too."""
+    name = file.relative_to(ROOT).as_posix()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+        if isinstance(node, ast.Import):
+            yield from (Import(name, node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = file.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            module = ".".join([*package, *filter(None, [node.module])])
+            yield from (Import(name, node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+IMPORTS = [found for file in FILES for found in imports_in(file)]
+
+
+def within(*places: str) -> list[Import]:
+    """The imports of files and folders (which end in /)."""
+    return [i for i in IMPORTS if any(i.file == p or (p.endswith("/") and i.file.startswith(p)) for p in places)]
+
+
+def refuse(wrong: list[Import], rule: str) -> None:
+    assert not wrong, "\n".join([rule, *map(str, wrong)])
+
+
+def test_the_imports_are_found():
+    assert {i.file for i in within("lxmert/")} > {"lxmert/model.py", "lxmert/tokenization.py"}
+    assert any(i.of("torch") for i in within("lxmert/model.py"))
+    assert any(i.of("lxmert.batch") for i in within("datamodules/"))
+
+
+def test_lxmert_never_imports_datamodules_or_the_command_line():
+    wrong = [i for i in within("lxmert/") if i.of("datamodules") or i.of("train")]
+    refuse(wrong, "lxmert/ must know nothing of files and data sets:")
+
+
+def test_datamodules_know_only_the_batch_and_the_tokenizer_of_lxmert():
+    allowed = ("lxmert.batch", "lxmert.tokenization")
+    wrong = [i for i in within("datamodules/") if i.of("lxmert") and not any(i.of(a) for a in allowed)]
+    refuse(wrong, "datamodules/ may import from lxmert only batch and tokenization:")
+    refuse([i for i in within("datamodules/") if i.of("train")], "datamodules/ must not import train.py:")
+
+
+def test_objectives_never_import_each_other_or_the_learner():
+    allowed = "lxmert.objectives.base"
+    wrong = [
+        i
+        for i in within("lxmert/objectives/")
+        if i.of("lxmert.learner") or (i.of("lxmert.objectives") and not i.of(allowed))
+    ]
+    refuse(wrong, f"an objective may import of its kind only {allowed}, and never the learner:")
+
+
+def test_the_model_knows_no_training_framework():
+    plain = ["model", "heads", "pretrained", "checkpoint", "config", "batch", "tokenization", "outputs", "files"]
+    places = [*(f"lxmert/{name}.py" for name in plain), "lxmert/objectives/", "lxmert/scoring/"]
+    frameworks = ("lightning", "pytorch_lightning", "hydra", "lxmert.learner")
+    wrong = [i for i in within(*places) if any(i.of(f) for f in frameworks)]
+    refuse(wrong, "plain torch here, no Lightning, no Hydra, no learner:")
+
+
+def test_hydra_stays_in_the_command_line_and_one_module_that_builds():
+    users = {i.file for i in IMPORTS if i.of("hydra")} - {"train.py"}
+    wrong = [i for i in IMPORTS if i.of("hydra") and i.file in users]
+    assert len(users) <= 1, "\n".join(["Hydra belongs in train.py and one build module:", *map(str, wrong)])
+    refuse([i for i in wrong if i.file.startswith("datamodules/")], "no data set may read the config:")
+
+
+def test_h5py_stays_in_the_store_files():
+    stores = [f"datamodules/{name}.py" for name in ("hdf5", "features", "examples", "convert")]
+    wrong = [i for i in IMPORTS if i.of("h5py") and i.file not in stores]
+    refuse(wrong, f"h5py only in {', '.join(stores)}:")
+
+
+def test_wandb_stays_in_the_callbacks():
+    wrong = [i for i in IMPORTS if i.of("wandb") and i.file != "lxmert/callbacks.py"]
+    refuse(wrong, "wandb only in lxmert/callbacks.py:")
+
+
+# Run in an empty folder with the names of our modules; other libraries come first, so that what shows is ours.
+IMPORT_ALL = """
+import importlib, sys, threading, time
+import torch, lightning, hydra, torchmetrics, numpy, h5py, tokenizers, safetensors, huggingface_hub
+
+class Untouchable(list):
+    def fail(self, *_):
+        raise AssertionError("reads sys.argv at import")
+    __getitem__ = __iter__ = __len__ = fail
+
+def settings():
+    return torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), threading.active_count()
+
+names, sys.argv = sys.argv[1:], Untouchable()
+for name in names:
+    seed, before, start = torch.get_rng_state(), settings(), time.process_time()
+    try:
+        importlib.import_module(name)
+        assert torch.equal(seed, torch.get_rng_state()), "draws or seeds random numbers at import"
+        assert settings() == before, "changes torch or starts a thread at import"
+        assert not torch.cuda.is_initialized(), "starts CUDA at import"
+        assert time.process_time() - start < 5, "takes over 5 s of processor time to import"
+    except BaseException as error:
+        sys.exit(f"{name}: {type(error).__name__}: {error}")
+"""
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_nothing_runs_at_import(tmp_path):
+    command = [sys.executable, "-c", IMPORT_ALL, *map(module_of, FILES)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "", f"importing prints: {done.stdout}"
+    assert list(tmp_path.iterdir()) == [], "importing writes files"
+
+
+def statements_that_run(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Statements at the top of a module that do more than import, define, name and document."""
+    harmless = (
+        ast.Import,
+        ast.ImportFrom,
+        ast.FunctionDef,
+        ast.ClassDef,
+        ast.Assign,
+        ast.AnnAssign,
+        ast.AugAssign,
+    )
+    for node in tree.body:
+        constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        guarded = isinstance(node, ast.If) and ast.unparse(node.test) in (
+            "__name__ == '__main__'",
+            "TYPE_CHECKING",
+        )
+        if not (isinstance(node, harmless) or constant or guarded):
+            yield node
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.name != "train.py"], ids=lambda f: module_of(f))
+def test_a_module_only_imports_and_defines(file):
+    found = list(statements_that_run(ast.parse(file.read_text(encoding="utf-8"))))
+    name = file.relative_to(ROOT)
+    assert not found, "\n".join(f"{name}:{n.lineno} runs at import: {ast.unparse(n)[:80]}" for n in found)
+
+
+def test_a_broken_wall_is_named_with_file_and_line():
+    wrong = Import("lxmert/model.py", 7, "datamodules.vqa.VqaDataModule")
+    assert wrong.of("datamodules")
+    assert not wrong.of("data")
+    with pytest.raises(AssertionError, match=r"lxmert/model\.py:7 imports datamodules\.vqa"):
+        refuse([wrong], "rule")
