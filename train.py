@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from lightning import LightningDataModule, Trainer, seed_everything
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from lxmert.checkpoint import load_weights, read_weights
+from lxmert.checkpoint import load_weights, read_answers, read_weights
 from lxmert.learner import LxmertLearner
 from lxmert.model import LxmertModel
 from lxmert.run import link_latest, newest_checkpoint, print_results, write_start, write_summary
@@ -57,14 +57,17 @@ def build(config: DictConfig) -> tuple[LightningDataModule, LxmertLearner, Train
         if "_target_" not in node:
             raise ValueError(f"objective.{name} is configured but not selected; add it to objective=[...]")
     datamodule = make(nodes["data"])
-    # Before the trainer's own call: the model's head and vocabulary are the data's.
-    datamodule.prepare_data()
-    datamodule.setup("fit")
+    # Before the trainer asks for it: the model's vocabulary and answers are the data's, and what a test
+    # needs should be missed before the training, not after it.
+    for stage in ("fit", "test") if config.action == "fit" else (config.action,):
+        datamodule.prepare_data(stage)
+        datamodule.setup(stage)
+    answers = datamodule.answers or read_answers(config.checkpoint)
     sizes = replace(
         make(nodes["model"]),
         vocab_size=len(datamodule.tokenizer),
-        num_qa_labels=len(datamodule.answers),
-        answers=datamodule.answers,
+        num_qa_labels=len(answers),
+        answers=answers,
     )
     learner = LxmertLearner(
         LxmertModel(sizes),
@@ -92,6 +95,7 @@ def run(config: DictConfig) -> dict[str, float]:
         config.data[SPLIT_KEYS[config.action]] = [config.split]
     resume = newest_checkpoint(folder) if config.resume == "last" else config.resume
     seed_everything(config.seed, verbose=False)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # else tips and hardware come before the news
     datamodule, learner, trainer = build(config)
     if trainer.is_global_zero:
         write_start(folder, config)
@@ -130,9 +134,13 @@ def check(config: DictConfig) -> None:
     if config.action not in ACTIONS:
         raise ValueError(f"action={config.action}; expected one of {', '.join(ACTIONS)}")
     if config.action == "fit" and (config.checkpoint or config.split):
-        raise ValueError("checkpoint= and split= are for validate, test and predict; fitting uses resume=, init=, data.*")
+        raise ValueError(
+            "checkpoint= and split= are for validate, test and predict; fitting uses resume=, init=, data.*"
+        )
     if config.action != "fit" and not config.checkpoint:
-        raise ValueError(f"action={config.action} needs checkpoint=PATH, e.g. outputs/latest/checkpoints/best.ckpt")
+        raise ValueError(
+            f"action={config.action} needs checkpoint=PATH, e.g. outputs/latest/checkpoints/best.ckpt"
+        )
     if config.action != "fit" and (config.resume or config.init):
         raise ValueError(f"resume= and init= are for fitting; action={config.action} uses checkpoint=")
     for key in ("checkpoint", "resume"):

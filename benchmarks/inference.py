@@ -108,11 +108,11 @@ def seconds(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Ten
     return time.process_time() - start, result
 
 
-def flops(run: Callable[[], Tensor]) -> int:
-    """Floating-point operations of the matrix products in `run`."""
+def flops(run: Callable[[], Tensor]) -> tuple[int, Tensor]:
+    """Floating-point operations of the matrix products in `run`, and its result."""
     with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
+        result = run()
+    return counter.get_total_flops(), result
 
 
 def peak_flops(device: torch.device) -> float:
@@ -183,7 +183,7 @@ def main() -> None:
     with autocast:
         warm_up = questions(options.images, options.per_image, 0, device)
         for name, way in ways.items():
-            operations[name] = flops(functools.partial(way, warm_up))
+            operations[name], _ = flops(functools.partial(way, warm_up))
         for number in range(options.rounds):
             work = questions(options.images, options.per_image, number + 1, device)
             scores = {}

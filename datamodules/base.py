@@ -143,9 +143,18 @@ def resume_position(trainer: Trainer) -> tuple[int, int]:
     Read when Lightning asks for the training loader, which is after it has restored its counters from a
     checkpoint and before it repairs them. Of these, `processed` is the one to trust: a checkpoint saved
     at the end of a step is saved before `completed` is counted.
+
+    Raises:
+        ValueError: a checkpoint saved at the end of an epoch, resumed with `max_steps`: Lightning 2.6
+            counts that epoch twice, and all later ones would have another order.
     """
     epoch: Any = trainer.fit_loop.epoch_progress.current
     batch: Any = trainer.fit_loop.epoch_loop.batch_progress
+    if trainer.max_steps != -1 and epoch.started == epoch.processed > epoch.completed:
+        raise ValueError(
+            "This checkpoint was saved at the end of an epoch and cannot be continued exactly with "
+            "trainer.max_steps. Set trainer.max_epochs instead, or resume from a checkpoint saved after a step."
+        )
     if epoch.started == epoch.processed:  # saved, or stopped, between two epochs
         return epoch.processed, 0
     if batch.is_last_batch:  # saved after the last step of an epoch, which is over for the data

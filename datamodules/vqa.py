@@ -197,8 +197,10 @@ class VqaDataModule(ExampleDataModule):
 
         Raises:
             ValueError: images without regions, regions of another size than the model expects,
-                training questions without answers.
+                training questions without answers, no training split.
         """
+        if stage == "fit" and not self.splits["train"]:
+            raise ValueError("data.train names no split to train on.")
         for split in self._answer_splits(stage):
             self._open(split)
         if not self.answers:

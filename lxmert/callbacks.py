@@ -69,13 +69,25 @@ class PredictionFiles(Callback):
             )
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LxmertLearner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LxmertLearner,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collect."""
         self._collect(outputs, batch)
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LxmertLearner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LxmertLearner,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collect."""
         self._collect(outputs, batch)
@@ -147,7 +159,9 @@ class Examples(Callback):
         self.count = count
         self.examples: list[Example] = []
 
-    def _collect(self, trainer: Trainer, learner: LxmertLearner, outputs: Any, batch: Batch, num_batches: int) -> None:
+    def _collect(
+        self, trainer: Trainer, learner: LxmertLearner, outputs: Any, batch: Batch, num_batches: int
+    ) -> None:
         if not trainer.is_global_zero or len(self.examples) >= self.count:
             return
         wanted = min(-(-self.count // num_batches), self.count - len(self.examples), batch.num_rows)
@@ -168,14 +182,26 @@ class Examples(Callback):
         self.examples = []
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LxmertLearner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LxmertLearner,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collect, if a table will be logged."""
         if wandb_logger(trainer) is not None:
             self._collect(trainer, pl_module, outputs, batch, trainer.num_val_batches[0])
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LxmertLearner, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LxmertLearner,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collect."""
         self._collect(trainer, pl_module, outputs, batch, trainer.num_test_batches[0])
@@ -207,9 +233,7 @@ def make_example(
         picture=datamodule.picture(batch.image_ids[image]),
         boxes=batch.region_boxes[image].cpu()[regions].tolist(),
         attention=attention[regions].tolist(),
-        predictions=[
-            (answers[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ],
+        predictions=[(answers[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
         answers={answers[i]: float(targets[i]) for i in targets.nonzero().flatten().tolist()},
     )
 
@@ -238,4 +262,6 @@ def log_table(logger: WandbLogger, examples: list[Example]) -> None:
         answers = ", ".join(f"{answer} ({score:.1f})" for answer, score in example.answers.items())
         prediction, probability = example.predictions[0]
         rows.append([annotated, example.question, answers, prediction, probability])
-    logger.log_table("val/examples", columns=["picture", "question", "answers", "prediction", "probability"], data=rows)
+    logger.log_table(
+        "val/examples", columns=["picture", "question", "answers", "prediction", "probability"], data=rows
+    )

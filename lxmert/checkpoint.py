@@ -154,6 +154,18 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     return renamed
 
 
+def read_answers(checkpoint: str | Path) -> list[str]:
+    """The answer list kept in a checkpoint of a run, for data that has no labels to count.
+
+    Raises:
+        ValueError: the file is not such a checkpoint.
+    """
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    if "lxmert_config" not in content:
+        raise ValueError(f"{checkpoint} holds no answer list; expected a checkpoint that train.py wrote")
+    return content["lxmert_config"]["answers"]
+
+
 def load_weights(
     module: nn.Module, weights: dict[str, Tensor], source: str, prefix: str = "", allow_missing: bool = False
 ) -> LoadReport:

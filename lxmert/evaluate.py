@@ -99,9 +99,7 @@ def read_nlvr2_predictions(path: Path) -> list[dict[str, str]]:
             continue
         fields = [field.strip() for field in line.split(",")]
         if len(fields) != 2:
-            raise ScoringError(
-                f"{path}, line {number}: {line!r}, expected identifier,True or identifier,False"
-            )
+            raise ScoringError(f"{path}, line {number}: {line!r}, expected identifier,True or identifier,False")
         rows.append({"identifier": fields[0], "label": fields[1]})
     return rows
 

@@ -46,7 +46,9 @@ class BertAdam(torch.optim.AdamW):
                 }
 
 
-def bert_adam(named_parameters: Iterable[tuple[str, Parameter]], lr: float, weight_decay: float = 0.01) -> BertAdam:
+def bert_adam(
+    named_parameters: Iterable[tuple[str, Parameter]], lr: float, weight_decay: float = 0.01
+) -> BertAdam:
     """The original's optimiser over all of `named_parameters`."""
     return BertAdam([parameter for _, parameter in named_parameters], lr=lr, weight_decay=weight_decay)
 

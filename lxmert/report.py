@@ -48,7 +48,9 @@ class Example:
     answers: dict[str, float]
 
 
-def write_report(page: Path, metrics: Mapping[str, float], examples: Sequence[Example], splits: Sequence[str]) -> None:
+def write_report(
+    page: Path, metrics: Mapping[str, float], examples: Sequence[Example], splits: Sequence[str]
+) -> None:
     """Write a page that needs nothing but itself.
 
     Args:

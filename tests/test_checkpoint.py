@@ -229,7 +229,7 @@ def test_missing_encoder_weights_fail_before_anything_is_copied(pretraining, siz
     if damage == "missing":
         del weights[name]
     else:
-        weights[name] = torch.zeros(24, 25)
+        weights[name] = torch.zeros(48, 12)  # as many numbers as the model's (24, 24)
     model = LxmertForQuestionAnswering(LxmertConfig(**sizes))
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with pytest.raises(ValueError, match=r"(?s)weights from there.*visn_self_att.*1 encoder weights would keep"):

@@ -74,9 +74,7 @@ def test_nlvr2_submission_is_scored_from_the_shell(tmp_path: Path) -> None:
 
 def test_incomplete_predictions_end_with_one_message_and_no_scores(tmp_path: Path) -> None:
     predictions = write(tmp_path / "p.json", [{"question_id": 1, "answer": "yes"}])
-    done = evaluate(
-        "vqa", predictions, vqa_annotations(tmp_path / "a.json"), "--json", tmp_path / "scores.json"
-    )
+    done = evaluate("vqa", predictions, vqa_annotations(tmp_path / "a.json"), "--json", tmp_path / "scores.json")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("error: predictions: no prediction for 1 questions: 2.")
@@ -184,9 +182,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path, capsys: pytest.Capture
     assert "p.json: not a UTF-8 text file" in capsys.readouterr().err
 
 
-def test_a_group_name_in_brackets_is_printed_as_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_group_name_in_brackets_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = [{"question_id": 1, "answer": "yes"}, {"question_id": 2, "answer": "red"}]
     predictions = write(tmp_path / "p.json", answers)
     assert main(["vqa", str(predictions), str(vqa_annotations(tmp_path / "a.json"))]) == 0

@@ -79,9 +79,7 @@ def test_groups_are_optional() -> None:
 
 def test_a_missing_grouping_and_clashing_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"group_codes lacks question_type; the batch gives answer_type"):
-        SoftScoreAccuracy(GROUPS).update(
-            torch.tensor([0]), torch.ones(1, 1), {"answer_type": torch.tensor([0])}
-        )
+        SoftScoreAccuracy(GROUPS).update(torch.tensor([0]), torch.ones(1, 1), {"answer_type": torch.tensor([0])})
     with pytest.raises(ValueError, match="under one name: accuracy/type/yes_no"):
         SoftScoreAccuracy({"type": ["yes/no", "yes no"]})
 

@@ -182,11 +182,11 @@ def test_the_configs_switches_are_the_defaults_of_a_call(make_pair):
     assert output.keys() == ["language_output", "vision_output", "pooled_output"]
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float32])
-def test_masks_may_be_of_any_type(make_pair, dtype):
+@pytest.mark.parametrize(("dtype", "real_value"), [(torch.bool, 1), (torch.long, 3), (torch.float32, 0.5)])
+def test_masks_may_be_of_any_type(make_pair, dtype, real_value):
     _, ours = make_pair("LxmertModel")
     call = call_of(ours.config)
-    masks = {name: call[name].to(dtype) for name in ("attention_mask", "visual_attention_mask")}
+    masks = {name: (call[name] * real_value).to(dtype) for name in ("attention_mask", "visual_attention_mask")}
     assert torch.equal(ours(**{**call, **masks}).pooled_output, ours(**call).pooled_output)
 
 

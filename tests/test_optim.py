@@ -62,8 +62,6 @@ def test_adamw_spares_biases_and_layer_norms_from_decay():
     torch.testing.assert_close(layer.weight.detach(), weight * 0.5)
 
 
-@pytest.mark.parametrize(
-    ("step", "factor"), [(0, 0.0), (5, 0.5), (10, 1.0), (55, 0.5), (100, 0.0), (120, 0.0)]
-)
+@pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (5, 0.5), (10, 1.0), (55, 0.5), (100, 0.0), (120, 0.0)])
 def test_the_schedule_rises_over_the_warmup_and_falls_to_zero(step, factor):
     assert linear_warmup_decay(step, 100, 0.1) == pytest.approx(factor)

@@ -173,9 +173,7 @@ def test_normalises_by_rule(answer: str, normalised: str) -> None:
     assert normalise_vqa_answer(answer) == normalised
 
 
-@pytest.mark.parametrize(
-    ("matches", "accuracy"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)]
-)
+@pytest.mark.parametrize(("matches", "accuracy"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
 def test_matches_of_ten_give_the_known_accuracies(matches: int, accuracy: float) -> None:
     answers = ["cat"] * matches + [f"other {place}" for place in range(10 - matches)]
     assert vqa_accuracy("cat", answers) == pytest.approx(accuracy, abs=1e-12)
@@ -472,8 +470,7 @@ STATEMENTS = [
 
 def labels(*values: str) -> list[dict]:
     return [
-        {"identifier": row["identifier"], "label": value}
-        for row, value in zip(STATEMENTS, values, strict=False)
+        {"identifier": row["identifier"], "label": value} for row, value in zip(STATEMENTS, values, strict=False)
     ]
 
 

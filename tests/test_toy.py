@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import toy
-from datamodules.toy import ToyParameters, ToyVqaDataModule, generate, question_only_accuracy
+from datamodules import toy_files
+from datamodules.toy import ToyVqaDataModule
+from datamodules.toy_files import ToyParameters, generate, question_only_accuracy
 from datamodules.toy_questions import LOOKALIKES, QUESTION_KINDS, ask
 from datamodules.toy_world import COLORS, OBJECT_NAMES, SHAPES, Detector, draw_scenes
 
@@ -96,7 +97,7 @@ def test_region_files_parse_as_the_released_ones(root, images):
 
 def test_questions_name_images_of_their_region_file(root):
     ids = []
-    for split, images in toy.SPLITS.items():
+    for split, images in toy_files.SPLITS.items():
         known = read_tsv(root / "mscoco_imgfeat" / f"{images}_obj36.tsv")
         rows = rows_of(root, split)
         assert len(rows) == 5 * getattr(SMALL, split)
@@ -111,11 +112,11 @@ def test_test_questions_have_no_answers(root):
 
 
 def test_pictures_are_small_pngs_of_the_size_that_the_region_file_tells(root):
+    regions = {images: read_tsv(root / "mscoco_imgfeat" / f"{images}_obj36.tsv") for images in IMAGES}
     pictures = sorted((root / "images").glob("*.png"))
     assert Counter(p.name.split("_")[1] for p in pictures) == {**IMAGES, "train2014": 3}
     for path in pictures:
-        images = path.name.split("_")[1]
-        size = read_tsv(root / "mscoco_imgfeat" / f"{images}_obj36.tsv")[path.stem]["size"]
+        size = regions[path.name.split("_")[1]][path.stem]["size"]
         with Image.open(path) as picture:
             assert picture.mode == "RGB" and picture.size == tuple(size)
             assert len(picture.getcolors(maxcolors=1 << 24)) > 50  # smooth edges and background
@@ -129,7 +130,7 @@ def test_the_vocabulary_spells_every_question_without_unknown_tokens(root):
     assert tokens[0] == "[PAD]" and {"[UNK]", "[CLS]", "[SEP]", "[MASK]"} <= set(tokens)
     assert len(set(tokens)) == len(tokens)
     tokenizer = LxmertTokenizer.from_pretrained(root / "vocab.txt")
-    texts = [row["sent"] for split in toy.SPLITS for row in rows_of(root, split)]
+    texts = [row["sent"] for split in toy_files.SPLITS for row in rows_of(root, split)]
     texts += [*SHAPES, *COLORS, "Would a zebra, quite possibly, juggle 9 xylophones?"]
     unknown = tokens.index("[UNK]")
     assert not [text for text in texts if unknown in tokenizer(text)["input_ids"]]
@@ -316,7 +317,7 @@ def test_the_question_only_guess_backs_off_from_text_to_type_to_all():
 
 
 def test_the_same_parameters_give_the_same_bytes_in_another_process(root, tmp_path):
-    script = f"from datamodules.toy import *; generate({str(tmp_path / 'toy')!r}, {SMALL!r})"
+    script = f"from datamodules.toy_files import *; generate({str(tmp_path / 'toy')!r}, {SMALL!r})"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[1])
     assert contents(tmp_path / "toy") == contents(root)
 
@@ -339,12 +340,12 @@ def test_a_second_call_writes_nothing_and_a_changed_parameter_writes_all_anew(tm
 
 def test_an_older_version_is_written_anew(tmp_path, monkeypatch):
     folder = generate(tmp_path / "toy", small(train=8), progress=False)
-    monkeypatch.setattr(toy, "VERSION", toy.VERSION + 1)
-    assert not toy.is_current(folder, small(train=8))
+    monkeypatch.setattr(toy_files, "VERSION", toy_files.VERSION + 1)
+    assert not toy_files.is_current(folder, small(train=8))
 
 
 def test_a_failing_generation_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy, "train_vocabulary", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(toy_files, "train_vocabulary", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         generate(tmp_path / "toy", small(train=8), progress=False)
     assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == []
@@ -353,12 +354,12 @@ def test_a_failing_generation_leaves_nothing(tmp_path, monkeypatch):
 def test_a_killed_generation_leaves_the_old_toy_whole_and_the_next_one_cleans_up(tmp_path):
     folder = generate(tmp_path / "toy", small(train=8), progress=False)
     before = contents(folder)
-    script = f"from datamodules.toy import *; generate({str(folder)!r}, {small(train=100_000)!r})"
+    script = f"from datamodules.toy_files import *; generate({str(folder)!r}, {small(train=100_000)!r})"
     process = subprocess.Popen(
         [sys.executable, "-c", script], stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[1]
     )
     partial = tmp_path / ".toy.partial" / "mscoco_imgfeat" / "train2014_obj36.tsv"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not partial.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -37,7 +37,12 @@ def command(*overrides, folder):
 
 
 def environment():
-    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+    }
 
 
 def train(*overrides, folder, fails=False):
@@ -88,9 +93,12 @@ def test_a_run_leaves_enough_to_know_it_and_to_do_it_again(toy_run):
     ):  # fmt: skip
         assert (toy_run / name).is_file(), name
     logged = summary(toy_run)["metrics"]
-    assert {"train/loss", "val/answering/accuracy", "val/answering/official_accuracy", "test/answering/accuracy"} <= set(
-        logged
-    )
+    assert {
+        "train/loss",
+        "val/answering/accuracy",
+        "val/answering/official_accuracy",
+        "test/answering/accuracy",
+    } <= set(logged)
     assert any(name.startswith("val/answering/accuracy/question_type/") for name in logged)
     assert json.loads((toy_run / "environment.json").read_text())["versions"]["torch"] == torch.__version__
     assert "toy" in (toy_run / "config.yaml").read_text()
@@ -123,7 +131,11 @@ def test_test_predict_and_validate_use_the_checkpoint_and_the_split_they_are_giv
 
 def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(toy, toy_run):
     folder, overrides = toy
-    often = ["trainer.max_epochs=2", "callbacks.last.every_n_train_steps=3", "paths.outputs=" + str(folder / "killed")]
+    often = [
+        "trainer.max_epochs=2",
+        "callbacks.last.every_n_train_steps=3",
+        "paths.outputs=" + str(folder / "killed"),
+    ]
     whole = train(*overrides, *often, f"paths.outputs={folder}/outputs", folder=folder)
     for attempt in range(3):
         process = subprocess.Popen(

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning import Trainer
 
-from datamodules.base import ExampleDataModule
+from datamodules.base import ExampleDataModule, resume_position
 from datamodules.features import RegionStore
 from datamodules.hdf5 import StoreError
 from datamodules.vqa import VqaDataModule
@@ -199,7 +200,8 @@ def test_a_split_without_labels_is_predicted_without_targets(root):
 
 def test_long_questions_lose_their_end_as_in_the_original_and_are_counted(root):
     words = ["cat", "dog", "red"] * 7
-    write_questions(root, "minival", [*MINIVAL, question(250, image("val2014", 4), sent=" ".join(words))])
+    long = [question(250 + n, image("val2014", 4), sent=" ".join(words[:n])) for n in (21, 18)]
+    write_questions(root, "minival", [*MINIVAL, *long])
     data = open_data(root, "validate")
     batch = data.datasets["valid"][[13, 0]]
     vocabulary = data.tokenizer.get_vocab()
@@ -333,6 +335,8 @@ def test_a_wrong_feature_size_is_refused(root):
 def test_training_on_a_split_without_labels_is_refused(root):
     with pytest.raises(ValueError, match=r"test\.json: no labels to train on"):
         open_data(root, train="train,test")
+    with pytest.raises(ValueError, match="names no split to train on"):
+        open_data(root, "fit", train=())
 
 
 @pytest.mark.parametrize(
@@ -524,6 +528,17 @@ def test_after_kill_9_training_goes_on_with_the_batches_that_were_left(root):
         check=False,
     )
     assert run.stdout.endswith(f"resumed {len(SAVED)}\n"), run.stdout + run.stderr
+
+
+def test_an_epochs_end_is_not_resumed_with_max_steps():
+    trainer = Trainer(accelerator="cpu", max_steps=9, logger=False, enable_checkpointing=False)
+    assert resume_position(trainer) == (0, 0)
+    epoch = trainer.fit_loop.epoch_progress.current
+    epoch.started = epoch.processed = 1  # as in a checkpoint that on_train_epoch_end saved
+    with pytest.raises(ValueError, match=r"Set trainer\.max_epochs instead"):
+        resume_position(trainer)
+    epoch.completed = 1
+    assert resume_position(trainer) == (1, 0)
 
 
 def test_resuming_with_another_order_of_the_data_is_refused(root):

@@ -50,24 +50,18 @@ def score_gqa(
     _check_questions(questions)
     balanced = {id_: question for id_, question in questions.items() if question["isBalanced"]}
     if not balanced:
-        raise ScoringError(
-            "annotations: none of the questions is balanced, and GQA scores balanced ones alone"
-        )
+        raise ScoringError("annotations: none of the questions is balanced, and GQA scores balanced ones alone")
     require_all(predicted, balanced, "balanced questions")
     correct = {id_: float(predicted[id_] == question["answer"]) for id_, question in balanced.items()}
 
     metrics = {"accuracy": percent(list(correct.values()))}
     for name, is_open in (("binary", False), ("open", True)):
-        scores = [
-            correct[id_] for id_, q in balanced.items() if (q["types"]["structural"] == "query") == is_open
-        ]
+        scores = [correct[id_] for id_, q in balanced.items() if (q["types"]["structural"] == "query") == is_open]
         if scores:
             metrics[name] = percent(scores)
     if choices is not None:
         for name, field in (("validity", "valid"), ("plausibility", "plausible")):
-            metrics[name] = percent(
-                [_belongs(predicted[i], q, i, choices, field) for i, q in balanced.items()]
-            )
+            metrics[name] = percent([_belongs(predicted[i], q, i, choices, field) for i, q in balanced.items()])
     if all_questions is not None:
         _check_questions(all_questions)
         require_all(predicted, all_questions, "of all questions, which consistency asks for")
@@ -97,9 +91,7 @@ def _belongs(
     if "Common" in question["types"]["detailed"]:
         return float(prediction in ("color", "material", "shape"))
     if id_ not in choices or field not in choices[id_]:
-        raise ScoringError(
-            f"choices: no {field!r} answers for question {id_}; use the choices file of this split"
-        )
+        raise ScoringError(f"choices: no {field!r} answers for question {id_}; use the choices file of this split")
     return float(prediction in choices[id_][field])
 
 
@@ -126,9 +118,7 @@ def _consistency(
     return scores
 
 
-def _distribution(
-    predicted: Mapping[str, str], balanced: Iterable[tuple[str, Mapping[str, Any]]]
-) -> float | None:
+def _distribution(predicted: Mapping[str, str], balanced: Iterable[tuple[str, Mapping[str, Any]]]) -> float | None:
     """Chi-square of predicted against true answer counts per global group, weighted by size, over 100."""
     gold: defaultdict[str, Counter[str]] = defaultdict(Counter)
     given: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -153,9 +143,7 @@ def _steps(question: Mapping[str, Any]) -> int:
 
 def _check_questions(questions: Mapping[str, Mapping[str, Any]]) -> None:
     if not isinstance(questions, Mapping) or not questions:
-        raise ScoringError(
-            "annotations: expected an object of question id -> question, as in the official file"
-        )
+        raise ScoringError("annotations: expected an object of question id -> question, as in the official file")
     for id_, question in questions.items():
         absent = [f for f in FIELDS if f not in question] if isinstance(question, Mapping) else FIELDS
         if absent:

@@ -88,9 +88,7 @@ def index_predictions(
                 f"a {type(answer).__name__}; the submission format wants a string"
             )
         if example in indexed:
-            raise ScoringError(
-                f"{where}: {id_key} {example!r} is answered a second time; keep one answer each"
-            )
+            raise ScoringError(f"{where}: {id_key} {example!r} is answered a second time; keep one answer each")
         indexed[example] = answer
     return indexed
 

@@ -38,8 +38,7 @@ NUMBERS = {
 def _contractions() -> dict[str, str]:
     """Misspelt -> correct: each contraction with any one of its apostrophes forgotten."""
     stems = {  # ending -> what it follows
-        "n't": "ai are ca could did do does had has have is might must need ought sha should was were wo "
-        "would",
+        "n't": "ai are ca could did do does had has have is might must need ought sha should was were wo would",
         "n't've": "could had might should would",
         "'ve": "could might must not should they we what where who would you",
         "'d": "he how it someone something there they where who you",
@@ -116,9 +115,7 @@ def vqa_soft_scores(annotator_answers: Sequence[str], vocabulary: Container[str]
     return {answer: {1: 0.3, 2: 0.6, 3: 0.9}.get(count, 1.0) for answer, count in counts.items()}
 
 
-def score_vqa(
-    predictions: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
-) -> ScoreReport:
+def score_vqa(predictions: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]) -> ScoreReport:
     """Score a submission as the official VQA script does.
 
     Args:
@@ -140,9 +137,7 @@ def score_vqa(
         for question_id, question in questions.items()
     }
     groups = {
-        kind: score_groups(
-            (question[kind], scores[question_id]) for question_id, question in questions.items()
-        )
+        kind: score_groups((question[kind], scores[question_id]) for question_id, question in questions.items())
         for kind in ("answer_type", "question_type")
     }
     return ScoreReport(len(scores), {"accuracy": percent(list(scores.values()))}, groups)
@@ -150,28 +145,20 @@ def score_vqa(
 
 def _index_annotations(annotations: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
     if not isinstance(annotations, Sequence) or not annotations:
-        raise ScoringError(
-            "annotations: expected the list under `annotations` of the official annotation file"
-        )
+        raise ScoringError("annotations: expected the list under `annotations` of the official annotation file")
     questions: dict[int, Mapping[str, Any]] = {}
     for place, question in enumerate(annotations):
         fields = ("question_id", "answers", "answer_type", "question_type")
-        absent = (
-            [name for name in fields if name not in question] if isinstance(question, Mapping) else fields
-        )
+        absent = [name for name in fields if name not in question] if isinstance(question, Mapping) else fields
         if absent:
             raise ScoringError(f"annotations[{place}]: {shorten(question)} lacks {', '.join(absent)}")
         answers = question["answers"]
-        if not answers or not all(
-            isinstance(e, Mapping) and isinstance(e.get("answer"), str) for e in answers
-        ):
+        if not answers or not all(isinstance(e, Mapping) and isinstance(e.get("answer"), str) for e in answers):
             raise ScoringError(
                 f"annotations[{place}]: answers of question_id {question['question_id']} "
                 f'are {shorten(answers)}, expected a list of {{"answer": str}}'
             )
         if question["question_id"] in questions:
-            raise ScoringError(
-                f"annotations[{place}]: question_id {question['question_id']} occurs a second time"
-            )
+            raise ScoringError(f"annotations[{place}]: question_id {question['question_id']} occurs a second time")
         questions[question["question_id"]] = question
     return questions
