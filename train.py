@@ -50,7 +50,7 @@ class Root:
 
 
 def build(config: DictConfig) -> tuple[LightningDataModule, LxmertLearner, Trainer]:
-    """The only place where configuration becomes objects: data, then the learner that fits it, then the trainer."""
+    """The only place where configuration becomes objects: data, the learner that fits it, the trainer."""
     nodes: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     make = partial(instantiate, _convert_="all")  # plain lists and dicts, not OmegaConf's
     for name, node in nodes["objective"].items():
@@ -120,8 +120,9 @@ def run(config: DictConfig) -> dict[str, float]:
 
     if trainer.is_global_zero:
         facts = {"checkpoint": str(used), "resumed_from": resume, "seconds": round(time.time() - began, 1)}
-        write_summary(folder, config.action, metrics, facts | {"data": datamodule.report()})
-        print_results(folder, metrics)
+        facts |= {"data": datamodule.report(), "baselines": datamodule.baselines()}
+        write_summary(folder, config.action, metrics, facts)
+        print_results(folder, metrics, datamodule.baselines())
     return metrics
 
 

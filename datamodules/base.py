@@ -41,6 +41,10 @@ class ExampleDataModule(LightningDataModule):
         self.workers, self.seed, self.rows_per_image = workers, seed, rows_per_image
         self.datasets: dict[str, ExampleDataset] = {}
 
+    def baselines(self) -> dict[str, float]:
+        """Validation accuracy (0..1) of guesses that learn nothing, by what they are; to judge a model by."""
+        return {}
+
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew each epoch, the last partial batch dropped; starts where a checkpoint left off."""
         epoch, first_batch = resume_position(self.trainer) if self.trainer else (0, 0)

@@ -39,17 +39,16 @@ class ToyVqaDataModule(VqaDataModule):
         super().__init__(root, tokenizer or Path(root) / "vocab.txt", feature_dim=feature_dim, **vqa)
         self.world = ToyParameters(feature_dim=feature_dim, **(world or {}))
 
-    @property
-    def question_only_accuracy(self) -> float:
-        """Soft accuracy on minival of the best guess from the question alone, 0..1; once generated."""
-        return float(read_manifest(self.root)["question_only_accuracy"])
+    def baselines(self) -> dict[str, float]:
+        """The best guess from the question alone, on minival."""
+        return {"best guess from the question alone": self.question_only_accuracy}
 
     def prepare_data(self, stage: str | None = None) -> None:
         """Generate the toy unless it is there, then convert it as VqaDataModule does."""
         generate(self.root, self.world)
-        log.info(
-            "Toy world in %s: generated, not VQA v2. The best question-only guess scores %.3f on minival.",
-            self.root,
-            self.question_only_accuracy,
-        )
+        log.info("%s holds a toy: generated scenes and questions, not VQA v2.", self.root)
         super().prepare_data(stage)
+
+    def baselines(self) -> dict[str, float]:
+        """Soft accuracy on minival of the best guess that never looks at the picture; once generated."""
+        return {"best question-only guess": float(read_manifest(self.root)["question_only_accuracy"])}

@@ -200,7 +200,7 @@ def load_weights(
     with torch.no_grad():
         for name in report.loaded:
             own[name].copy_(weights[name])
-    log.info("%s", report)
+    log.log(logging.WARNING if report.missing or report.reshaped else logging.INFO, "%s", report)
     return report
 
 

@@ -36,7 +36,7 @@ def answer_loss(scores: Tensor, labels: Tensor) -> Tensor:
         # gradients against the clipping at 5.
         return F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype)) * scores.shape[1]
     if labels.shape == scores.shape[:1] and not labels.is_floating_point():
-        total = F.cross_entropy(scores, labels, reduction="sum")  # a mean over nothing would be NaN
+        total = F.cross_entropy(scores, labels.long(), reduction="sum")  # a mean over nothing would be NaN
         return total / (labels != -100).sum().clamp(min=1)
     raise ValueError(
         f"labels of shape {tuple(labels.shape)} and type {labels.dtype}; expected {tuple(scores.shape[:1])} class "

@@ -52,6 +52,7 @@ class LxmertLearner(LightningModule):
         self.make_optimizer = optimizer
         self.warmup = warmup
         self.seed = seed
+        self.total_steps = 1  # known once training starts
         self.reads = frozenset().union(*(objective.reads for objective in objectives.values()))
         # DDP waits for every parameter that may get a gradient; these never do.
         for parameter in model.unread_parameters(self.reads):
@@ -67,6 +68,19 @@ class LxmertLearner(LightningModule):
         """Result of each objective."""
         output = self.model.encode(batch, self.reads)
         return {name: objective(output, batch) for name, objective in self.objectives.items()}
+
+    def on_train_start(self) -> None:
+        """Fix the schedule's length.
+
+        Not when the optimiser is made: Lightning would load the training data to count its batches, before
+        it knows at which of them a resumed run goes on.
+        """
+        self.total_steps = int(self.trainer.estimated_stepping_batches)
+        log.info(
+            "schedule: %d optimiser steps, %d of them warm-up",
+            self.total_steps,
+            round(self.total_steps * self.warmup),
+        )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout by what is trained, not by what came before: a resumed run draws the same."""
@@ -120,11 +134,9 @@ class LxmertLearner(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimiser over trainable parameters, with linear warm-up and decay by step."""
-        total = int(self.trainer.estimated_stepping_batches)
-        log.info("schedule: %d optimiser steps, %d of them warm-up", total, round(total * self.warmup))
         trainable = [(name, each) for name, each in self.named_parameters() if each.requires_grad]
         optimizer = self.make_optimizer(trainable)
-        schedule = LambdaLR(optimizer, lambda step: linear_warmup_decay(step, total, self.warmup))
+        schedule = LambdaLR(optimizer, lambda step: linear_warmup_decay(step, self.total_steps, self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(

@@ -23,7 +23,8 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem } .note { colo
 .question { font-weight: 600; margin: .5rem 0 .3rem }
 .bar { background: #3f7fbf; height: .6rem; display: inline-block; vertical-align: middle; border-radius: 2px }
 .right .mark { color: #1a8754 } .wrong .mark { color: #c05f00 }
-table { border-collapse: collapse } td { padding: .1rem .8rem .1rem 0 } td.number { text-align: right }
+table { border-collapse: collapse } th { text-align: left; padding-right: .8rem }
+td { padding: .1rem .8rem .1rem 0 } td.number { text-align: right }
 """
 
 
@@ -62,7 +63,7 @@ def write_report(
     curves = draw_curves(page.parent / "logs" / "metrics.csv")
     body = [
         f"<h1>Results on {escape(', '.join(splits))}</h1>",
-        "<table>" + "".join(metric_row(name, value) for name, value in sorted(metrics.items())) + "</table>",
+        html_scores(metrics),
         f"<h2>Training</h2>{curves}" if curves else "",
         "<h2>Examples</h2><p class='note'>Boxes: the regions that [CLS] attends to most in the last "
         "cross-modality layer, stronger where it looks more. Beside each answer: its probability; below, the "
@@ -77,10 +78,38 @@ def write_report(
     )
 
 
-def metric_row(name: str, value: float) -> str:
-    """A line of the table; accuracies get a bar."""
-    bar = f"<span class='bar' style='width:{200 * value:.0f}px'></span>" if "accuracy" in name else ""
-    return f"<tr><td>{escape(name)}</td><td class='number'>{value:.4f}</td><td>{bar}</td></tr>"
+def score_table(metrics: Mapping[str, float]) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """Metrics of the last evaluation as a table: by what is measured across, by group down.
+
+    Args:
+        metrics: by logged name, `<stage>/<objective>/<metric>[/<group>/<value>]`; others are left out.
+
+    Returns:
+        The metrics' names, and for "all" and each "<group>: <value>" its values by metric. Test comes
+        before validation when both are there.
+    """
+    stage = "test" if any(name.startswith("test/") for name in metrics) else "val"
+    rows: dict[str, dict[str, float]] = {"all": {}}
+    for name, value in sorted(metrics.items()):
+        parts = name.split("/")
+        if len(parts) > 2 and parts[0] == stage and parts[1] != "loss":
+            _, _, metric, *group = parts
+            row = ": ".join(part.replace("_", " ") for part in group) or "all"
+            rows.setdefault(row, {})[metric] = value
+    return sorted({metric for values in rows.values() for metric in values}), rows
+
+
+def html_scores(metrics: Mapping[str, float]) -> str:
+    """The score table; accuracies get a bar."""
+    columns, rows = score_table(metrics)
+    head = "".join(f"<th>{escape(column.replace('_', ' '))}</th>" for column in columns)
+    body = ""
+    for name, values in rows.items():
+        cells = "".join(f"<td class='number'>{values.get(column, float('nan')):.3f}</td>" for column in columns)
+        first = values.get("accuracy", 0.0)
+        bar = f"<span class='bar' style='width:{200 * first:.0f}px'></span>"
+        body += f"<tr><td>{escape(name)}</td>{cells}<td>{bar}</td></tr>"
+    return f"<table><tr><th></th>{head}</tr>{body}</table>"
 
 
 def card(example: Example) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lxmert.files import write_text
+from lxmert.report import score_table
 
 PACKAGES = ("torch", "lightning", "hydra-core", "tokenizers", "h5py", "numpy")
 
@@ -76,15 +78,32 @@ def write_summary(folder: Path, action: str, metrics: Mapping[str, float], facts
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
-def print_results(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Print the metrics as a table, and where the rest is."""
+def print_results(folder: Path, metrics: Mapping[str, float], baselines: Mapping[str, float]) -> None:
+    """Print the last evaluation's scores as a table, and where the rest is.
+
+    Args:
+        folder: of the run.
+        metrics: by logged name.
+        baselines: accuracy of guesses that learn nothing, by what they are.
+    """
+    columns, rows = score_table(metrics)
     table = Table(title="Results", title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in sorted(metrics.items()):
-        table.add_row(name, f"{value:.4f}")
+    table.add_column("questions")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for name, values in rows.items():
+        table.add_row(name, *(f"{values[column]:.3f}" if column in values else "" for column in columns))
+        if name == "all":
+            table.add_section()
     console = Console()
-    console.print(table)
-    for name, what in (("report.html", "page"), ("predictions", "predictions"), ("summary.json", "summary")):
+    if columns:
+        console.print(table)
+    for name, accuracy in baselines.items():
+        console.print(f"{name}: {accuracy:.3f}")
+    for name, what in (
+        ("report.html", "page to look at"),
+        ("predictions", "predictions"),
+        ("summary.json", "summary"),
+    ):
         if (folder / name).exists():
-            console.print(f"{what}: {folder / name}", soft_wrap=True)
+            console.print(f"{what}: {os.path.relpath(folder / name)}", soft_wrap=True)

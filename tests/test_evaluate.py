@@ -113,12 +113,12 @@ def test_gqa_questions_may_be_a_folder_of_chunks(tmp_path: Path, capsys: pytest.
         "consistency": 100.0,
         "distribution": 0.0,
     }
-    for annotations in (balanced, chunks):
+    for questions_path in (balanced, chunks):
         out = tmp_path / "scores.json"
         arguments = [
             "gqa",
             predictions,
-            annotations,
+            questions_path,
             "--choices",
             choices,
             "--all-questions",

@@ -29,6 +29,7 @@ TEXTS = [
     "1,000", "1000", "dont", "don't", "", " ", "a", "\n", "red\n", "red", "t-shirt", "t shirt", "10.5", "10.",
     "10", "none", "0", "somebody'd", "?", "what?!", "é",
 ]  # fmt: skip
+VOCABULARY = sorted({*TEXTS, *(text.lower() for text in TEXTS), *(f"{text}." for text in TEXTS)})
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
 
@@ -118,7 +119,10 @@ def generated_rows(number: int, seed: int) -> list[tuple[str, list[str]]]:
     rows = []
     for _ in range(number):
         pool = random_.sample(TEXTS, random_.randint(1, 4))
-        rows.append((random_.choice(pool), random_.choices(pool, k=random_.choice([10, 10, 10, 7, 1]))))
+        annotators = random_.choices(pool, k=random_.choice([10, 10, 10, 7, 1]))
+        if random_.random() < 0.2:  # these agree
+            annotators = annotators[:1] * len(annotators)
+        rows.append((random_.choice([*pool, annotators[0].lower(), annotators[0] + "."]), annotators))
     return rows
 
 
@@ -127,6 +131,12 @@ def test_ten_thousand_predictions_score_as_by_the_scorer() -> None:
     accuracies = [vqa_accuracy(prediction, annotators) for prediction, annotators in rows]
     assert official_mean(rows) == pytest.approx(math.fsum(accuracies) / len(rows), abs=1e-9)
     assert 0.2 < sum(accuracies) / len(rows) < 0.8
+
+
+def test_agreeing_annotators_are_taken_at_their_word() -> None:
+    assert official_mean([("stop", ["STOP"] * 10)]) == 0.0
+    assert official_mean([("STOP\n", [" STOP"] * 10)]) == 1.0
+    assert official_mean([("stop", ["STOP"] * 9 + ["halt"])]) == 1.0
 
 
 def test_missing_answers_may_stand_anywhere_and_rows_without_any_do_not_count() -> None:
@@ -173,7 +183,7 @@ def test_metrics_survive_copying_and_pickling() -> None:
 
 
 def official_metric() -> OfficialVqaAccuracy:
-    return OfficialVqaAccuracy(TEXTS, TEXTS, GROUPS)
+    return OfficialVqaAccuracy(VOCABULARY, TEXTS, GROUPS)
 
 
 def update_official(
@@ -184,7 +194,7 @@ def update_official(
         codes[place, : len(annotators)] = torch.tensor([TEXTS.index(answer) for answer in annotators])
     places = torch.tensor([everything.index(row) for row in rows], dtype=torch.int64)
     groups = {"answer_type": places % 3, "question_type": places % 4 - 1}
-    metric.update(torch.tensor([TEXTS.index(p) for p, _ in rows], dtype=torch.int64), codes, groups)
+    metric.update(torch.tensor([VOCABULARY.index(p) for p, _ in rows], dtype=torch.int64), codes, groups)
 
 
 def update_soft(metric: SoftScoreAccuracy, rows: Tensor) -> None:

@@ -143,6 +143,7 @@ def test_contraction_table_is_the_official_one() -> None:
         ("  On\tthe\ntable ", "on table"),
         ("black/white", "black white"),
         ("black /white/red", "black whitered"),  # one slash beside a space: all slashes go
+        ("x-/y-z", "x y z"),  # the slash turns into a space only after the hyphen is judged
         ("t-shirt, red", "t shirt red"),  # the comma is beside a space, the hyphen is not
         ("black,white", "black white"),
         ("1,000-2,000", "10002000"),  # a comma between digits: every symbol goes

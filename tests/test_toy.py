@@ -119,7 +119,7 @@ def test_pictures_are_small_pngs_of_the_size_that_the_region_file_tells(root):
         size = regions[path.name.split("_")[1]][path.stem]["size"]
         with Image.open(path) as picture:
             assert picture.mode == "RGB" and picture.size == tuple(size)
-            assert len(picture.getcolors(maxcolors=1 << 24)) > 50  # smooth edges and background
+            assert len(picture.getcolors(maxcolors=1 << 17)) > 50  # smooth edges and background
         assert path.stat().st_size < 20_000
 
 
@@ -239,7 +239,7 @@ def true_answer(scene, text: str) -> str:
         return the(scene, found[0]).color
     if found := says(r"What (?:shape )?is the (.+)\?"):
         return the(scene, found[0]).shape
-    if found := says(r"(?:Is there|Do you see) an? (.+?)(?: in the picture)?\?"):
+    if found := says(r"(?:Is there|Do you see) a (.+?)(?: in the picture)?\?"):
         return yes(bool(things_named(scene, found[0])))
     if found := says(r"Are there any (.+?)(?: in the picture)?\?"):
         return yes(bool(things_named(scene, found[0])))
@@ -377,7 +377,7 @@ def test_a_folder_that_is_no_toy_is_left_alone(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "precious"
 
 
-@pytest.mark.parametrize(("change", "says"), [({"train": 0}, "train"), ({"regions": 3}, "at least 8 regions")])
+@pytest.mark.parametrize(("change", "says"), [({"train": 0}, "train"), ({"regions": 3}, "at least 7 regions")])
 def test_impossible_parameters_are_named(tmp_path, change, says):
     with pytest.raises(ValueError, match=says):
         generate(tmp_path / "toy", small(**change), progress=False)
@@ -403,7 +403,10 @@ def test_the_data_module_generates_converts_and_batches(tmp_path):
     assert batch.targets["answer_scores"].shape == (10, len(data.answers))
     assert batch.targets["annotator_answers"].min() >= 0
     assert (batch.targets["answer_scores"].max(1).values == 1).all()
-    assert 0 < data.question_only_accuracy < 1
+    [accuracy] = data.baselines().values()
+    assert accuracy == pytest.approx(
+        question_only_accuracy(rows_of(data.root, "train"), rows_of(data.root, "minival")), abs=1e-4
+    )
     assert data.tokenizer.vocab_size == len((tmp_path / "toy" / "vocab.txt").read_text().splitlines())
 
 

@@ -73,7 +73,7 @@ class AnsweringMetrics(ObjectiveMetrics):
         """Values by name over all processes."""
         values = self.soft.compute()
         if self.official is not None:
-            values |= {f"official_{name}": value for name, value in self.official.compute().items()}
+            values |= self.official.compute()
         return values
 
     def reset(self) -> None:
