@@ -14,7 +14,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning import LightningDataModule, Trainer, seed_everything
+from lightning import Trainer, seed_everything
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lxmert.checkpoint import load_weights, read_answers, read_weights
@@ -49,7 +49,7 @@ class Root:
     seed: int = 0
 
 
-def build(config: DictConfig) -> tuple[LightningDataModule, LxmertLearner, Trainer]:
+def build(config: DictConfig) -> tuple[Any, LxmertLearner, Trainer]:
     """The only place where configuration becomes objects: data, the learner that fits it, the trainer."""
     nodes: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     make = partial(instantiate, _convert_="all")  # plain lists and dicts, not OmegaConf's
@@ -101,22 +101,22 @@ def run(config: DictConfig) -> dict[str, float]:
         write_start(folder, config)
         link_latest(folder)
     for logger in trainer.loggers:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
     if config.action == "fit":
         if config.init and not resume:
             load_weights(learner, read_weights(config.init), config.init)
         trainer.fit(learner, datamodule, ckpt_path=resume, weights_only=True)
-        metrics = dict(trainer.callback_metrics)
-        used = trainer.checkpoint_callback.best_model_path
+        fitted = dict(trainer.callback_metrics)
+        used = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
         trainer.test(learner, datamodule, ckpt_path=used, weights_only=True, verbose=False)
     else:
-        metrics = {}
+        fitted = {}
         used = config.checkpoint
         action = getattr(trainer, config.action)
         options = {"return_predictions": False} if config.action == "predict" else {"verbose": False}
         action(learner, datamodule, ckpt_path=used, weights_only=True, **options)
-    metrics = {name: float(value) for name, value in (metrics | dict(trainer.callback_metrics)).items()}
+    metrics = {name: float(value) for name, value in (fitted | dict(trainer.callback_metrics)).items()}
 
     if trainer.is_global_zero:
         facts = {"checkpoint": str(used), "resumed_from": resume, "seconds": round(time.time() - began, 1)}

@@ -1,0 +1,1 @@
+"""Files to batches: stores, samplers and one data module per data set."""

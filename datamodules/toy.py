@@ -39,10 +39,6 @@ class ToyVqaDataModule(VqaDataModule):
         super().__init__(root, tokenizer or Path(root) / "vocab.txt", feature_dim=feature_dim, **vqa)
         self.world = ToyParameters(feature_dim=feature_dim, **(world or {}))
 
-    def baselines(self) -> dict[str, float]:
-        """The best guess from the question alone, on minival."""
-        return {"best guess from the question alone": self.question_only_accuracy}
-
     def prepare_data(self, stage: str | None = None) -> None:
         """Generate the toy unless it is there, then convert it as VqaDataModule does."""
         generate(self.root, self.world)
@@ -51,4 +47,4 @@ class ToyVqaDataModule(VqaDataModule):
 
     def baselines(self) -> dict[str, float]:
         """Soft accuracy on minival of the best guess that never looks at the picture; once generated."""
-        return {"best question-only guess": float(read_manifest(self.root)["question_only_accuracy"])}
+        return {"best guess from the question alone": float(read_manifest(self.root)["question_only_accuracy"])}

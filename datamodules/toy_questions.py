@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from operator import attrgetter
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 
@@ -77,7 +78,7 @@ class Question:
 
 
 def ask(scene: Scene, count: int, rng: Random) -> list[Question]:
-    """`count` questions about `scene` with different texts, the kinds in the shares of QUESTION_KINDS.
+    """`count` different questions about `scene`, the kinds in the shares of QUESTION_KINDS.
 
     Raises:
         ValueError: so many different questions are not found.
@@ -89,9 +90,9 @@ def ask(scene: Scene, count: int, rng: Random) -> list[Question]:
             return list(questions.values())
         for _ in range(5):  # before giving the place to another kind, which would shift the shares
             asked = QUESTION_KINDS[kind][0](scene, rng)
-            if asked is not None and asked[0] not in questions:
-                text, answer, *others = asked
-                questions[text] = Question(text, kind, answer, tuple(others) or _mistakes(answer))
+            if asked is not None and asked.wordings[0] not in questions:
+                mistakes = asked.mistakes or _mistakes(asked.answer)
+                questions[asked.wordings[0]] = Question(rng.choice(asked.wordings), kind, asked.answer, mistakes)
                 break
     raise ValueError(f"there are not {count} different questions to ask about every toy scene; ask fewer")
 
@@ -141,29 +142,37 @@ def _plainest(named: list[tuple[Thing, str]], rng: Random) -> list[tuple[Thing, 
     return named if rng.random() < 0.15 else [pair for pair in named if len(pair[1].split()) == fewest]
 
 
-# Each kind: (scene, rng) -> (text, answer, *what erring annotators say if it is not the usual), or None.
-_Asked = tuple[str, ...] | None
+class _Asked(NamedTuple):
+    """What a kind has to ask about a scene.
+
+    Attributes:
+        wordings: texts that ask the same.
+        answer: the true answer.
+        mistakes: what erring annotators say; empty for the usual confusions.
+    """
+
+    wordings: tuple[str, ...]
+    answer: str
+    mistakes: tuple[str, ...] = ()
 
 
-def _ask_color(scene: Scene, rng: Random) -> _Asked:
+def _ask_color(scene: Scene, rng: Random) -> _Asked | None:
     named = _named_things(scene, hidden="color")
     if not named:
         return None
     thing, name = rng.choice(_plainest(named, rng))
-    wording = rng.choice(("What color is the {}?", "What color is the {}?", "What is the color of the {}?"))
-    return wording.format(name), thing.color
+    return _Asked((f"What color is the {name}?", f"What is the color of the {name}?"), thing.color)
 
 
-def _ask_shape(scene: Scene, rng: Random) -> _Asked:
+def _ask_shape(scene: Scene, rng: Random) -> _Asked | None:
     named = _named_things(scene, hidden="shape")
     if not named:
         return None
     thing, name = rng.choice(_plainest(named, rng))
-    wording = rng.choice(("What shape is the {}?", "What shape is the {}?", "What is the {}?"))
-    return wording.format(name), thing.shape
+    return _Asked((f"What shape is the {name}?", f"What is the {name}?"), thing.shape)
 
 
-def _ask_existence(scene: Scene, rng: Random) -> _Asked:
+def _ask_existence(scene: Scene, rng: Random) -> _Asked | None:
     way = rng.choices((("shape",), ("color",), ("color", "shape")), (0.4, 0.4, 0.2))[0]
     thing = rng.choice(scene.things)
     fields = {name: getattr(thing, name) for name in way}
@@ -172,14 +181,18 @@ def _ask_existence(scene: Scene, rng: Random) -> _Asked:
         # Change one attribute alone: an absent "red star" often has a red thing or a star beside it.
         name = rng.choice(way)
         fields[name] = rng.choice(SHAPES if name == "shape" else COLORS)
-    many = rng.random() < 0.4
-    what = describe(fields, many)
-    one = ("Is there a {}?", "Is there a {} in the picture?", "Do you see a {}?")
-    several = ("Are there any {}?", "Are there any {} in the picture?")
-    return rng.choice(several if many else one).format(what), "yes" if truth else "no"
+    one, several = describe(fields), describe(fields, many=True)
+    wordings = (
+        f"Is there a {one}?",
+        f"Is there a {one} in the picture?",
+        f"Do you see a {one}?",
+        f"Are there any {several}?",
+        f"Are there any {several} in the picture?",
+    )
+    return _Asked(wordings, "yes" if truth else "no")
 
 
-def _ask_count(scene: Scene, rng: Random) -> _Asked:
+def _ask_count(scene: Scene, rng: Random) -> _Asked | None:
     groups: dict[int, list[dict[str, str]]] = {}
     for name, values in (("shape", SHAPES), ("color", COLORS)):
         for value in values:
@@ -189,11 +202,10 @@ def _ask_count(scene: Scene, rng: Random) -> _Asked:
     weights = {0: 0.2, 1: 0.35, 2: 0.35, 3: 0.35}
     number = rng.choices(list(groups), [weights.get(n, 0.08) for n in groups])[0]
     what = describe(rng.choice(groups[number]), many=True)
-    wording = rng.choice(("How many {} are there?", "How many {} are there?", "How many {} are in the picture?"))
-    return wording.format(what), str(number)
+    return _Asked((f"How many {what} are there?", f"How many {what} are in the picture?"), str(number))
 
 
-def _ask_relation(scene: Scene, rng: Random) -> _Asked:
+def _ask_relation(scene: Scene, rng: Random) -> _Asked | None:
     direction, (dx, dy) = rng.choice(list(DIRECTIONS.items()))
     apart = [
         (one, other, along)
@@ -203,16 +215,16 @@ def _ask_relation(scene: Scene, rng: Random) -> _Asked:
     if not apart:
         return None
     one, other, along = rng.choice(apart)  # each pair is there both ways round: yes and no are even
-    return f"Is the {one} {direction} the {other}?", "yes" if along > 0 else "no"
+    return _Asked((f"Is the {one} {direction} the {other}?",), "yes" if along > 0 else "no")
 
 
-def _ask_comparison(scene: Scene, rng: Random) -> _Asked:
+def _ask_comparison(scene: Scene, rng: Random) -> _Asked | None:
     ways = [_ask_same, _ask_larger, _ask_more]
     rng.shuffle(ways)
     return next((asked for way in ways if (asked := way(scene, rng))), None)
 
 
-def _ask_same(scene: Scene, rng: Random) -> _Asked:
+def _ask_same(scene: Scene, rng: Random) -> _Asked | None:
     what = rng.choice(("color", "size"))
     pairs: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
     for (a, one), (b, other) in permutations(_named_things(scene, hidden=what), 2):
@@ -221,13 +233,11 @@ def _ask_same(scene: Scene, rng: Random) -> _Asked:
         return None
     truth = rng.random() < 0.5
     one, other = rng.choice(pairs[truth])
-    wording = rng.choice(("Are the {} and the {} the same {}?", "Is the {} the same {} as the {}?"))
-    return wording.format(*((one, other, what) if wording[0] == "A" else (one, what, other))), (
-        "yes" if truth else "no"
-    )
+    wordings = (f"Are the {one} and the {other} the same {what}?", f"Is the {one} the same {what} as the {other}?")
+    return _Asked(wordings, "yes" if truth else "no")
 
 
-def _ask_larger(scene: Scene, rng: Random) -> _Asked:
+def _ask_larger(scene: Scene, rng: Random) -> _Asked | None:
     pairs = [
         (a, one, b, other)
         for (a, one), (b, other) in permutations(_named_things(scene, hidden="size"), 2)
@@ -239,12 +249,12 @@ def _ask_larger(scene: Scene, rng: Random) -> _Asked:
     if one == a.shape and other == b.shape:
         larger, smaller = (a.shape, b.shape) if a.size == "large" else (b.shape, a.shape)
         word, right, wrong = rng.choice((("larger", larger, smaller), ("smaller", smaller, larger)))
-        return f"Which is {word}, the {one} or the {other}?", right, wrong
+        return _Asked((f"Which is {word}, the {one} or the {other}?",), right, (wrong,))
     word, size = rng.choice((("larger", "large"), ("smaller", "small")))
-    return f"Is the {one} {word} than the {other}?", "yes" if a.size == size else "no"
+    return _Asked((f"Is the {one} {word} than the {other}?",), "yes" if a.size == size else "no")
 
 
-def _ask_more(scene: Scene, rng: Random) -> _Asked:
+def _ask_more(scene: Scene, rng: Random) -> _Asked | None:
     name = rng.choice(("shape", "color"))
     counts = {value: sum(getattr(t, name) == value for t in scene.things) for value in SHAPES + COLORS}
     present = [value for value in counts if counts[value]]
@@ -253,7 +263,7 @@ def _ask_more(scene: Scene, rng: Random) -> _Asked:
         return None
     a, b = rng.choice(pairs)
     one, other = (describe({name: value}, many=True) for value in (a, b))
-    return f"Are there more {one} than {other}?", "yes" if counts[a] > counts[b] else "no"
+    return _Asked((f"Are there more {one} than {other}?",), "yes" if counts[a] > counts[b] else "no")
 
 
 def _mistakes(answer: str) -> tuple[str, ...]:
@@ -264,7 +274,7 @@ def _mistakes(answer: str) -> tuple[str, ...]:
     return LOOKALIKES[answer]
 
 
-QUESTION_KINDS: dict[str, tuple[Callable[[Scene, Random], _Asked], float]] = {
+QUESTION_KINDS: dict[str, tuple[Callable[[Scene, Random], _Asked | None], float]] = {
     "color": (_ask_color, 0.28),
     "shape": (_ask_shape, 0.18),
     "existence": (_ask_existence, 0.24),

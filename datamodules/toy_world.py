@@ -204,7 +204,7 @@ def _draw_looks(rng: Random) -> list[tuple[str, str, str]]:
         shape = rng.choice(looks)[0] if looks and rng.random() < 0.3 else rng.choice(SHAPES)
         if looks and rng.random() < 0.25:
             color = rng.choice(looks)[1]
-        elif rng.random() < 0.15:  # a shape's favourite colour: questions alone give some answers away
+        elif rng.random() < 0.1:  # a shape's favourite colour: questions alone give some answers away
             color = COLORS[SHAPES.index(shape)]
         else:
             color = rng.choice(COLORS)

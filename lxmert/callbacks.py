@@ -16,7 +16,6 @@ from PIL import Image
 
 from lxmert.batch import Batch
 from lxmert.files import replacing, write_text
-from lxmert.learner import LxmertLearner
 from lxmert.objectives.base import Result
 from lxmert.report import Example, write_report
 
@@ -44,7 +43,7 @@ class PredictionFiles(Callback):
         answers, logits = best.indices.int().cpu().numpy(), best.values.sigmoid().cpu().numpy()
         self.parts.append((batch.example_ids, answers, logits))
 
-    def _write(self, trainer: Trainer, learner: LxmertLearner, splits: list[str]) -> None:
+    def _write(self, trainer: Any, learner: Any, splits: list[str]) -> None:
         gathered = gather(self.parts)
         self.parts = []
         if not trainer.is_global_zero:
@@ -70,8 +69,8 @@ class PredictionFiles(Callback):
 
     def on_test_batch_end(
         self,
-        trainer: Trainer,
-        pl_module: LxmertLearner,
+        trainer: Any,
+        pl_module: Any,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
@@ -82,8 +81,8 @@ class PredictionFiles(Callback):
 
     def on_predict_batch_end(
         self,
-        trainer: Trainer,
-        pl_module: LxmertLearner,
+        trainer: Any,
+        pl_module: Any,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
@@ -92,11 +91,11 @@ class PredictionFiles(Callback):
         """Collect."""
         self._collect(outputs, batch)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LxmertLearner) -> None:
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Write."""
         self._write(trainer, pl_module, trainer.datamodule.splits["test"])
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LxmertLearner) -> None:
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         """Write."""
         self._write(trainer, pl_module, trainer.datamodule.splits["predict"])
 
@@ -121,19 +120,15 @@ class Throughput(Callback):
         self.rows = 0
         self.waited = 0.0
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LxmertLearner) -> None:
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start counting; validation between epochs does not count."""
         self._restart()
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LxmertLearner, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         """The time since the last batch ended was spent waiting."""
         self.waited += time.perf_counter() - self.ended
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LxmertLearner, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log every `log_every_n_steps` batches."""
         self.ended = time.perf_counter()
         self.rows += batch.num_rows * trainer.world_size
@@ -159,9 +154,7 @@ class Examples(Callback):
         self.count = count
         self.examples: list[Example] = []
 
-    def _collect(
-        self, trainer: Trainer, learner: LxmertLearner, outputs: Any, batch: Batch, num_batches: int
-    ) -> None:
+    def _collect(self, trainer: Any, learner: Any, outputs: Any, batch: Batch, num_batches: int) -> None:
         if not trainer.is_global_zero or len(self.examples) >= self.count:
             return
         wanted = min(-(-self.count // num_batches), self.count - len(self.examples), batch.num_rows)
@@ -173,18 +166,18 @@ class Examples(Callback):
             for row in rows
         ]
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LxmertLearner) -> None:
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Forget the last pass."""
         self.examples = []
 
-    def on_test_start(self, trainer: Trainer, pl_module: LxmertLearner) -> None:
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Forget the last pass."""
         self.examples = []
 
     def on_validation_batch_end(
         self,
-        trainer: Trainer,
-        pl_module: LxmertLearner,
+        trainer: Any,
+        pl_module: Any,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
@@ -196,8 +189,8 @@ class Examples(Callback):
 
     def on_test_batch_end(
         self,
-        trainer: Trainer,
-        pl_module: LxmertLearner,
+        trainer: Any,
+        pl_module: Any,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
@@ -206,13 +199,13 @@ class Examples(Callback):
         """Collect."""
         self._collect(trainer, pl_module, outputs, batch, trainer.num_test_batches[0])
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LxmertLearner) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the table."""
         logger = wandb_logger(trainer)
         if logger is not None and self.examples and not trainer.sanity_checking:
             log_table(logger, self.examples)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LxmertLearner) -> None:
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the page."""
         if self.examples:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -220,7 +213,7 @@ class Examples(Callback):
 
 
 def make_example(
-    datamodule: Any, learner: LxmertLearner, result: Result, batch: Batch, row: int, attention: torch.Tensor
+    datamodule: Any, learner: Any, result: Result, batch: Batch, row: int, attention: torch.Tensor
 ) -> Example:
     """One row of a batch, as the report shows it."""
     answers = learner.objectives["answering"].answers

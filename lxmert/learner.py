@@ -111,7 +111,7 @@ class LxmertLearner(LightningModule):
     def _evaluation_step(self, stage: str, batch: Batch) -> dict[str, Result]:
         results = self(batch)
         for name, result in results.items():
-            self.metrics[stage][name].update(result, batch)
+            self._metrics(stage)[name].update(result, batch)
             for loss, value in result.losses.items():
                 self.log(f"{stage}/loss/{loss}", value, batch_size=batch.num_rows, sync_dist=True)
         return results
@@ -124,15 +124,18 @@ class LxmertLearner(LightningModule):
         """Log the pass's metrics."""
         self._log_metrics("test")
 
+    def _metrics(self, stage: str) -> Any:
+        return self.metrics[stage]
+
     def _log_metrics(self, stage: str) -> None:
-        for name, metrics in self.metrics[stage].items():
+        for name, metrics in self._metrics(stage).items():
             for metric, value in metrics.compute().items():
                 # Each process holds the value over all of them already.
                 shown = metric == "accuracy"
                 self.log(f"{stage}/{name}/{metric}", value.float(), prog_bar=shown, sync_dist=True)
             metrics.reset()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """The optimiser over trainable parameters, with linear warm-up and decay by step."""
         trainable = [(name, each) for name, each in self.named_parameters() if each.requires_grad]
         optimizer = self.make_optimizer(trainable)
@@ -147,8 +150,9 @@ class LxmertLearner(LightningModule):
     ) -> None:
         """Clip by the norm over all processes, which under FSDP only the sharded model knows."""
         if isinstance(self.trainer.strategy, FSDPStrategy):
+            sharded: Any = self.trainer.strategy.model
             if gradient_clip_val:
-                self.trainer.strategy.model.clip_grad_norm_(gradient_clip_val)
+                sharded.clip_grad_norm_(gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
