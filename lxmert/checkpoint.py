@@ -29,6 +29,13 @@ RENAMES = [
     (r"^model\.", "lxmert."),
     (r"^objectives\.answering\.head\.", "answer_head."),
     (r"^answer_head\.", "answer_head.logit_fc."),
+    (r"^mlm_head\.transform\.", "cls.predictions.transform."),
+    (r"^mlm_head\.", "cls.predictions."),
+    (r"^matching_head\.", "cls.seq_relationship."),
+    (r"^region_head\.transform\.", "obj_predict_head.transform."),
+    (r"^region_head\.outputs\.", "obj_predict_head.decoder_dict."),
+    (r"\btransform\.0\.", "transform.dense."),
+    (r"\btransform\.2\.", "transform.LayerNorm."),
     (r"\bembeddings\.(word|position|token_type)\.", r"embeddings.\1_embeddings."),
     (r"\bembeddings\.norm\.", "embeddings.LayerNorm."),
     (r"\bregion_embedding\.feature\.", "encoder.visn_fc.visn_fc."),
@@ -151,6 +158,7 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
         for pattern, replacement in FOREIGN_RENAMES:
             new = re.sub(pattern, replacement, new)
         renamed[new] = tensor
+    renamed.pop("cls.predictions.decoder.weight", None)  # the word embeddings again: the two are tied
     return renamed
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lxmert.config import LxmertConfig
-from lxmert.model import LAYER_NORM_EPS, initialize
+from lxmert.model import LAYER_NORM_EPS, activation, initialize
 
 
 class AnswerHead(nn.Sequential):
@@ -25,6 +26,65 @@ class AnswerHead(nn.Sequential):
         initialize(self, config.initializer_range)
 
 
+class Transform(nn.Sequential):
+    """(..., D) -> (..., D): dense, activation, layer norm; BERT's preparation of a prediction."""
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__(
+            nn.Linear(config.hidden_size, config.hidden_size),
+            activation(config.hidden_act),
+            nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS),
+        )
+
+
+class MaskedLanguageHead(nn.Module):
+    """(M, D) hidden states of tokens -> (M, vocab_size) logits, with the word embeddings as weights."""
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__()
+        self.transform = Transform(config)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        initialize(self, config.initializer_range)
+
+    def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
+        """Logits; `word_embeddings` is (vocab_size, D)."""
+        return F.linear(self.transform(hidden), word_embeddings, self.bias)
+
+
+class MatchingHead(nn.Linear):
+    """(R, D) pooled output -> (R, 2) logits; index 1 means that the sentence belongs to the image."""
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__(config.hidden_size, 2)
+        initialize(self, config.initializer_range)
+
+
+class RegionHead(nn.Module):
+    """(M, D) hidden states of regions -> object and attribute logits, reconstructed features.
+
+    Args:
+        config: sizes; `visual_obj_loss`, `visual_attr_loss` and `visual_feat_loss` choose the outputs.
+    """
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__()
+        sizes = {
+            "obj": config.num_object_labels if config.visual_obj_loss else 0,
+            "attr": config.num_attr_labels if config.visual_attr_loss else 0,
+            "feat": config.visual_feat_dim if config.visual_feat_loss else 0,
+        }
+        self.transform = Transform(config)
+        self.outputs = nn.ModuleDict(
+            {name: nn.Linear(config.hidden_size, size) for name, size in sizes.items() if size}
+        )
+        initialize(self, config.initializer_range)
+
+    def forward(self, hidden: Tensor) -> dict[str, Tensor]:
+        """Scores by name: "obj" (M, 1600), "attr" (M, 400), "feat" (M, F), as far as the config has them."""
+        prepared = self.transform(hidden)
+        return {name: output(prepared) for name, output in self.outputs.items()}
+
+
 def answer_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Loss of answer scores (R, A) against class indices (R,) or soft scores (R, A); a scalar.
 
@@ -36,9 +96,44 @@ def answer_loss(scores: Tensor, labels: Tensor) -> Tensor:
         # gradients against the clipping at 5.
         return F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype)) * scores.shape[1]
     if labels.shape == scores.shape[:1] and not labels.is_floating_point():
-        total = F.cross_entropy(scores, labels.long(), reduction="sum")  # a mean over nothing would be NaN
-        return total / (labels != -100).sum().clamp(min=1)
+        return index_loss(scores, labels)
     raise ValueError(
         f"labels of shape {tuple(labels.shape)} and type {labels.dtype}; expected {tuple(scores.shape[:1])} class "
         f"indices or {tuple(scores.shape)} soft scores in a floating-point type"
     )
+
+
+def index_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of scores (M, C) against class indices (M,) over the labels that are not negative.
+
+    Negative labels (-100 in the reference, -1 in the original) are ignored; with nothing left the loss is
+    0, where a mean over nothing would be NaN.
+    """
+    index = labels.long().where(labels >= 0, -100)
+    total = F.cross_entropy(scores, index, reduction="sum", ignore_index=-100)
+    return total / (labels >= 0).sum().clamp(min=1)
+
+
+def region_losses(
+    scores: dict[str, Tensor], labels: dict[str, tuple[Tensor, Tensor]], normalizer: float
+) -> dict[str, Tensor]:
+    """The original's losses on masked regions, each a mean over all M regions times `normalizer`.
+
+    Args:
+        scores: of `RegionHead`, (M, C) each.
+        labels: by the same names, (label, weight): class indices (M,) for "obj" and "attr" (negative
+            ones count as 0), the features (M, F) for "feat"; weights (M,) multiply each region's loss.
+            The original weights labels by the detector's confidence on all regions, features by whether
+            the region was masked.
+        normalizer: 6.67 in the reference, 1/0.15 in the original.
+    """
+    losses = {}
+    for name, score in scores.items():
+        label, weight = labels[name]
+        if name == "feat":
+            each = F.smooth_l1_loss(score, label.to(score.dtype), reduction="none").mean(1)
+        else:
+            index = label.long().where(label >= 0, -100)
+            each = F.cross_entropy(score, index, reduction="none", ignore_index=-100)
+        losses[name] = (each * weight.to(each.dtype)).mean() * normalizer
+    return losses

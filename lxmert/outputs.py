@@ -92,3 +92,20 @@ class LxmertForQuestionAnsweringOutput(Internals):
 
     loss: Tensor | None = None
     question_answering_score: Tensor | None = None
+
+
+@dataclass
+class LxmertForPreTrainingOutput(Internals):
+    """Output of LxmertForPreTraining.
+
+    Args:
+        loss: scalar, the sum of the losses whose labels were given.
+        prediction_logits: (R, L, vocab_size) scores of the masked-language head.
+        cross_relationship_score: (R, 2) scores of the matching head; index 1: the sentence belongs to the image.
+        question_answering_score: (R, num_qa_labels) logits; None without `task_qa`.
+    """
+
+    loss: Tensor | None = None
+    prediction_logits: Tensor | None = None
+    cross_relationship_score: Tensor | None = None
+    question_answering_score: Tensor | None = None

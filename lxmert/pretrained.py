@@ -10,19 +10,28 @@ from torch import Tensor, nn
 
 from lxmert.checkpoint import Pretrained
 from lxmert.config import LxmertConfig
-from lxmert.heads import AnswerHead, answer_loss
-from lxmert.model import LxmertModel, batch_from_call, initialize
-from lxmert.outputs import Internals, LxmertForQuestionAnsweringOutput, LxmertModelOutput
+from lxmert.heads import (
+    AnswerHead,
+    MaskedLanguageHead,
+    MatchingHead,
+    RegionHead,
+    answer_loss,
+    index_loss,
+    region_losses,
+)
+from lxmert.model import READABLE, LxmertModel, batch_from_call, initialize
+from lxmert.outputs import (
+    Internals,
+    LxmertForPreTrainingOutput,
+    LxmertForQuestionAnsweringOutput,
+    LxmertModelOutput,
+)
 
 
-class LxmertForQuestionAnswering(Pretrained):
-    """LXMERT with an answer head on the pooled output."""
+class WithAnswerHead(Pretrained):
+    """What models with an answer head share."""
 
-    def __init__(self, config: LxmertConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.lxmert = LxmertModel(config)
-        self.answer_head = AnswerHead(config)
+    answer_head: AnswerHead
 
     @property
     def num_qa_labels(self) -> int:
@@ -30,7 +39,13 @@ class LxmertForQuestionAnswering(Pretrained):
         return self.config.num_qa_labels
 
     def get_qa_logit_layer(self) -> nn.Linear:
-        """The answer head's last layer."""
+        """The answer head's last layer.
+
+        Raises:
+            ValueError: the config's `task_qa` left the head out.
+        """
+        if not hasattr(self, "answer_head"):
+            raise ValueError("this model has no answer head: config.task_qa is False")
         return cast(nn.Linear, self.answer_head[-1])
 
     def resize_num_qa_labels(self, num_labels: int | None) -> nn.Linear:
@@ -55,6 +70,16 @@ class LxmertForQuestionAnswering(Pretrained):
         self.config.answers = None
         self.config.num_qa_labels = num_labels
         return new
+
+
+class LxmertForQuestionAnswering(WithAnswerHead):
+    """LXMERT with an answer head on the pooled output."""
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.lxmert = LxmertModel(config)
+        self.answer_head = AnswerHead(config)
 
     def forward(
         self,
@@ -101,6 +126,116 @@ class LxmertForQuestionAnswering(Pretrained):
             **internals(encoded),
         )
         return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+class LxmertForPreTraining(WithAnswerHead):
+    """LXMERT with the heads of all pre-training objectives (paper section 3.1)."""
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.lxmert = LxmertModel(config)
+        self.mlm_head = MaskedLanguageHead(config)
+        self.matching_head = MatchingHead(config)
+        if config.task_obj_predict:
+            self.region_head = RegionHead(config)
+        if config.task_qa:
+            self.answer_head = AnswerHead(config)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        visual_feats: Tensor | None = None,
+        visual_pos: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        visual_attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        obj_labels: dict[str, tuple[Tensor, Tensor]] | None = None,
+        matched_label: Tensor | None = None,
+        ans: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> LxmertForPreTrainingOutput | tuple:
+        """As `LxmertModel.forward`, plus the objectives; hiding tokens and regions is the caller's job.
+
+        Args:
+            input_ids: see `LxmertModel.forward`.
+            visual_feats: see there.
+            visual_pos: see there.
+            attention_mask: see there.
+            visual_attention_mask: see there.
+            token_type_ids: see there.
+            inputs_embeds: see there.
+            labels: (R, L) the hidden tokens' ids, negative elsewhere.
+            obj_labels: "obj" and "attr": ((R, N) class indices, (R, N) weights); "feat": ((R, N, F) features,
+                (R, N) weights); those that the config's `visual_*_loss` name.
+            matched_label: (R,) 1 where the sentence belongs to the image, 0 where not, negative to ignore.
+            ans: (R,) answer indices, negative to ignore, or (R, num_qa_labels) soft scores.
+            output_attentions: see there.
+            output_hidden_states: see there.
+            return_dict: see there.
+
+        Returns:
+            Scores of every head, and `loss` when any labels were given. A loss whose labels are all
+            ignored is 0. The switches `task_*` of the config leave objectives out.
+
+        Raises:
+            ValueError: `obj_labels` lacks a name, or inputs do not fit.
+        """
+        config = self.config
+        batch = batch_from_call(
+            config, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
+            inputs_embeds,
+        )  # fmt: skip
+        encoded = self.lxmert.encode(
+            batch,
+            READABLE,
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=config.output_hidden_states
+            if output_hidden_states is None
+            else output_hidden_states,
+            inputs_embeds=inputs_embeds,
+        )
+        tokens = self.mlm_head(encoded.language_output, self.lxmert.embeddings.word.weight)
+        matching = self.matching_head(encoded.pooled_output)
+        answers = self.answer_head(encoded.pooled_output) if config.task_qa else None
+        losses = []
+        if labels is not None and config.task_mask_lm:
+            losses.append(index_loss(tokens.flatten(0, 1), labels.flatten()))
+        if matched_label is not None and config.task_matched:
+            losses.append(index_loss(matching, matched_label))
+        if obj_labels is not None and config.task_obj_predict:
+            losses += self._region_losses(encoded.vision_output, obj_labels)
+        if ans is not None and answers is not None:
+            losses.append(answer_loss(answers, ans))
+        output = LxmertForPreTrainingOutput(
+            loss=torch.stack(losses).sum() if losses else None,
+            prediction_logits=tokens,
+            cross_relationship_score=matching,
+            question_answering_score=answers,
+            **internals(encoded),
+        )
+        return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def _region_losses(
+        self, vision_output: Tensor | None, labels: dict[str, tuple[Tensor, Tensor]]
+    ) -> list[Tensor]:
+        scores = self.region_head(cast(Tensor, vision_output).flatten(0, 1))
+        missing = sorted(set(scores) - set(labels))
+        if missing:
+            raise ValueError(
+                f"obj_labels lacks {', '.join(missing)}; give (labels, weights) for each, or switch them off with "
+                "the config's visual_obj_loss, visual_attr_loss, visual_feat_loss"
+            )
+        flat = {
+            name: (label.flatten(0, 1), weight.flatten())
+            for name, (label, weight) in labels.items()
+            if name in scores
+        }
+        return list(region_losses(scores, flat, self.config.visual_loss_normalizer).values())
 
 
 def internals(output: LxmertModelOutput) -> dict[str, Any]:
