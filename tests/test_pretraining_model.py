@@ -10,7 +10,8 @@ from lxmert.checkpoint import reference_name
 
 SIZES = {
     "vocab_size": 50, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40, "l_layers": 2,
-    "r_layers": 1, "x_layers": 2, "visual_feat_dim": 10, "num_qa_labels": 7, "num_object_labels": 11, "num_attr_labels": 5,
+    "r_layers": 1, "x_layers": 2, "visual_feat_dim": 10, "num_qa_labels": 7, "num_object_labels": 11,
+    "num_attr_labels": 5,
     "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2,
 }  # fmt: skip
 ROWS, WORDS, REGIONS = 4, 6, 5
