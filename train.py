@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,9 @@ def run(config: DictConfig) -> dict[str, float]:
         config.data[SPLIT_KEYS[config.action]] = [config.split]
     resume = newest_checkpoint(folder) if config.resume == "last" else config.resume
     seed_everything(config.seed, verbose=False)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # else tips and hardware come before the news
+    # Lightning's tips and hardware lines, and a warning about its own use of torch, would hide the news.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec", module="lightning.*")
     datamodule, learner, trainer = build(config)
     if trainer.is_global_zero:
         write_start(folder, config)
@@ -122,7 +125,7 @@ def run(config: DictConfig) -> dict[str, float]:
         facts = {"checkpoint": str(used), "resumed_from": resume, "seconds": round(time.time() - began, 1)}
         facts |= {"data": datamodule.report(), "baselines": datamodule.baselines()}
         write_summary(folder, config.action, metrics, facts)
-        print_results(folder, metrics, datamodule.baselines())
+        print_results(folder, metrics, datamodule.baselines(), datamodule.title)
     return metrics
 
 

@@ -31,7 +31,12 @@ class ExampleDataModule(LightningDataModule):
         workers: loader processes; 0 reads in the training process.
         seed: decides the order of the training examples.
         rows_per_image: up to this many training examples of one image stay together.
+
+    Attributes:
+        title: what the data is, for tables and pages.
     """
+
+    title: str
 
     def __init__(
         self, *, batch_size: int, eval_batch_size: int, workers: int, seed: int, rows_per_image: int

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from datamodules.toy_files import ToyParameters, generate, read_manifest
 from datamodules.vqa import VqaDataModule
-
-log = logging.getLogger(__name__)
 
 
 class ToyVqaDataModule(VqaDataModule):
@@ -27,6 +24,8 @@ class ToyVqaDataModule(VqaDataModule):
         TypeError: an unknown key in `world` or `vqa`.
     """
 
+    title = "toy VQA (generated scenes and questions, not VQA v2)"
+
     def __init__(
         self,
         root: str | Path,
@@ -42,7 +41,6 @@ class ToyVqaDataModule(VqaDataModule):
     def prepare_data(self, stage: str | None = None) -> None:
         """Generate the toy unless it is there, then convert it as VqaDataModule does."""
         generate(self.root, self.world)
-        log.info("%s holds a toy: generated scenes and questions, not VQA v2.", self.root)
         super().prepare_data(stage)
 
     def baselines(self) -> dict[str, float]:

@@ -199,7 +199,8 @@ def train_vocabulary(texts: Iterable[str], path: Path, size: int = 600) -> None:
     """Train a WordPiece vocabulary in BERT's format: one token a line, [PAD] first, continuations as ##x.
 
     Every letter and digit is in it, alone and as a continuation, so that a question about something else
-    than the toy still has tokens.
+    than the toy still has tokens. Plurals are spelt as their singular and its ending: what a small model
+    learns of "star" then holds for "stars".
     """
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -212,6 +213,11 @@ def train_vocabulary(texts: Iterable[str], path: Path, size: int = 600) -> None:
     # are not whole words, and in the ids. Whole words and single characters do not depend on it.
     pieces = (tokenizer.pre_tokenizer.pre_tokenize_str(text.lower()) for text in set(texts))
     words = {word for split in pieces for word, _ in split}
+    words -= {
+        word
+        for word in words
+        if (word[:-1] in words and word[-1] == "s") or (word[:-2] in words and word[-2:] == "es")
+    }
     learned = [t for t in tokenizer.get_vocab() if t in words or len(t.removeprefix("##")) == 1]
     tokens = [*SPECIAL_TOKENS, *sorted(learned, key=lambda t: (len(t.removeprefix("##")) > 1, t))]
     path.write_text("".join(f"{token}\n" for token in tokens))

@@ -62,6 +62,8 @@ class VqaDataModule(ExampleDataModule):
         tables: the texts behind coded targets. Codes stay the same when a later stage adds texts.
     """
 
+    title = "VQA"
+
     def __init__(
         self,
         root: str | Path,

@@ -209,7 +209,8 @@ class Examples(Callback):
         """Write the page."""
         if self.examples:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            write_report(self.page, metrics, self.examples, trainer.datamodule.splits["test"])
+            data = trainer.datamodule
+            write_report(self.page, metrics, self.examples, f"{data.title}: {', '.join(data.splits['test'])}")
 
 
 def make_example(

@@ -49,20 +49,18 @@ class Example:
     answers: dict[str, float]
 
 
-def write_report(
-    page: Path, metrics: Mapping[str, float], examples: Sequence[Example], splits: Sequence[str]
-) -> None:
+def write_report(page: Path, metrics: Mapping[str, float], examples: Sequence[Example], title: str) -> None:
     """Write a page that needs nothing but itself.
 
     Args:
         page: HTML file; curves are drawn from `logs/metrics.csv` beside it, if there.
         metrics: by logged name.
         examples: shown as cards.
-        splits: what was evaluated.
+        title: what was evaluated.
     """
     curves = draw_curves(page.parent / "logs" / "metrics.csv")
     body = [
-        f"<h1>Results on {escape(', '.join(splits))}</h1>",
+        f"<h1>{escape(title)}</h1>",
         html_scores(metrics),
         f"<h2>Training</h2>{curves}" if curves else "",
         "<h2>Examples</h2><p class='note'>Boxes: the regions that [CLS] attends to most in the last "
@@ -70,11 +68,10 @@ def write_report(
         "human answers with their soft scores.</p>",
         "<div class='grid'>" + "".join(card(example) for example in examples) + "</div>",
     ]
-    title = "LXMERT run"
     write_text(
         page,
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>"
-        f"<body>{''.join(body)}</body></html>\n",
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
+        f"<style>{STYLE}</style><body>{''.join(body)}</body></html>\n",
     )
 
 

@@ -78,16 +78,17 @@ def write_summary(folder: Path, action: str, metrics: Mapping[str, float], facts
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
-def print_results(folder: Path, metrics: Mapping[str, float], baselines: Mapping[str, float]) -> None:
+def print_results(folder: Path, metrics: Mapping[str, float], baselines: Mapping[str, float], title: str) -> None:
     """Print the last evaluation's scores as a table, and where the rest is.
 
     Args:
         folder: of the run.
         metrics: by logged name.
         baselines: accuracy of guesses that learn nothing, by what they are.
+        title: what was evaluated.
     """
     columns, rows = score_table(metrics)
-    table = Table(title="Results", title_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column("questions")
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")

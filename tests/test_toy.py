@@ -134,6 +134,7 @@ def test_the_vocabulary_spells_every_question_without_unknown_tokens(root):
     texts += [*SHAPES, *COLORS, "Would a zebra, quite possibly, juggle 9 xylophones?"]
     unknown = tokens.index("[UNK]")
     assert not [text for text in texts if unknown in tokenizer(text)["input_ids"]]
+    assert tokenizer.tokenize("stars crosses is") == ["star", "##s", "cross", "##e", "##s", "is"]
 
 
 # -------------------------------------------------------------------------------- the ten answers

@@ -255,7 +255,10 @@ def test_an_empty_data_folder_says_what_is_missing_and_where_it_comes_from(tmp_p
         (["experiment=toy_vqa", "action=evaluate"], "expected one of fit, validate, test, predict"),
         (["experiment=toy_vqa", "action=test"], "needs checkpoint=PATH"),
         (["experiment=toy_vqa", "action=test", "checkpoint=nowhere.ckpt"], "nowhere.ckpt does not exist"),
-        ([], "toy_vqa"),
+        (
+            ["experiment=toy_vqa", "+objective.matching.weight=2"],
+            "objective.matching is configured but not selected",
+        ),
     ],
 )
 def test_a_mistaken_command_gets_one_clear_error(tmp_path, overrides, expected):
