@@ -45,15 +45,14 @@ def main() -> int:
     parser.add_argument("--regions", type=int, default=36)
     parser.add_argument("--feature-dim", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "regions.h5"
         make_store(path, options.images, options.regions, options.feature_dim)
         print(
             f"{options.images} images x {options.regions} regions x {options.feature_dim} features, "
-            f"{path.stat().st_size / 1e6:.0f} MB, random batches of {BATCH}, {options.threads} thread(s)\n"
+            f"{path.stat().st_size / 1e6:.0f} MB, random batches of {BATCH}, one thread\n"
         )
         print_memory(path)
         print(f"\ncold file: {cold_rate(path):,.0f} images/s, first reads after leaving the page cache\n")
