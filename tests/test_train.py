@@ -36,19 +36,20 @@ def command(*overrides, folder):
     ]
 
 
-def environment():
+def environment(folder):
     return os.environ | {
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "WANDB_MODE": "offline",
         "WANDB_SILENT": "true",
+        "WANDB_DATA_DIR": str(folder / "wandb"),
     }
 
 
 def train(*overrides, folder, fails=False):
     """Run train.py; the run's folder, or what it said when it was to fail."""
     done = subprocess.run(
-        command(*overrides, folder=folder), capture_output=True, text=True, cwd=folder, env=environment()
+        command(*overrides, folder=folder), capture_output=True, text=True, cwd=folder, env=environment(folder)
     )
     said = done.stdout + done.stderr
     if fails:
@@ -67,9 +68,12 @@ def metrics(run):
         return list(csv.DictReader(file))
 
 
+def checkpoint(run, name="last"):
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True, map_location="cpu")
+
+
 def weights(run, name="last"):
-    checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True, map_location="cpu")
-    return checkpoint["state_dict"]
+    return checkpoint(run, name)["state_dict"]
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +124,11 @@ def test_the_prediction_file_is_a_valid_submission_and_agrees_with_the_scores(to
 
 def test_test_predict_and_validate_use_the_checkpoint_and_the_split_they_are_given(toy, toy_run):
     folder, overrides = toy
-    checkpoint = f"checkpoint={toy_run}/checkpoints/best.ckpt"
-    predicted = train(*overrides, "action=predict", "split=test", checkpoint, folder=folder)
+    best = f"checkpoint={toy_run}/checkpoints/best.ckpt"
+    predicted = train(*overrides, "action=predict", "split=test", best, folder=folder)
     questions = json.loads((folder / "data" / "toy" / "vqa" / "test.json").read_text())
     assert len(json.loads((predicted / "predictions" / "test.json").read_text())) == len(questions)
-    validated = train(*overrides, "action=validate", "split=minival", checkpoint, folder=folder)
+    validated = train(*overrides, "action=validate", "split=minival", best, folder=folder)
     assert summary(validated)["metrics"]["val/answering/accuracy"] == pytest.approx(
         summary(toy_run)["metrics"]["test/answering/accuracy"], abs=1e-6
     )
@@ -139,7 +143,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(toy, toy_ru
     ]
     for attempt in range(3):
         process = subprocess.Popen(
-            command(*overrides, *often, folder=folder), cwd=folder, env=environment(),
+            command(*overrides, *often, folder=folder), cwd=folder, env=environment(folder),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         started = folder / "killed" / "toy_vqa"
@@ -152,11 +156,12 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(toy, toy_ru
             break
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
     subprocess.run(
-        [*command(*overrides, *often, folder=folder), "resume=last"], check=True, cwd=folder, env=environment(),
-        capture_output=True,
+        [*command(*overrides, *often, folder=folder), "resume=last"],
+        check=True, cwd=folder, env=environment(folder), capture_output=True,
     )  # fmt: skip
     resumed = (folder / "killed" / "latest").resolve()
     assert summary(resumed)["resumed_from"]
+    assert checkpoint(resumed)["global_step"] == checkpoint(toy_run)["global_step"] == 26
     expected, found = weights(toy_run), weights(resumed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -183,16 +188,16 @@ def test_an_offline_wandb_run_holds_every_logged_metric_and_a_table_of_pictures(
     folder, overrides = toy
     run = train(*overrides, "logger=wandb", "trainer.max_epochs=1", folder=folder)
     [file] = run.glob("wandb/offline-run-*/run-*.wandb")
-    history, config = set(), ""
-    for record in wandb_records(file):
-        history |= {item.key or item.nested_key[0] for item in record.history.item}
-        config += str(record.run.config)
+    records = list(wandb_records(file))
+    history = {item.key or item.nested_key[0] for record in records for item in record.history.item}
+    config = "".join(str(record.config) for record in records if record.HasField("config"))
     logged = {name for row in metrics(run) for name, value in row.items() if value} - {"step", "epoch"}
     assert logged - history == set()
     assert {"train/rows_per_s", "train/data_wait", "val/examples"} <= history
     assert "initializer_range" in config
-    assert list(file.parent.glob("files/media/images/**/*.png")), "no pictures"
-    assert list(file.parent.glob("files/media/table/**/*.json")), "no table"
+    [table] = [record.artifact for record in records if record.HasField("artifact")]
+    pictures = [Path(item.local_path) for item in table.manifest.contents if item.path.startswith("media/images/")]
+    assert pictures and all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
 def wandb_records(path):
@@ -228,6 +233,7 @@ def test_the_real_coco10_files_are_learnt_by_the_same_command(tmp_path):
         (data / target).symlink_to(SHARED / source)
     overrides = [
         "experiment=vqa", "model=toy", "model.visual_feat_dim=2048", "trainer=cpu", "trainer.max_epochs=60",
+        "+trainer.check_val_every_n_epoch=30", "warmup=0.4",
         f"data.tokenizer={SHARED}/vocab/bert_uncased_vocab.txt", "data.train=[train]", "data.workers=0",
         "data.batch_size=20", "optimizer.lr=1e-3", "data.valid=[train]", "data.test=[minival]",
     ]  # fmt: skip
