@@ -263,21 +263,42 @@ class LxmertModel(Pretrained):
         Raises:
             ValueError: an input is missing, of the wrong shape, or masks a row's [CLS] or all its regions.
         """
+        output = self.encode_call(
+            READABLE, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
+            inputs_embeds, output_attentions, output_hidden_states,
+        )  # fmt: skip
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def encode_call(
+        self,
+        reads: Collection[str],
+        input_ids: Tensor | None,
+        visual_feats: Tensor | None,
+        visual_pos: Tensor | None,
+        attention_mask: Tensor | None,
+        visual_attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+    ) -> LxmertModelOutput:
+        """`encode` for a call in the reference's style, whose arguments `forward` explains."""
         config = self.config
         batch = batch_from_call(
-            config, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask,
-            token_type_ids, inputs_embeds,
+            config, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
+            inputs_embeds,
         )  # fmt: skip
-        output = self.encode(
+        if output_attentions is None:
+            output_attentions = config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        return self.encode(
             batch,
-            READABLE,
-            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
-            output_hidden_states=config.output_hidden_states
-            if output_hidden_states is None
-            else output_hidden_states,
+            reads,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
             inputs_embeds=inputs_embeds,
         )
-        return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def encode(
         self,

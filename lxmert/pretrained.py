@@ -19,7 +19,7 @@ from lxmert.heads import (
     index_loss,
     region_losses,
 )
-from lxmert.model import READABLE, LxmertModel, batch_from_call, initialize
+from lxmert.model import READABLE, LxmertModel, initialize
 from lxmert.outputs import (
     Internals,
     LxmertForPreTrainingOutput,
@@ -106,19 +106,10 @@ class LxmertForQuestionAnswering(WithAnswerHead):
             zero, with gradients of zero, when every label is ignored.
         """
         config = self.config
-        batch = batch_from_call(
-            config, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
-            inputs_embeds,
+        encoded = self.lxmert.encode_call(
+            {"pooled"}, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
+            inputs_embeds, output_attentions, output_hidden_states,
         )  # fmt: skip
-        encoded = self.lxmert.encode(
-            batch,
-            {"pooled"},
-            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
-            output_hidden_states=config.output_hidden_states
-            if output_hidden_states is None
-            else output_hidden_states,
-            inputs_embeds=inputs_embeds,
-        )
         scores = self.answer_head(encoded.pooled_output)
         output = LxmertForQuestionAnsweringOutput(
             loss=None if labels is None else answer_loss(scores, labels),
@@ -186,19 +177,10 @@ class LxmertForPreTraining(WithAnswerHead):
             ValueError: `obj_labels` lacks a name, or inputs do not fit.
         """
         config = self.config
-        batch = batch_from_call(
-            config, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
-            inputs_embeds,
+        encoded = self.lxmert.encode_call(
+            READABLE, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
+            inputs_embeds, output_attentions, output_hidden_states,
         )  # fmt: skip
-        encoded = self.lxmert.encode(
-            batch,
-            READABLE,
-            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
-            output_hidden_states=config.output_hidden_states
-            if output_hidden_states is None
-            else output_hidden_states,
-            inputs_embeds=inputs_embeds,
-        )
         tokens = self.mlm_head(encoded.language_output, self.lxmert.embeddings.word.weight)
         matching = self.matching_head(encoded.pooled_output)
         answers = self.answer_head(encoded.pooled_output) if config.task_qa else None
