@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from lxmert.checkpoint import load_weights, read_answers, read_weights
+from lxmert.checkpoint import load_weights, match_answer_head, read_answers, read_weights
 from lxmert.learner import LxmertLearner
 from lxmert.model import LxmertModel
 from lxmert.run import link_latest, newest_checkpoint, print_results, write_start, write_summary
@@ -45,6 +45,7 @@ class Root:
     checkpoint: str | None = None
     split: str | None = None
     init: str | None = None
+    init_answers: str | None = None
     resume: str | None = None
     warmup: float = 0.1
     seed: int = 0
@@ -63,7 +64,12 @@ def build(config: DictConfig) -> tuple[Any, LxmertLearner, Trainer]:
     for stage in ("fit", "test") if config.action == "fit" else (config.action,):
         datamodule.prepare_data(stage)
         datamodule.setup(stage)
+    # Unlabelled data has no answers of its own.
     answers = datamodule.answers or read_answers(config.checkpoint)
+    if not answers:
+        raise ValueError(
+            "there is no answer list: neither labels, nor vqa/trainval_label2ans.json, nor a checkpoint"
+        )
     sizes = replace(
         make(nodes["model"]),
         vocab_size=len(datamodule.tokenizer),
@@ -108,7 +114,7 @@ def run(config: DictConfig) -> dict[str, float]:
 
     if config.action == "fit":
         if config.init and not resume:
-            load_weights(learner, read_weights(config.init), config.init)
+            initialize_from(learner, config.init, config.init_answers or config.init)
         trainer.fit(learner, datamodule, ckpt_path=resume, weights_only=True)
         fitted = dict(trainer.callback_metrics)
         used = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
@@ -127,6 +133,14 @@ def run(config: DictConfig) -> dict[str, float]:
         write_summary(folder, config.action, metrics, facts)
         print_results(folder, metrics, datamodule.baselines(), datamodule.title)
     return metrics
+
+
+def initialize_from(learner: LxmertLearner, source: str, answers: str) -> None:
+    """Start `learner` from the weights at `source`; its answer head by the texts that `answers` holds."""
+    weights, ours = read_weights(source), learner.model.config.answers or []
+    matched = match_answer_head(weights, read_answers(answers), ours)
+    load_weights(learner, weights, source)
+    log.info("answer head: %d of %d answers found by text in %s", matched, len(ours), answers)
 
 
 def check(config: DictConfig) -> None:

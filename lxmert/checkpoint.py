@@ -7,8 +7,10 @@ translation; every format is first brought to the reference's names.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -162,16 +164,66 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     return renamed
 
 
-def read_answers(checkpoint: str | Path) -> list[str]:
-    """The answer list kept in a checkpoint of a run, for data that has no labels to count.
+def read_answers(source: str | Path) -> list[str] | None:
+    """The answer list kept with weights, in label order; None where there is none.
+
+    Args:
+        source: a checkpoint of a run, a folder that `save_pretrained` wrote, or a JSON list of answers,
+            plain or as the original's `all_ans.json` has them (`[{"ans": ...}]`).
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".ckpt":
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["lxmert_config"]["answers"]
+    if path.suffix == ".json":
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [entry["ans"] if isinstance(entry, dict) else entry for entry in entries]
+    if (path / "config.json").is_file():
+        return LxmertConfig.from_pretrained(path).answers
+    return None
+
+
+NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate("one two three four five six seven eight nine ten".split(), start=1)  # noqa: SIM905
+}
+
+
+def canonical_answer(answer: str) -> str:
+    """An answer as the pre-training answer table spells it: the original's `AnswerTable.convert_ans`."""
+    answer = answer.lower().removesuffix(".")
+    for article in ("a ", "an ", "the "):
+        answer = answer.removeprefix(article)
+    return {"grey": "gray", **NUMBER_WORDS}.get(answer, answer)
+
+
+def match_answer_head(weights: dict[str, Tensor], theirs: Sequence[str] | None, ours: Sequence[str]) -> int:
+    """Rearrange the answer head's last layer, in place, from the answer list `theirs` to `ours`, by text.
+
+    Rows without a match become zero, as in the original's `load_lxmert_qa`. With `theirs` unknown the
+    layer is dropped: rows that merely stand in the same place would mean other answers.
+
+    Returns:
+        How many of `ours` were found.
 
     Raises:
-        ValueError: the file is not such a checkpoint.
+        ValueError: `theirs` has not one answer for each row.
     """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    if "lxmert_config" not in content:
-        raise ValueError(f"{checkpoint} holds no answer list; expected a checkpoint that train.py wrote")
-    return content["lxmert_config"]["answers"]
+    layer = [name for name in weights if name.startswith("answer_head.logit_fc.3.")]
+    if theirs is None:
+        for name in layer:
+            del weights[name]
+        return 0
+    places = {canonical_answer(answer): place for place, answer in enumerate(theirs)}
+    found = {place: places[c] for place, answer in enumerate(ours) if (c := canonical_answer(answer)) in places}
+    for name in layer:
+        old = weights[name]
+        if len(old) != len(theirs):
+            raise ValueError(
+                f"{len(theirs)} answers for the {len(old)} rows of {name}: the list is another head's"
+            )
+        weights[name] = old.new_zeros(len(ours), *old.shape[1:])
+        weights[name][list(found)] = old[list(found.values())]
+    return len(found) if layer else 0
 
 
 def load_weights(

@@ -16,7 +16,7 @@ from transformers.models.lxmert import modeling_lxmert as reference
 import lxmert
 import lxmert.checkpoint
 from lxmert import LxmertConfig, LxmertForQuestionAnswering, LxmertModel
-from lxmert.checkpoint import load_weights, read_weights, reference_name
+from lxmert.checkpoint import load_weights, match_answer_head, read_answers, read_weights, reference_name
 from lxmert.files import replacing, write_text
 
 CLASSES = ["LxmertModel", "LxmertForQuestionAnswering"]
@@ -395,3 +395,40 @@ def test_saving_over_an_opened_folder_works(sizes, tmp_path):
     again = LxmertModel.from_pretrained(tmp_path)
     again.save_pretrained(tmp_path)
     assert_same_weights(LxmertModel.from_pretrained(tmp_path), model)
+
+
+VOCABULARIES = Path(__file__).parents[1].parent / "shared" / "data" / "vocab"
+
+
+def head(rows):
+    return {
+        "answer_head.logit_fc.3.weight": torch.arange(rows * 2.0).view(rows, 2) + 1,
+        "answer_head.logit_fc.3.bias": torch.arange(float(rows)) + 1,
+    }
+
+
+def test_an_answer_head_is_moved_to_another_answer_list_by_text():
+    weights = head(3)
+    assert match_answer_head(weights, ["gray", "2", "dog"], ["the dog", "cat", "Two", "grey."]) == 3
+    assert weights["answer_head.logit_fc.3.weight"].tolist() == [[5, 6], [0, 0], [3, 4], [1, 2]]
+    assert weights["answer_head.logit_fc.3.bias"].tolist() == [3, 0, 2, 1]
+
+
+def test_an_answer_head_of_unknown_answers_is_not_loaded_by_place():
+    weights = head(2)
+    assert match_answer_head(weights, None, ["yes", "no"]) == 0
+    assert not weights
+
+
+def test_an_answer_list_of_another_head_is_refused():
+    with pytest.raises(ValueError, match="3 answers for the 2 rows"):
+        match_answer_head(head(2), ["a", "b", "c"], ["a"])
+
+
+@pytest.mark.skipif(not VOCABULARIES.exists(), reason="the released answer lists of ../shared/data are not there")
+@pytest.mark.parametrize(("task", "found", "of"), [("vqa", 3124, 3129), ("gqa", 1736, 1842)])
+def test_the_released_answer_lists_match_as_published(task, found, of):
+    theirs = read_answers(VOCABULARIES / "all_ans.json")
+    ours = read_answers(VOCABULARIES / f"{task}_trainval_label2ans.json")
+    assert (len(theirs), len(ours)) == (9500, of)
+    assert match_answer_head(head(9500), theirs, ours) == found
