@@ -156,9 +156,7 @@ def check(config: DictConfig) -> None:
             "checkpoint= and split= are for validate, test and predict; fitting uses resume=, init=, data.*"
         )
     if config.action != "fit" and not config.checkpoint:
-        raise ValueError(
-            f"action={config.action} needs checkpoint=PATH, e.g. outputs/latest/checkpoints/best.ckpt"
-        )
+        raise ValueError(f"action={config.action} needs checkpoint=PATH, the checkpoints/best.ckpt of a run")
     if config.action != "fit" and (config.resume or config.init):
         raise ValueError(f"resume= and init= are for fitting; action={config.action} uses checkpoint=")
     for key in ("checkpoint", "resume"):
