@@ -10,7 +10,7 @@ demo: .venv/installed ## set up, then train on toy VQA and show the result (abou
 	$(BIN)/python train.py experiment=toy_vqa
 
 test: .venv/installed-test ## set up, then run all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed-test ## check style and types
 	$(BIN)/ruff check $(SOURCES)
