@@ -62,6 +62,7 @@ class ExampleDataModule(LightningDataModule):
             drop_last=True,
             image=dataset.images if self.rows_per_image > 1 else None,
             rows_per_image=self.rows_per_image,
+            weights=dataset.weights,
             epoch=epoch,
             first_batch=first_batch,
             **self._process(),
@@ -91,6 +92,7 @@ class ExampleDataModule(LightningDataModule):
             shuffle=False,
             drop_last=False,
             image=dataset.images,
+            weights=dataset.weights,
             **self._process(),
         )
         return DataLoader(dataset, **self._options(sampler))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 
 from datamodules.examples import ANNOTATORS, Examples, ExampleStore
 from datamodules.features import RegionStore
+from datamodules.sampling import Rows
 from lxmert.batch import Batch
+from lxmert.counting import key
 from lxmert.tokenization import LxmertTokenizer
 
 
@@ -43,8 +45,18 @@ def translation(table: Sequence[str], index: Mapping[str, int]) -> np.ndarray:
     return np.array([*(index.get(text, -1) for text in table), -1], np.int64)
 
 
+@dataclass
+class _Read:
+    """What the text stores hold of R rows: sentences, identifiers, places of the images, targets."""
+
+    texts: np.ndarray
+    ids: np.ndarray
+    images: np.ndarray
+    targets: dict[str, np.ndarray]
+
+
 class ExampleDataset(Dataset[Batch]):
-    """Text stores one after the other, with the regions of their images: `dataset[indices]` is a Batch.
+    """Text stores one after the other, with the regions of their images: `dataset[rows]` is a Batch.
 
     For `DataLoader(dataset, sampler=BatchSampler(...), batch_size=None)`. Crosses to worker processes
     without its data: the stores map their files there anew.
@@ -61,6 +73,10 @@ class ExampleDataset(Dataset[Batch]):
         num_answers: A.
         max_length: tokens of a sentence, [CLS] and [SEP] included; longer ones lose their end, as in
             the original.
+
+    Attributes:
+        weights: (len,) how often an epoch holds each example, 0 where its image has no regions; None for
+            once each.
     """
 
     def __init__(
@@ -76,6 +92,9 @@ class ExampleDataset(Dataset[Batch]):
         self.num_answers, self.max_length = num_answers, max_length
         self._starts = np.cumsum([0, *(len(part.examples) for part in parts)])
         self._region_starts = np.cumsum([0, *(len(store) for store in regions)])
+        self.weights: np.ndarray | None = None
+        if any((part.images < 0).any() for part in parts):
+            self.weights = (self.images >= 0).astype(np.float32)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -85,29 +104,49 @@ class ExampleDataset(Dataset[Batch]):
         """(len,) int64: the image of every example, as its place over all region stores."""
         return np.concatenate([part.images[part.examples.column("image")] for part in self.parts])
 
-    def __getitem__(self, indices: np.ndarray | Sequence[int]) -> Batch:
-        indices = np.asarray(indices, np.int64)
+    def __getitem__(self, rows: Rows | np.ndarray | Sequence[int]) -> Batch:
+        rows = rows if isinstance(rows, Rows) else Rows(np.asarray(rows, np.int64))
+        read = self._read(rows.indices)
+        first_row, row_sentence = distinct(read.texts.astype(np.str_))
+        return self._batch(rows, read, read.texts[first_row], row_sentence, rows.indices[first_row])
+
+    # torch calls this one when it forms the list of indices itself.
+    __getitems__ = __getitem__
+
+    def _read(self, indices: np.ndarray) -> _Read:
+        """What the text stores hold of the rows."""
         rows = len(indices)
-        texts, ids, images = np.empty(rows, object), np.empty(rows, object), np.empty(rows, np.int64)
-        targets = self._empty_targets(rows)
+        read = _Read(
+            np.empty(rows, object), np.empty(rows, object), np.empty(rows, np.int64), self._empty_targets(rows)
+        )
+        for number, where, places in self._owners(indices):
+            part = self.parts[number]
+            examples = part.examples.read(places)
+            read.texts[where], read.ids[where] = examples.texts, examples.ids
+            read.images[where] = part.images[examples.image]
+            self._fill_targets(read.targets, where, part, examples)
+        return read
+
+    def _owners(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """For each store that holds some: its number, which of `indices` are there, and their places in it."""
         owner = np.searchsorted(self._starts, indices, side="right") - 1
         for number in np.unique(owner):
-            part, where = self.parts[number], np.flatnonzero(owner == number)
-            examples = part.examples.read(indices[where] - self._starts[number])
-            texts[where], ids[where] = examples.texts, examples.ids
-            images[where] = part.images[examples.image]
-            _fill_targets(targets, where, part, examples)
+            where = np.flatnonzero(owner == number)
+            yield int(number), where, indices[where] - self._starts[number]
 
-        first_row, row_sentence = distinct(texts.astype(np.str_))
+    def _batch(
+        self, rows: Rows, read: _Read, sentences: np.ndarray, row_sentence: np.ndarray, keys: np.ndarray
+    ) -> Batch:
+        """The batch of what was read, with these S sentences; `keys` are the places that they stand for."""
         tokens = self.tokenizer(
-            texts[first_row].tolist(),
+            sentences.tolist(),
             padding=True,
             truncation=True,
             max_length=self.max_length,
             return_tensors="pt",
         )
-        first_row, row_image = distinct(images)
-        images = images[first_row]
+        first_row, row_image = distinct(read.images)
+        images = read.images[first_row]
         features, boxes, mask = self._read_regions(images)
         return Batch(
             token_ids=tokens["input_ids"],
@@ -117,13 +156,16 @@ class ExampleDataset(Dataset[Batch]):
             region_mask=mask,
             row_sentence=torch.from_numpy(row_sentence),
             row_image=torch.from_numpy(row_image),
-            targets={name: torch.from_numpy(target) for name, target in targets.items()},
-            example_ids=ids.tolist(),
+            targets={name: torch.from_numpy(target) for name, target in read.targets.items()}
+            | self._image_targets(rows, images),
+            example_ids=read.ids.tolist(),
             image_ids=self._image_ids(images),
+            sentence_keys=torch.from_numpy(key("sentence", rows.epoch, keys)),
+            image_keys=torch.from_numpy(key("image", rows.epoch, rows.batch, images)),
         )
 
-    # torch calls this one when it forms the list of indices itself.
-    __getitems__ = __getitem__
+    def _image_targets(self, rows: Rows, images: np.ndarray) -> dict[str, Tensor]:
+        return {}
 
     def _empty_targets(self, rows: int) -> dict[str, np.ndarray]:
         targets: dict[str, np.ndarray] = {}
@@ -135,26 +177,49 @@ class ExampleDataset(Dataset[Batch]):
             targets["annotator_answers"] = np.full((rows, ANNOTATORS), -1, np.int64)
         return targets
 
+    def _fill_targets(
+        self, targets: dict[str, np.ndarray], where: np.ndarray, part: Part, examples: Examples
+    ) -> None:
+        if "answer_scores" in targets:
+            answers = part.answers[examples.answers]
+            known = answers >= 0
+            rows = np.repeat(where, examples.answer_counts)
+            targets["answer_scores"][rows[known], answers[known]] = examples.scores[known]
+        for name, codes in part.groups.items():
+            targets[name][where] = codes[examples.groups[name]]
+        if part.annotator_answers is not None:
+            targets["annotator_answers"][where] = part.annotator_answers[examples.annotator_answers]
+
     def _read_regions(self, images: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Features, boxes and mask of images given by their place over all region stores."""
-        if len(self.regions) == 1:
-            return self.regions[0].read(images)
-        owner = np.searchsorted(self._region_starts, images, side="right") - 1
+        features, boxes, mask = self._gather(images, RegionStore.read, (0, 0, False))
+        return features, boxes, mask
+
+    def _gather(
+        self,
+        images: np.ndarray,
+        read: Callable[[RegionStore, np.ndarray], tuple[Tensor, ...]],
+        fills: Sequence[float],
+    ) -> tuple[Tensor, ...]:
+        """What `read` gives of images over all region stores, each tensor with its fill in the padding."""
         pieces = [
-            (
-                torch.from_numpy(np.flatnonzero(owner == number)),
-                self.regions[number].read(images[owner == number] - start),
-            )
-            for number, start in enumerate(self._region_starts[:-1])
-            if (owner == number).any()
+            (torch.from_numpy(where), read(self.regions[number], places))
+            for number, where, places in self._region_owners(images)
         ]
         if len(pieces) == 1:
             return pieces[0][1]
-        most = max(mask.shape[1] for _, (_, _, mask) in pieces)
-        features, boxes, mask = (
-            _scatter([(where, tensors[i]) for where, tensors in pieces], most) for i in range(3)
+        most = max(tensors[0].shape[1] for _, tensors in pieces)
+        return tuple(
+            _scatter([(where, tensors[i]) for where, tensors in pieces], most, fill)
+            for i, fill in enumerate(fills)
         )
-        return features, boxes, mask
+
+    def _region_owners(self, images: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """For each region store that holds some: its number, which of `images`, and their places in it."""
+        owner = np.searchsorted(self._region_starts, images, side="right") - 1
+        for number in np.unique(owner):
+            where = np.flatnonzero(owner == number)
+            yield int(number), where, images[where] - self._region_starts[number]
 
     def _image_ids(self, images: np.ndarray) -> list[str]:
         owner = np.searchsorted(self._region_starts, images, side="right") - 1
@@ -178,24 +243,12 @@ def distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first[order], place[inverse]
 
 
-def _fill_targets(targets: dict[str, np.ndarray], where: np.ndarray, part: Part, examples: Examples) -> None:
-    if "answer_scores" in targets:
-        answers = part.answers[examples.answers]
-        known = answers >= 0
-        rows = np.repeat(where, examples.answer_counts)
-        targets["answer_scores"][rows[known], answers[known]] = examples.scores[known]
-    for name, codes in part.groups.items():
-        targets[name][where] = codes[examples.groups[name]]
-    if part.annotator_answers is not None:
-        targets["annotator_answers"][where] = part.annotator_answers[examples.annotator_answers]
-
-
-def _scatter(pieces: Sequence[tuple[Tensor, Tensor]], most: int) -> Tensor:
-    """One tensor (I, most, ...) from pieces (i, n, ...) and the places of their rows, zero in the padding."""
+def _scatter(pieces: Sequence[tuple[Tensor, Tensor]], most: int, fill: float) -> Tensor:
+    """One tensor (I, most, ...) from pieces (i, n, ...) and the places of their rows, `fill` in the padding."""
     like: Any = pieces[0][1]
     shape = (sum(len(where) for where, _ in pieces), most, *like.shape[2:])
     padded = any(piece.shape[1] < most for _, piece in pieces)
-    whole = like.new_zeros(shape) if padded else like.new_empty(shape)
+    whole = like.new_full(shape, fill) if padded else like.new_empty(shape)
     for where, piece in pieces:
         whole[where, : piece.shape[1]] = piece
     return whole

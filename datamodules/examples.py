@@ -100,9 +100,9 @@ class ExampleStore:
         """A whole memory-mapped column: "image", "answer/code", "groups/answer_type" ..."""
         return np.asarray(map_dataset(self.path, name))
 
-    def texts(self, start: int, stop: int) -> list[str]:
-        """The sentences from `start` up to `stop`."""
-        return self._columns.text.take(np.arange(start, min(stop, len(self))))
+    def texts(self, indices: np.ndarray) -> list[str]:
+        """The sentences at `indices`."""
+        return self._columns.text.take(indices)
 
     def read(self, indices: np.ndarray) -> Examples:
         """The examples at `indices`, (R,) integers in 0..len-1, in any order, repeats allowed."""
@@ -358,9 +358,9 @@ def convert_vqa(source: Path, store: Path, annotations: Mapping[str, Path] | Non
     """
     rows = _read_json(source)
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{source}: expected a JSON list of questions, found {_short(rows)}.")
+        raise ValueError(f"{source}: expected a JSON list of questions, found {shorten(rows)}.")
     if not isinstance(rows[0], dict):
-        raise ValueError(f"{source}: row 0: expected an object with question_id, found {_short(rows[0])}.")
+        raise ValueError(f"{source}: row 0: expected an object with question_id, found {shorten(rows[0])}.")
     optional = [key for key in ("label", "answer_type", "question_type") if key in rows[0]]
     _check_rows(source, rows, optional)
     ten: dict[Any, tuple[str, ...]] = {}
@@ -397,7 +397,7 @@ def _check_rows(source: Path, rows: list[Any], optional: Sequence[str]) -> None:
     for number, row in enumerate(rows):
         problem = None
         if not isinstance(row, dict):
-            problem = f"expected an object, found {_short(row)}"
+            problem = f"expected an object, found {shorten(row)}"
         elif missing := [key for key in required if key not in row]:
             problem = f"{', '.join(missing)} missing; every row of this file needs {', '.join(required)}"
         elif extra := [
@@ -408,24 +408,25 @@ def _check_rows(source: Path, rows: list[Any], optional: Sequence[str]) -> None:
             problem = "question_id must be an integer or a string, of one type in the whole file"
         elif row["question_id"] in seen:
             problem = f"duplicate question_id, first used in row {seen[row['question_id']]}"
-        elif not _is_text(row["sent"]):
-            problem = f"empty question: sent is {_short(row['sent'])}, expected a text"
-        elif other := [key for key in required if key not in ("question_id", "label") and not _is_text(row[key])]:
-            problem = f"{other[0]} is {_short(row[other[0]])}, expected a text"
+        elif not is_text(row["sent"]):
+            problem = f"empty question: sent is {shorten(row['sent'])}, expected a text"
+        elif other := [key for key in required if key not in ("question_id", "label") and not is_text(row[key])]:
+            problem = f"{other[0]} is {shorten(row[other[0]])}, expected a text"
         elif "label" in optional:
-            problem = _label_problem(row["label"])
+            problem = label_problem(row["label"])
         if problem:
             question = row.get("question_id", "without id") if isinstance(row, dict) else "without id"
             raise ValueError(f"{source}: row {number} (question {question}): {problem}. Mend or remove that row.")
         seen[row["question_id"]] = number
 
 
-def _label_problem(label: Any) -> str | None:
+def label_problem(label: Any) -> str | None:
+    """What is wrong with a label of the release, if anything."""
     if not isinstance(label, dict):
-        return f"label is {_short(label)}, expected an object of answer texts with their scores"
+        return f"label is {shorten(label)}, expected an object of answer texts with their scores"
     for answer, score in label.items():
         if type(score) not in (int, float) or not 0 < score <= 1:
-            return f"the score of answer {answer!r} is {_short(score)}, expected a number above 0 and up to 1"
+            return f"the score of answer {answer!r} is {shorten(score)}, expected a number above 0 and up to 1"
     return None
 
 
@@ -440,7 +441,7 @@ def _read_annotations(path: Path) -> dict[Any, tuple[str, ...]]:
     ten: dict[Any, tuple[str, ...]] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, tuple):
-            raise ValueError(f"{path}: annotation {number}: question_id or answers missing, found {_short(row)}.")
+            raise ValueError(f"{path}: annotation {number}: question_id or answers missing, found {shorten(row)}.")
         question, answers = row
         if not (
             isinstance(answers, list)
@@ -449,7 +450,7 @@ def _read_annotations(path: Path) -> dict[Any, tuple[str, ...]]:
         ):
             raise ValueError(
                 f"{path}: annotation {number} (question {question}): expected {ANNOTATORS} answers that are "
-                f"texts, found {_short(answers)}."
+                f"texts, found {shorten(answers)}."
             )
         ten[question] = tuple(answers)
     return ten
@@ -477,10 +478,12 @@ def _read_json(path: Path, shrink: Any = None) -> Any:
         raise ValueError(f"{path}: not UTF-8 text at byte {error.start}. Download the file again.") from error
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
+    """Whether `value` is a text that is not blank."""
     return isinstance(value, str) and bool(value.strip())
 
 
-def _short(value: Any) -> str:
+def shorten(value: Any) -> str:
+    """`value` as a message shows it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

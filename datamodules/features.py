@@ -15,7 +15,7 @@ import resource
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,24 @@ class RegionStore:
                 f"(these come from {self.contract['source_name']})."
             )
 
+    def check_labels(self, sizes: Mapping[str, int]) -> None:
+        """Raise StoreError unless all labels are below the number that the model has.
+
+        Args:
+            sizes: "object_ids" and "attribute_ids" -> how many there are.
+        """
+        for name, size in sizes.items():
+            labels = np.asarray(map_dataset(self.path, name))
+            place = int(labels.argmax())
+            if labels[place] >= size:
+                image = self.image_ids[np.searchsorted(self._offsets, place, side="right") - 1].decode()
+                what = name.removesuffix("_ids")
+                raise StoreError(
+                    f"{self.path}: {what} id {labels[place]} of image {image}; the model has {size} {what} labels "
+                    f"(0 to {size - 1}). These regions (from {self.contract['source_name']}) come from a detector "
+                    f"with another vocabulary: set the model's number of {what} labels to its size."
+                )
+
     # ------------------------------------------------------------------------------------ reading
 
     def read(self, images: np.ndarray | Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,6 +185,16 @@ class RegionStore:
         ]
         conf = [self._gather(name, rows, torch.empty(shape), 0) for name in ("object_conf", "attribute_conf")]
         return ids[0], conf[0], ids[1], conf[1]
+
+    def pick(self, images: np.ndarray | Sequence[int], fraction: np.ndarray) -> Tensor:
+        """The features (I, F) float16 of one region of each image: the one at `fraction` (I,) of its regions."""
+        images = self._checked(images)
+        counts = self._offsets[images + 1] - self._offsets[images]
+        places = self._offsets[images] + (fraction * counts).astype(np.int64)
+        features = self._columns["features"]
+        if isinstance(features, LazyDataset):
+            return torch.stack([torch.from_numpy(features[place : place + 1][0]) for place in places])
+        return features.index_select(0, torch.from_numpy(places))
 
     def image_size(self, images: np.ndarray | Sequence[int]) -> Tensor:
         """(I, 2) int64: the width and height in pixels of I images."""

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The examples of a batch, this process's share of them, and which batch it is.
+
+    Args:
+        indices: (R,) int64 places in the data set.
+        epoch: the epoch; always 0 in evaluation, whose random choices so are the same at every pass.
+        batch: the number of the batch in its epoch.
+    """
+
+    indices: np.ndarray
+    epoch: int = 0
+    batch: int = 0
+
+
 class BatchSampler:
-    """Yields the example indices of each batch, this process's share of them.
+    """Yields the `Rows` of each batch.
 
     Batches are cut from one order of all examples, whatever the number of processes: two processes
     with a global batch of 32 see together, batch by batch, what one process sees.
@@ -34,6 +50,8 @@ class BatchSampler:
         world_size: number of processes.
         image: (num_examples,) integer code of each example's image.
         rows_per_image: see above; needs `image`.
+        weights: (num_examples,) how often an epoch holds each example, 1 each when left out. Of 2.5 the half
+            falls to other examples of that weight each epoch, so that all epochs are equally long.
         epoch: the epoch of the first pass; not 0 when training is resumed.
         first_batch: where the pass over `epoch` starts when it is resumed in its middle. Other epochs
             start at 0.
@@ -54,6 +72,7 @@ class BatchSampler:
         world_size: int = 1,
         image: np.ndarray | None = None,
         rows_per_image: int = 1,
+        weights: np.ndarray | None = None,
         epoch: int = 0,
         first_batch: int = 0,
     ) -> None:
@@ -69,6 +88,10 @@ class BatchSampler:
             )
         if image is not None and len(image) != num_examples:
             raise ValueError(f"image has {len(image)} entries for {num_examples} examples.")
+        self.whole = None if weights is None else np.floor(weights).astype(np.int64)
+        self.part = None if weights is None else weights - np.floor(weights)
+        if self.whole is not None and self.part is not None:
+            num_examples = int(self.whole.sum() + round(float(self.part.sum())))
         self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
         self.shuffle, self.drop_last = shuffle, drop_last
         self.rank, self.world_size = rank, world_size
@@ -91,29 +114,43 @@ class BatchSampler:
         """Choose the epoch of the next pass."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Rows]:
         # The order is fixed here and not at the first batch: worker processes prefetch, and an epoch
         # must not depend on when they do.
         order = self.order(self.epoch)
         first = self.first[1] if self.epoch == self.first[0] else 0
-        return (order[self._share(number)] for number in range(first, len(self)))
+        epoch = self.epoch if self.shuffle else 0
+        return (Rows(order[self._share(number)], epoch, number) for number in range(first, len(self)))
 
     def order(self, epoch: int) -> np.ndarray:
-        """(num_examples,) int64: all examples in the order of `epoch`."""
+        """(num_examples,) int64: the examples of `epoch` in their order."""
+        random = np.random.default_rng([self.seed, epoch if self.shuffle else 0])
+        order = self._population(random)
         if not self.shuffle:
-            if self.image is None:
-                return np.arange(self.num_examples)
-            return np.argsort(self.image, kind="stable")
-        random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(self.num_examples)
+            return order if self.image is None else order[np.argsort(self.image[order], kind="stable")]
+        random.shuffle(order)
         if self.rows_per_image == 1 or self.image is None:
             return order
         order = order[np.argsort(self.image[order], kind="stable")]
         image = self.image[order]
         starts = np.flatnonzero(np.r_[True, image[1:] != image[:-1]])
-        place = np.arange(self.num_examples) - np.repeat(starts, np.diff(np.r_[starts, self.num_examples]))
+        place = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
         group = np.cumsum(place % self.rows_per_image == 0) - 1
         return order[np.argsort(random.permutation(group[-1] + 1)[group], kind="stable")]
+
+    def _population(self, random: np.random.Generator) -> np.ndarray:
+        """The examples of one epoch, in no particular order."""
+        if self.whole is None or self.part is None:
+            return np.arange(self.num_examples)
+        always = np.repeat(np.arange(len(self.whole)), self.whole)
+        count = self.num_examples - len(always)
+        if not count:
+            return always
+        sometimes = random.permutation(np.flatnonzero(self.part))
+        # Equal steps along the summed weights: as many examples every epoch, each as likely as its weight says.
+        ends = np.cumsum(self.part[sometimes])
+        steps = (np.arange(count) + random.random()) * (ends[-1] / count)
+        return np.r_[always, sometimes[np.searchsorted(ends, steps, side="right").clip(max=len(ends) - 1)]]
 
     def state_dict(self) -> dict[str, int | bool]:
         """What the order depends on."""

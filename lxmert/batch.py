@@ -64,9 +64,13 @@ class Batch:
         row_sentence: (R,) int64; row r asks sentence `row_sentence[r]` ...
         row_image: (R,) int64; ... about image `row_image[r]`.
         token_types: (S, L) int64 segment of each token; None means all 0.
-        targets: what objectives and metrics read, each (R, ...); objectives read their own keys.
-        example_ids: R identifiers as the data set writes them (int or str).
+        targets: what objectives and metrics read; objectives read their own keys. (R, ...) each, or
+            (I, ...) where it tells of images.
+        example_ids: identifiers of the examples as the data set writes them (int or str).
         image_ids: I image identifiers.
+        sentence_keys: (S,) int64 ...
+        image_keys: (I,) int64: what an objective's random choices about a sentence or an image depend on
+            besides the seed (lxmert/counting.py); the epoch is part of it.
         token_packing, row_token_packing, region_packing, row_region_packing: derived from the masks
             when left out.
     """
@@ -82,6 +86,8 @@ class Batch:
     targets: dict[str, Tensor] = field(default_factory=dict)
     example_ids: list[Any] = field(default_factory=list)
     image_ids: list[str] = field(default_factory=list)
+    sentence_keys: Tensor | None = None
+    image_keys: Tensor | None = None
     token_packing: Packing = None  # type: ignore[assignment]  # never None after __post_init__, nor below
     row_token_packing: Packing = None  # type: ignore[assignment]
     region_packing: Packing = None  # type: ignore[assignment]

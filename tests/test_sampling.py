@@ -29,7 +29,7 @@ def sampler_of(settings, **more):
 
 
 def lists(sampler):
-    return [batch.tolist() for batch in sampler]
+    return [rows.indices.tolist() for rows in sampler]
 
 
 @given(settings, st.integers(0, 3), st.sampled_from([1, 2, 4]))
@@ -76,7 +76,7 @@ def test_training_takes_full_batches_without_repeats(settings, epoch):
     sampler.set_epoch(epoch)
     order = list(chain(*lists(sampler)))
     assert len(order) == len(set(order)) == len(sampler) * settings["batch_size"]
-    assert {len(batch) for batch in sampler} == {settings["batch_size"]}
+    assert {len(rows.indices) for rows in sampler} == {settings["batch_size"]}
 
 
 @given(settings, st.integers(2, 4))
@@ -111,11 +111,37 @@ def test_epochs_and_seeds_give_other_orders_and_equal_ones_the_same():
 def test_an_epoch_costs_one_permutation():
     sampler = BatchSampler(1_000_000, 32, seed=1, shuffle=True, drop_last=True)
     tracemalloc.start()
-    count = sum(len(batch) for batch in sampler)
+    count = sum(len(rows.indices) for rows in sampler)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 1_000_000
     assert peak < 1.3 * 8_000_000
+
+
+def test_rows_tell_epoch_and_batch_and_evaluation_always_the_same_epoch():
+    training = BatchSampler(100, 10, seed=1, shuffle=True, drop_last=True, epoch=2, first_batch=3)
+    assert [(rows.epoch, rows.batch) for rows in training] == [(2, number) for number in range(3, 10)]
+    evaluation = BatchSampler(25, 10, seed=1, shuffle=False, drop_last=False)
+    evaluation.set_epoch(5)
+    assert [(rows.epoch, rows.batch) for rows in evaluation] == [(0, 0), (0, 1), (0, 2)]
+
+
+@given(st.integers(0, 5), st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.5]), min_size=60, max_size=60))
+def test_weights_say_how_often_an_epoch_holds_an_example(epoch, weights):
+    weights = np.array([*weights, 1.0], np.float32)
+    sampler = BatchSampler(61, 1, seed=3, shuffle=True, drop_last=True, weights=weights)
+    counts = np.bincount(sampler.order(epoch), minlength=61)
+    assert counts.sum() == len(sampler)
+    assert abs(counts.sum() - weights.sum()) <= 0.5
+    assert ((np.floor(weights) <= counts) & (counts <= np.floor(weights) + 2 * (weights % 1 > 0))).all()
+
+
+def test_a_weight_of_a_half_takes_other_examples_every_epoch_all_of_them_equally_often():
+    weights = np.r_[np.full(200, 0.5), np.ones(100)]
+    sampler = BatchSampler(300, 10, seed=3, shuffle=True, drop_last=True, weights=weights)
+    counts = sum(np.bincount(sampler.order(epoch), minlength=300) for epoch in range(200))
+    assert (counts[200:] == 200).all()
+    assert abs(counts[:200] - 100).max() < 35  # five standard deviations
 
 
 @pytest.mark.parametrize(

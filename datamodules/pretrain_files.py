@@ -1,0 +1,92 @@
+"""The pre-training texts of the LXMERT release -> text store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from datamodules.examples import is_text, label_problem, shorten, write_examples
+from datamodules.json_stream import items
+
+CHUNK = 20_000  # sentences written at once
+
+
+class Sentence(NamedTuple):
+    """A sentence of an image; `label` is empty for captions."""
+
+    text: str
+    image: str
+    source: str
+    label: Mapping[str, float]
+
+
+def convert_pretraining(source: Path, store: Path) -> Path:
+    """Convert a pre-training file of the LXMERT release to a text store, one example a sentence.
+
+    The file is a JSON list of `{img_id, sentf: {source: [sentence]}, labelf: {source: [{answer: score}]}}`,
+    labels lined up with the sentences; sources without labels are captions. It is read image by image.
+    Examples get their number in the file as identifier and the group "source".
+
+    Raises:
+        ValueError: an entry that cannot be used, naming file, entry (from 0) and image.
+        StoreError: the store cannot be written.
+    """
+    with (
+        tqdm(total=source.stat().st_size, desc=source.name, unit="B", unit_scale=True) as bar,
+        write_examples(store, groups=["source"], sources=[source]) as writer,
+    ):
+        images: set[str] = set()
+        chunk: list[Sentence] = []
+
+        def write() -> None:
+            start = writer.count
+            writer.append(
+                texts=[s.text for s in chunk],
+                ids=range(start, start + len(chunk)),
+                images=[s.image for s in chunk],
+                labels=[s.label for s in chunk],
+                groups={"source": [s.source for s in chunk]},
+            )
+            chunk.clear()
+
+        for number, entry in enumerate(items(source, progress=bar.update)):
+            chunk += read_entry(source, number, entry)
+            if entry["img_id"] in images:
+                raise ValueError(
+                    f"{source}: entry {number}: image {entry['img_id']} is there twice. Merge the two."
+                )
+            images.add(entry["img_id"])
+            if len(chunk) >= CHUNK:
+                write()
+        write()
+        if not writer.count:
+            raise ValueError(f"{source}: no sentences. Download the file again.")
+    return store
+
+
+def read_entry(source: Path, number: int, entry: Any) -> Iterator[Sentence]:
+    """The sentences of an entry, checked; see `convert_pretraining`."""
+
+    def problem(what: str) -> ValueError:
+        image = entry.get("img_id") if isinstance(entry, dict) else None
+        return ValueError(f"{source}: entry {number} (image {image}): {what}. Mend or remove that entry.")
+
+    if not isinstance(entry, dict) or not is_text(entry.get("img_id")) or not isinstance(entry.get("sentf"), dict):
+        raise problem(f"expected an object with img_id and sentf, found {shorten(entry)}")
+    labels = entry.get("labelf", {})
+    if stray := sorted(set(labels) - set(entry["sentf"])):
+        raise problem(f"labelf has {', '.join(stray)}, which sentf does not have")
+    for name, sentences in entry["sentf"].items():
+        given = labels.get(name)
+        if given is not None and len(given) != len(sentences):
+            raise problem(f"{len(given)} labels for the {len(sentences)} sentences of {name}; they go by position")
+        for place, sentence in enumerate(sentences):
+            if not is_text(sentence):
+                raise problem(f"sentence {place} of {name} is {shorten(sentence)}, expected a text")
+            label = {} if given is None else given[place]
+            if what := label_problem(label):
+                raise problem(f"sentence {place} of {name}: {what}")
+            yield Sentence(sentence, entry["img_id"], name, label)
