@@ -36,6 +36,7 @@ class Root:
     model: Any = MISSING
     data: Any = MISSING
     objective: Any = field(default_factory=dict)
+    recipe: Any = field(default_factory=dict)
     optimizer: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
@@ -65,14 +66,15 @@ def build(config: DictConfig) -> tuple[Any, LxmertLearner, Trainer]:
         datamodule.prepare_data(stage)
         datamodule.setup(stage)
     # Unlabelled data has no answers of its own.
-    answers = datamodule.answers or read_answers(config.checkpoint)
+    answers = datamodule.answers or (read_answers(config.checkpoint) if config.checkpoint else None)
     if not answers:
         raise ValueError(
-            "there is no answer list: neither labels, nor vqa/trainval_label2ans.json, nor a checkpoint"
+            "there is no answer list: neither labels, nor an answer file in the data folder, nor a checkpoint"
         )
     sizes = replace(
         make(nodes["model"]),
         vocab_size=len(datamodule.tokenizer),
+        mask_token_id=datamodule.tokenizer.mask_token_id,
         num_qa_labels=len(answers),
         answers=answers,
     )
@@ -87,7 +89,7 @@ def build(config: DictConfig) -> tuple[Any, LxmertLearner, Trainer]:
     trainer = make(
         nodes["trainer"],
         default_root_dir=HydraConfig.get().runtime.output_dir,
-        logger=[make(node) for node in nodes["logger"].values() if node],
+        logger=[make(node) for node in nodes["logger"].values() if isinstance(node, dict)],
         callbacks=[make(node) for node in nodes["callbacks"].values() if node],
     )
     return datamodule, learner, trainer
@@ -102,9 +104,10 @@ def run(config: DictConfig) -> dict[str, float]:
         config.data[SPLIT_KEYS[config.action]] = [config.split]
     resume = newest_checkpoint(folder) if config.resume == "last" else config.resume
     seed_everything(config.seed, verbose=False)
-    # Lightning's tips and hardware lines, and a warning about its own use of torch, would hide the news.
+    # Lightning's tips and hardware lines, and warnings about its own use of torch and about the learner's
+    # hook being the one that it uses, would hide the news.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec", module="lightning.*")
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|on_before_batch_transfer)", module="lightning.*")
     datamodule, learner, trainer = build(config)
     if trainer.is_global_zero:
         write_start(folder, config)
@@ -137,10 +140,12 @@ def run(config: DictConfig) -> dict[str, float]:
 
 def initialize_from(learner: LxmertLearner, source: str, answers: str) -> None:
     """Start `learner` from the weights at `source`; its answer head by the texts that `answers` holds."""
-    weights, ours = read_weights(source), learner.model.config.answers or []
-    matched = match_answer_head(weights, read_answers(answers), ours)
+    weights = read_weights(source)
+    if any("answering" in name for name in learner.objectives):
+        ours = learner.model.config.answers or []
+        matched = match_answer_head(weights, read_answers(answers), ours)
+        log.info("answer head: %d of %d answers found by text in %s", matched, len(ours), answers)
     load_weights(learner, weights, source)
-    log.info("answer head: %d of %d answers found by text in %s", matched, len(ours), answers)
 
 
 def check(config: DictConfig) -> None:

@@ -39,6 +39,11 @@ class Part:
     groups: dict[str, np.ndarray]
     annotator_answers: np.ndarray | None = None
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether some images have no regions."""
+        return bool((self.images < 0).any())
+
 
 def translation(table: Sequence[str], index: Mapping[str, int]) -> np.ndarray:
     """(len(table) + 1,) int64: the place of each text of a store's table in `index`; -1 if absent, and for -1."""
@@ -93,7 +98,7 @@ class ExampleDataset(Dataset[Batch]):
         self._starts = np.cumsum([0, *(len(part.examples) for part in parts)])
         self._region_starts = np.cumsum([0, *(len(store) for store in regions)])
         self.weights: np.ndarray | None = None
-        if any((part.images < 0).any() for part in parts):
+        if any(part.incomplete for part in parts):
             self.weights = (self.images >= 0).astype(np.float32)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Released feature files -> region store: the LXMERT release's TSV, and folders of npz files.
+"""Released feature files -> region store: the LXMERT release's TSV, folders of npz files, GQA's object features.
 
 A conversion first goes over the source to learn its images and check its structure, then allocates
 the whole store, then fills it image by image, noting how far it has come: what it holds in memory is
@@ -14,10 +14,13 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
+import h5py
 import numpy as np
 import pybase64
 import torch
@@ -37,6 +40,7 @@ from datamodules.hdf5 import (
 )
 
 BOTTOM_UP_ATTENTION = "bottom-up-attention Faster R-CNN, ResNet-101, Visual Genome 1600-400"
+GQA_OBJECTS = "GQA object features, Faster R-CNN, ResNet-101, trained on GQA"
 
 _TSV_COLUMNS = (
     *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
@@ -48,8 +52,10 @@ _LABELS = {  # the sources' names -> the store's
     "attrs_id": "attribute_ids",
     "attrs_conf": "attribute_conf",
 }
+_GQA_INFO = ("width", "height", "objectsNum", "idx", "file")
+_BLOCK = 1 << 22
 _LONGEST_LINE = 1 << 27
-_IMAGES_PER_NOTE = 512
+_IMAGES_PER_NOTE = 128
 _LARGEST_FP16 = 65504.0
 _BOX_TOLERANCE = 1e-5
 
@@ -88,6 +94,20 @@ def convert_npz(folder: Path, store: Path, *, detector: str = BOTTOM_UP_ATTENTIO
     return _convert(Path(folder), Path(store), detector, progress, _index_npz, _read_npz)
 
 
+def convert_gqa_objects(folder: Path, store: Path, *, detector: str = GQA_OBJECTS, progress: bool = True) -> Path:
+    """Convert the object features that the makers of GQA publish to a region store.
+
+    The folder holds `gqa_objects_info.json`, image id -> width, height, objectsNum, idx and file, and the chunks
+    `gqa_objects_<file>.h5` with features (n, 100, F) and bboxes (n, 100, 4) in pixels x1 y1 x2 y2. Of an image's
+    100 places the first objectsNum count. There are no object names: they are unknown in the store. The info
+    file stands for the folder in the store's source stamp.
+
+    Arguments, result and errors are those of `convert_tsv`.
+    """
+    info = Path(folder) / "gqa_objects_info.json"
+    return _convert(info, Path(store), detector, progress, _index_gqa, _read_gqa)
+
+
 # ------------------------------------------------------------------------------- index and regions
 
 
@@ -100,7 +120,7 @@ class _Index:
     image_ids: list[bytes] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)  # width, height
     counts: list[int] = field(default_factory=list)
-    places: list[Any] = field(default_factory=list)  # a line's first byte, or a file
+    places: list[Any] = field(default_factory=list)  # a line's first byte, a file, or a row of a file
 
     def add(self, image_id: bytes, size: tuple[int, int], count: int, place: Any) -> None:
         self.image_ids.append(image_id)
@@ -140,21 +160,25 @@ class _Regions:
     def _fractions(self) -> np.ndarray:
         width, height = self.size
         boxes = self.boxes / np.array([width, height, width, height], np.float32)
-        inside = ((boxes < 1 + _BOX_TOLERANCE) & (-boxes < _BOX_TOLERANCE)).all(1)
-        wrong = np.flatnonzero(~(inside & (boxes[:, 2:] >= boxes[:, :2]).all(1)))
-        if len(wrong):
-            _reject(
-                self.where,
-                f"box {wrong[0]} is {self.boxes[wrong[0]].tolist()}, expected pixels x1 <= x2, y1 <= y2 in "
-                f"an image {width} wide and {height} high",
-            )
-        return boxes
+        in_order = (boxes[:, 2:] >= boxes[:, :2]).all(1)
+        # NaN fails every comparison
+        if boxes.min() > -_BOX_TOLERANCE and boxes.max() < 1 + _BOX_TOLERANCE and in_order.all():
+            return boxes
+        inside = ((boxes < 1 + _BOX_TOLERANCE) & (boxes > -_BOX_TOLERANCE)).all(1)
+        wrong = np.flatnonzero(~(inside & in_order))[0]
+        _reject(
+            self.where,
+            f"box {wrong} is {self.boxes[wrong].tolist()}, expected pixels x1 <= x2, y1 <= y2 in "
+            f"an image {width} wide and {height} high",
+        )
 
     def _labels(self) -> dict[str, np.ndarray]:
         columns = {}
         for kind in ("object", "attribute"):
             ids = self.labels.get(f"{kind}_ids")
-            conf = self.labels.get(f"{kind}_conf", np.zeros(len(self.boxes)))
+            conf = self.labels.get(f"{kind}_conf")
+            if conf is None:
+                conf = np.zeros(len(self.boxes))
             if ids is None:
                 ids = np.full(len(self.boxes), UNKNOWN_LABEL)
             elif ids.min() < 0 or ids.max() > np.iinfo(np.int32).max:
@@ -274,23 +298,34 @@ def _fill(
 ) -> None:
     """Write the regions of every image not yet done to their places in each column."""
     region = sum(counts[: layout.done])
+    noted: Future[None] | None = None
     file = os.open(partial, os.O_WRONLY)
     try:
-        for regions in images:
-            for name, rows in regions.columns().items():
-                _write_at(file, rows, layout.column_offsets[name] + region * rows[0].nbytes)
-            region += counts[layout.done]
-            layout.done += 1
-            bar.update()
-            if layout.done % _IMAGES_PER_NOTE == 0:
-                os.fsync(file)  # should the machine stop, the note must not tell of lost rows
-                layout.write(note)
+        # The disk takes its time: the next images are decoded meanwhile.
+        with ThreadPoolExecutor(1) as pool:
+            for regions in images:
+                for name, rows in regions.columns().items():
+                    _write_at(file, rows, layout.column_offsets[name] + region * rows[0].nbytes)
+                region += counts[layout.done]
+                layout.done += 1
+                bar.update()
+                if layout.done % _IMAGES_PER_NOTE == 0:
+                    if noted is not None:
+                        noted.result()
+                    noted = pool.submit(_note, file, note, replace(layout))
+            if noted is not None:
+                noted.result()
     finally:
         os.close(file)
 
 
+def _note(file: int, note: Path, layout: _Layout) -> None:
+    os.fsync(file)  # should the machine stop, the note must not tell of lost rows
+    layout.write(note)
+
+
 def _write_at(file: int, rows: np.ndarray, offset: int) -> None:
-    data = rows.tobytes()
+    data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
     while data:  # a nearly full disk takes a part before it refuses the rest
         written = os.pwrite(file, data, offset)
         data, offset = data[written:], offset + written
@@ -303,10 +338,10 @@ def _index_tsv(source: Path, bar: tqdm) -> _Index:
     """Check the structure of every line, down to the length of its arrays; decode none."""
     index, digest, place = _Index(), hashlib.sha256(), 0
     lines_of: dict[bytes, int] = {}
-    with source.open("rb") as file:
+    with source.open("rb", buffering=0) as file:
         for number, line in enumerate(_lines(file, source), 1):
-            digest.update(line)
-            bar.update(len(line))
+            digest.update(line.content)
+            bar.update(len(line.content))
             where, row = _split(line, source, number)
             height, width, count = (_whole(row, name, where) for name in ("img_h", "img_w", "num_boxes"))
             if not index.feature_dim:
@@ -323,7 +358,7 @@ def _index_tsv(source: Path, bar: tqdm) -> _Index:
                 _reject(where, f"line {lines_of[row['img_id']]} is of the same image, expected one line each")
             lines_of[row["img_id"]] = number
             index.add(row["img_id"], (width, height), count, place)
-            place += len(line)
+            place += len(line.content)
     if not index.counts:
         raise StoreError(f"{source}: the file is empty. Get it again.")
     index.sha256 = digest.hexdigest()
@@ -333,11 +368,12 @@ def _index_tsv(source: Path, bar: tqdm) -> _Index:
 def _read_tsv(source: Path, index: _Index, start: int) -> Iterator[_Regions]:
     """Decode the images from number `start` on."""
     columns = _array_columns(index.feature_dim)
-    with source.open("rb") as file:
+    with source.open("rb", buffering=0) as file:
         if start < len(index.places):
             file.seek(index.places[start])
-        for number in range(start, len(index.counts)):
-            where, row = _split(next(_lines(file, source), b""), source, number + 1)
+        numbers = range(start, len(index.counts))
+        for number, line in zip(numbers, _lines(file, source), strict=False):
+            where, row = _split(line, source, number + 1)
             count = index.counts[number]
             arrays = {
                 column: _decode(row, column, dtype, (count, values), where)
@@ -347,33 +383,77 @@ def _read_tsv(source: Path, index: _Index, start: int) -> Iterator[_Regions]:
             yield _Regions(where, index.sizes[number], arrays["features"], arrays["boxes"], labels)
 
 
-def _lines(file: BinaryIO, source: Path) -> Iterator[bytes]:
-    while line := file.readline(_LONGEST_LINE):
-        if len(line) == _LONGEST_LINE:
-            raise StoreError(f"{source}: a line of {_LONGEST_LINE} bytes or more, not a TSV of regions.")
-        yield line
+@dataclass
+class _Line:
+    """A line, its end included, in a buffer that the next line may overwrite."""
+
+    buffer: bytearray
+    begin: int
+    end: int
+
+    @property
+    def content(self) -> memoryview:
+        return memoryview(self.buffer)[self.begin : self.end]
 
 
-def _split(line: bytes, source: Path, number: int) -> tuple[str, dict[str, bytes]]:
-    """Where a row stands, for messages, and its ten columns by name."""
-    fields = line.rstrip(b"\r\n").split(b"\t")
-    where = f"{source}: line {number}, image {fields[0][:80].decode(errors='replace') or '(no id)'}"
+def _lines(file: FileIO, source: Path) -> Iterator[_Line]:
+    """The lines of an unbuffered file. Python's own, and splitting them, would cost more than the decoding."""
+    buffer = bytearray(_BLOCK)
+    begin = end = 0
+    while True:
+        after = buffer.find(b"\n", begin, end) + 1
+        if after:
+            yield _Line(buffer, begin, after)
+            begin = after
+            continue
+        rest = buffer[begin:end]
+        if len(rest) == len(buffer):
+            if len(buffer) >= _LONGEST_LINE:
+                raise StoreError(f"{source}: a line of {_LONGEST_LINE} bytes or more, not a TSV of regions.")
+            buffer = bytearray(2 * len(buffer))
+        buffer[: len(rest)] = rest
+        begin, end = 0, len(rest)
+        read = file.readinto(memoryview(buffer)[end:])
+        if not read:
+            if rest:
+                yield _Line(buffer, 0, end)
+            return
+        end += read
+
+
+def _split(line: _Line, source: Path, number: int) -> tuple[str, dict[str, Any]]:
+    """Where a row stands, for messages, and its ten columns by name: bytes, the features without a copy."""
+    content = line.content
+    while len(content) and content[-1] in b"\r\n":
+        content = content[:-1]
+    fields: list[Any] = []
+    begin = 0
+    for _ in _TSV_COLUMNS[1:]:
+        tab = line.buffer.find(b"\t", line.begin + begin, line.end) - line.begin
+        if tab < 0:
+            break
+        fields.append(bytes(content[begin:tab]))
+        begin = tab + 1
+    # Whatever follows the ninth tab is taken for features, and refused for its length if it is not.
+    fields.append(content[begin:])
+    image_id = bytes(fields[0][:80])
+    where = f"{source}: line {number}, image {image_id.decode(errors='replace') or '(no id)'}"
     if len(fields) != len(_TSV_COLUMNS):
         _reject(where, f"{len(fields)} columns, expected {len(_TSV_COLUMNS)}; the line may be truncated")
-    if not fields[0]:
+    if not image_id:
         _reject(where, "img_id is empty, expected the image's id")
     return where, dict(zip(_TSV_COLUMNS, fields, strict=True))
 
 
-def _whole(row: dict[str, bytes], column: str, where: str) -> int:
+def _whole(row: dict[str, Any], column: str, where: str) -> int:
     text = row[column]
     if not text.isdigit() or int(text) == 0:
         _reject(where, f"{column} is {text[:20].decode(errors='replace')!r}, expected a whole number above 0")
     return int(text)
 
 
-def _feature_dim(text: bytes, count: int, where: str) -> int:
-    size = len(text) // 4 * 3 - text[-2:].count(b"=")
+def _feature_dim(text: memoryview, count: int, where: str) -> int:
+    size = len(text) // 4 * 3 - bytes(text[-2:]).count(b"=")
     if size == 0 or len(text) % 4 or size % (4 * count):
         _reject(where, f"features has {len(text)} base64 characters, expected {count} float32 vectors")
     return size // (4 * count)
@@ -391,7 +471,7 @@ def _array_columns(feature_dim: int) -> dict[str, tuple[str, int]]:
     }
 
 
-def _decode(row: dict[str, bytes], column: str, dtype: str, shape: tuple[int, int], where: str) -> np.ndarray:
+def _decode(row: dict[str, Any], column: str, dtype: str, shape: tuple[int, int], where: str) -> np.ndarray:
     try:
         data = pybase64.b64decode_as_bytearray(row[column], validate=True)
         return np.frombuffer(data, dtype).reshape(shape)
@@ -456,3 +536,88 @@ def _load(path: Path, where: str, *required: str) -> dict[str, np.ndarray]:
             return {name: file[name] for name in names}
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         _reject(where, f"cannot be read ({error}), expected an npz file with {', '.join(required)}")
+
+
+# --------------------------------------------------------------------------------------------- GQA
+
+
+def _index_gqa(source: Path, bar: tqdm) -> _Index:
+    """Check the info of every image and the shapes of every chunk; read no features."""
+    index = _Index(sha256=sha256_of(source))
+    shapes: dict[int, tuple[int, int, int]] = {}
+    image_in: dict[tuple[int, int], str] = {}
+    infos = _gqa_infos(source)
+    # In the order of the chunks, which are then read from end to end.
+    for image_id in sorted(infos, key=lambda name: (infos[name]["file"], infos[name]["idx"])):
+        width, height, count, row, file = (infos[image_id][name] for name in _GQA_INFO)
+        where = f"{source}: image {image_id}"
+        if file not in shapes:
+            shapes[file] = _gqa_shape(_gqa_chunk(source, file))
+        rows, most, dim = shapes[file]
+        index.feature_dim = index.feature_dim or dim
+        if dim != index.feature_dim:
+            _reject(where, f"chunk {file} has {dim} features, expected {index.feature_dim} as in the first")
+        if row >= rows or count > most:
+            _reject(where, f"idx {row} and objectsNum {count}, expected less than {rows} and at most {most}")
+        if (file, row) in image_in:
+            _reject(where, f"image {image_in[file, row]} is in the same place, expected one each")
+        image_in[file, row] = image_id
+        index.add(image_id.encode(), (width, height), count, (file, row))
+    bar.update(source.stat().st_size)
+    return index
+
+
+def _read_gqa(source: Path, index: _Index, start: int) -> Iterator[_Regions]:
+    """Read the images from number `start` on, one chunk open at a time."""
+    number, chunk = -1, None
+    try:
+        for image in range(start, len(index.counts)):
+            file, row = index.places[image]
+            if chunk is None or file != number:
+                if chunk is not None:
+                    chunk.close()
+                number, chunk = file, h5py.File(_gqa_chunk(source, file), "r", locking="best-effort")
+            where = f"{chunk.filename}: image {index.image_ids[image].decode()}"
+            try:
+                features, boxes = (
+                    chunk[name][row, : index.counts[image]].astype(np.float32) for name in ("features", "bboxes")
+                )
+            except OSError as error:
+                _reject(where, f"cannot be read ({error}), expected a whole HDF5 file")
+            yield _Regions(where, index.sizes[image], features, boxes, {})
+    finally:
+        if chunk is not None:
+            chunk.close()
+
+
+def _gqa_infos(source: Path) -> dict[str, dict[str, int]]:
+    try:
+        infos = json.loads(source.read_text(encoding="utf-8"))
+    except ValueError as error:  # not UTF-8 or not JSON
+        raise StoreError(f"{source}: not JSON ({error}). Get the file again.") from error
+    if not isinstance(infos, dict) or not infos:
+        raise StoreError(f"{source}: expected an object of image id -> {', '.join(_GQA_INFO)}. Check the path.")
+    for image_id, info in infos.items():
+        numbers = [info.get(name) if isinstance(info, dict) else None for name in _GQA_INFO]
+        least = (1, 1, 1, 0, 0)
+        if any(type(number) is not int or number < low for number, low in zip(numbers, least, strict=True)):
+            _reject(f"{source}: image {image_id}", f"{info!r:.80}, expected counts {', '.join(_GQA_INFO)}")
+    return infos
+
+
+def _gqa_chunk(source: Path, file: int) -> Path:
+    return source.with_name(f"gqa_objects_{file}.h5")
+
+
+def _gqa_shape(path: Path) -> tuple[int, int, int]:
+    """The images, boxes an image and features of a chunk."""
+    try:
+        with h5py.File(path, "r", locking="best-effort") as chunk:
+            features, boxes = chunk["features"].shape, chunk["bboxes"].shape
+    except (OSError, KeyError) as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error}), expected features and bboxes. Get it again."
+        ) from error
+    if len(features) != 3 or boxes != (*features[:2], 4) or 0 in features:
+        raise StoreError(f"{path}: features {features} and bboxes {boxes}, expected (n, 100, F) and (n, 100, 4).")
+    return features

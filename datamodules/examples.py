@@ -356,7 +356,7 @@ def convert_vqa(source: Path, store: Path, annotations: Mapping[str, Path] | Non
         ValueError: a row that cannot be used, naming file, row (from 0) and question.
         StoreError: the store cannot be written.
     """
-    rows = _read_json(source)
+    rows = read_json(source)
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{source}: expected a JSON list of questions, found {shorten(rows)}.")
     if not isinstance(rows[0], dict):
@@ -432,7 +432,7 @@ def label_problem(label: Any) -> str | None:
 
 def _read_annotations(path: Path) -> dict[Any, tuple[str, ...]]:
     """Question id -> the ten annotators' answers."""
-    questions = _read_json(path, _shrink_annotation)
+    questions = read_json(path, _shrink_annotation)
     rows = questions.get("annotations") if isinstance(questions, dict) else None
     if not isinstance(rows, list):
         raise ValueError(
@@ -466,7 +466,12 @@ def _shrink_annotation(item: dict[str, Any]) -> Any:
     return item
 
 
-def _read_json(path: Path, shrink: Any = None) -> Any:
+def read_json(path: Path, shrink: Any = None) -> Any:
+    """A whole JSON file; `shrink` is applied to each object in it.
+
+    Raises:
+        ValueError: broken or truncated; names the place.
+    """
     try:
         return json.loads(path.read_bytes(), object_hook=shrink)
     except json.JSONDecodeError as error:

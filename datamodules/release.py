@@ -68,11 +68,13 @@ class ReleaseDataModule(ExampleDataModule):
     """
 
     data_set: ClassVar[str]  # for messages
+    task: ClassVar[str]  # whose submission format predictions have: vqa, gqa, nlvr2
     toy: ClassVar[str]  # the experiment that needs no files
     folder: ClassVar[str]  # of the text files
     answer_file: ClassVar[str]  # in that folder
     most_answers: ClassVar[int | None] = None  # of those made from the labels
     split_regions: ClassVar[Mapping[str, Sequence[str]]]  # the released splits and the region files they need
+    image_groups: ClassVar[Sequence[str]] = ()  # groups of the text stores that are further images
     region_folders: ClassVar[Sequence[str]]  # where the regions may be of images whose ids name no file
 
     def __init__(
@@ -175,7 +177,7 @@ class ReleaseDataModule(ExampleDataModule):
 
     def image_columns(self, store: ExampleStore) -> list[list[str]]:
         """The image ids of a store, a table for each image of an example."""
-        return [store.table("image")]
+        return [store.table(name) for name in ("image", *self.image_groups)]
 
     def _region_names(self, splits: Iterable[str]) -> list[str]:
         """The region files that these splits need; the usual ones of a split that is missing."""
@@ -230,10 +232,13 @@ class ReleaseDataModule(ExampleDataModule):
         if split in self._examples:
             return
         store = self._examples[split] = ExampleStore(self._example_store(split))
-        for name in (*store.groups, *(["annotator_answers"] if store.annotated else [])):
+        for name in (*self._groups_of(store), *(["annotator_answers"] if store.annotated else [])):
             table = self.tables.setdefault(name, [])
             known = set(table)
             table += [text for text in store.table(name) if text not in known]
+
+    def _groups_of(self, store: ExampleStore) -> list[str]:
+        return [name for name in store.groups if name not in self.image_groups]
 
     def _dataset(self, role: str) -> ExampleDataset:
         splits = self.splits[role]
@@ -250,7 +255,7 @@ class ReleaseDataModule(ExampleDataModule):
             store,
             images[0],
             self.translate_answers(store),
-            {name: translation(store.table(name), tables[name]) for name in store.groups},
+            {name: translation(store.table(name), tables[name]) for name in self._groups_of(store)},
             translation(store.table("annotator_answers"), tables["annotator_answers"])
             if store.annotated
             else None,
@@ -409,6 +414,10 @@ class ReleaseDataModule(ExampleDataModule):
         for split, facts in self.report().items():
             if split not in logged:
                 log.info("%s: %s", split, ", ".join(f"{key} {value}" for key, value in facts.items()))
+
+    def scoring_files(self, split: str) -> dict[str, Path]:
+        """The makers' own files of a split that are there, by what they are, for their metrics after a test."""
+        return {}
 
     def picture(self, image_id: str) -> Path | None:
         """The picture of an image, `images/<image_id>.jpg|jpeg|png` or in a folder there; None without one."""

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from datamodules import toy_files, toy_gqa, toy_nlvr2
+from datamodules.gqa import GqaDataModule
+from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.pretrain import PretrainDataModule
-from datamodules.toy_files import ToyParameters, generate, read_manifest
+from datamodules.toy_folder import read_manifest
 from datamodules.vqa import VqaDataModule
 
 
-class ToyVqaDataModule(VqaDataModule):
-    """VQA on the toy world: generates its files when they are missing, else a VqaDataModule like any other.
+class Generated:
+    """Generates the toy's files when they are missing; for the rest a data module like any other.
 
     Args:
         root: the toy's own folder.
-        tokenizer: as for VqaDataModule; None for the toy's own vocabulary.
-        world: fields of ToyParameters that differ from their defaults; `feature_dim` has its own argument.
+        tokenizer: as for the data module; None for the toys' own vocabulary.
+        world: the fields of `parameters` that differ from their defaults; `feature_dim` has its own argument.
         feature_dim: size of a region's feature vector, here also when generating.
-        vqa: the other arguments of VqaDataModule.
+        arguments: the other arguments of the data module.
 
     Raises:
-        TypeError: an unknown key in `world` or `vqa`.
+        TypeError: an unknown key in `world` or `arguments`.
     """
 
-    title = "toy VQA (generated scenes and questions, not VQA v2)"
+    root: Path
+    parameters: ClassVar[type]
+    generate: ClassVar[Callable[..., Path]]
 
     def __init__(
         self,
@@ -34,50 +39,53 @@ class ToyVqaDataModule(VqaDataModule):
         *,
         world: Mapping[str, int] | None = None,
         feature_dim: int = 128,
-        **vqa: Any,
+        **arguments: Any,
     ) -> None:
-        super().__init__(root, tokenizer or Path(root) / "vocab.txt", feature_dim=feature_dim, **vqa)
-        self.world = ToyParameters(feature_dim=feature_dim, **(world or {}))
+        tokenizer = tokenizer or Path(root) / "vocab.txt"
+        super().__init__(root, tokenizer, feature_dim=feature_dim, **arguments)  # type: ignore[call-arg]
+        self.world = self.parameters(feature_dim=feature_dim, **(world or {}))
 
     def prepare_data(self, stage: str | None = None) -> None:
-        """Generate the toy unless it is there, then convert it as VqaDataModule does."""
-        generate(self.root, self.world)
-        super().prepare_data(stage)
+        """Generate the toy unless it is there, then convert it as the data module does."""
+        self.generate(self.root, self.world)
+        super().prepare_data(stage)  # type: ignore[misc]
 
     def baselines(self) -> dict[str, float]:
-        """Soft accuracy on minival of the best guess that never looks at the picture; once generated."""
-        return {"best guess from the question alone": float(read_manifest(self.root)["question_only_accuracy"])}
+        """Accuracy on the validation split of the best guess that never looks at the picture."""
+        return {"best guess from the text alone": float(read_manifest(self.root)["question_only_accuracy"])}
 
 
-class ToyPretrainDataModule(PretrainDataModule):
-    """Pre-training on the toy world of toy VQA: captions, phrases and questions about the same scenes.
+class ToyVqaDataModule(Generated, VqaDataModule):
+    """VQA on the toy world."""
 
-    Args:
-        root: the toy's own folder.
-        tokenizer: as for PretrainDataModule; None for the toy's own vocabulary.
-        world: fields of ToyParameters that differ from their defaults; `feature_dim` has its own argument.
-        feature_dim: size of a region's feature vector, here also when generating.
-        pretrain: the other arguments of PretrainDataModule.
+    title = "toy VQA (generated scenes and questions, not VQA v2)"
+    parameters = toy_files.ToyParameters
+    generate = staticmethod(toy_files.generate)
 
-    Raises:
-        TypeError: an unknown key in `world` or `pretrain`.
-    """
+
+class ToyPretrainDataModule(Generated, PretrainDataModule):
+    """Pre-training on the world of toy VQA: captions, phrases and questions about the same scenes."""
 
     title = "toy pre-training (generated scenes and sentences)"
+    parameters = toy_files.ToyParameters
+    generate = staticmethod(toy_files.generate)
 
-    def __init__(
-        self,
-        root: str | Path,
-        tokenizer: str | Path | None = None,
-        *,
-        world: Mapping[str, int] | None = None,
-        feature_dim: int = 128,
-        **pretrain: Any,
-    ) -> None:
-        super().__init__(root, tokenizer or Path(root) / "vocab.txt", feature_dim=feature_dim, **pretrain)
-        self.world = ToyParameters(feature_dim=feature_dim, **(world or {}))
+    def baselines(self) -> dict[str, float]:
+        """None: a guess has no accuracy in pre-training."""
+        return {}
 
-    def prepare_data(self, stage: str | None = None) -> None:
-        """Generate the toy unless it is there, then convert it as PretrainDataModule does."""
-        generate(self.root, self.world)
-        super().prepare_data(stage)
+
+class ToyGqaDataModule(Generated, GqaDataModule):
+    """GQA on generated scenes, with all that the makers' metrics need."""
+
+    title = "toy GQA (generated scenes and questions, not GQA)"
+    parameters = toy_gqa.ToyGqaParameters
+    generate = staticmethod(toy_gqa.generate)
+
+
+class ToyNlvr2DataModule(Generated, Nlvr2DataModule):
+    """NLVR2 on generated pairs of scenes."""
+
+    title = "toy NLVR2 (generated scenes and statements, not NLVR2)"
+    parameters = toy_nlvr2.ToyNlvr2Parameters
+    generate = staticmethod(toy_nlvr2.generate)

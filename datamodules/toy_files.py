@@ -1,7 +1,7 @@
 """The toy's files: a generated world in the formats of the real releases, with nothing to download.
 
 `generate` writes a folder that looks like a user's LXMERT data folder. What is in the world:
-`toy_world.py`; what is asked about it: `toy_questions.py`.
+`toy_world.py`; what is asked about it: `toy_questions.py`; what is said of it: `toy_captions.py`.
 """
 
 from __future__ import annotations
@@ -10,26 +10,32 @@ import base64
 import json
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from string import ascii_lowercase, digits
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
 
+from datamodules import toy_captions, toy_gqa_questions, toy_questions, toy_statements
 from datamodules.hdf5 import locked
-from datamodules.toy_questions import QUESTION_TYPES, Question, annotate, ask
+from datamodules.toy_captions import captions, phrases
+from datamodules.toy_questions import ANNOTATORS, Question, annotate, ask, plural
 from datamodules.toy_world import Detector, Regions, Scene, draw_scenes, render
 
 MANIFEST = "toy.json"
-VERSION = 1  # raise it whenever the same parameters no longer give the same files
+VERSION = 3  # raise it whenever the same parameters no longer give the same files
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # split: the image folder that its scenes are in; minival comes first in val2014, as in the released file.
 SPLITS = {"train": "train2014", "minival": "val2014", "nominival": "val2014", "test": "test2015"}
+# split: its pre-training file; test scenes are not pre-trained on.
+PRETRAINING = {"train": "mscoco_train", "minival": "mscoco_minival", "nominival": "mscoco_nominival"}
+# All toy tasks share one vocabulary, whatever the world's size, so that weights move between them.
+WORDS = frozenset((*toy_questions.WORDS, *toy_captions.WORDS, *toy_gqa_questions.WORDS, *toy_statements.WORDS))
 _SCENES_AT_ONCE = 500
 
 
@@ -39,7 +45,10 @@ class ToyParameters:
 
     Attributes:
         train, minival, nominival, test: scenes of each split.
-        questions: questions a scene.
+        questions: VQA questions a scene.
+        captions: sentences about a scene in its pre-training file.
+        phrases: phrases about a part of the scene, there.
+        gqa: further questions a scene, under the name of GQA: there, and in files of their own.
         regions: boxes an image.
         feature_dim: length of a region's feature.
         pictures: how many of the train scenes are rendered; those of the other splits all are.
@@ -51,6 +60,9 @@ class ToyParameters:
     nominival: int = 200
     test: int = 200
     questions: int = 5
+    captions: int = 3
+    phrases: int = 4
+    gqa: int = 2
     regions: int = 16
     feature_dim: int = 128
     pictures: int = 200
@@ -67,10 +79,13 @@ def generate(root: Path | str, parameters: ToyParameters | None = None, *, progr
     """Write the toy's files into `root`, unless those of the same parameters are there.
 
         vqa/{train,minival,nominival,test}.json              the format of the LXMERT release
+        vqa/train_tenth.json                                 the questions about the first tenth of the train scenes
+        vqa/gqa_{train,minival,nominival}.json               the GQA questions of pre-training, in the same format
         vqa/v2_mscoco_{train2014,val2014}_annotations.json   the official format, ten answers a question
+        lxmert/mscoco_{train,minival,nominival}.json         the release's pre-training sentences
         mscoco_imgfeat/{train2014,val2014,test2015}_obj36.tsv    the release's region features
         images/<image id>.png                                rendered pictures
-        vocab.txt                                            a WordPiece vocabulary of the toy's text
+        vocab.txt                                            a WordPiece vocabulary, the same for every toy
         toy.json                                             the parameters, and the question-only accuracy
 
     The same parameters give the same bytes. The folder appears whole or not at all: it is written beside
@@ -143,16 +158,17 @@ def _guess_keys(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, progress: bool) -> None:
-    for name in ("vqa", "mscoco_imgfeat", "images"):
+    for name in ("vqa", "lxmert", "mscoco_imgfeat", "images"):
         (folder / name).mkdir(parents=True)
-    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     annotations: dict[str, list[dict[str, Any]]] = {"train2014": [], "val2014": []}
-    texts: list[str] = []
+    sentences: dict[str, list[dict[str, Any]]] = {split: [] for split in PRETRAINING}
     number = 0
     total = sum(getattr(parameters, split) for split in SPLITS)
     with tqdm(total=total, desc="toy scenes", unit="scene", disable=not progress) as bar:
         for order, (split, images) in enumerate(SPLITS.items()):
             rng = Random(f"toy {parameters.seed} {split}")
+            words = Random(f"toy {parameters.seed} {split} sentences")
             noise = np.random.default_rng([parameters.seed, 2, order])
             count = getattr(parameters, split)
             numbers = range(number + 1, number + 1 + count)
@@ -164,18 +180,28 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
                     tsv.writelines(_tsv_rows(scenes, detector.detect(scenes, noise)))
                     for n, scene in zip(some, scenes, strict=True):
                         questions = ask(scene, parameters.questions, rng)
-                        texts += [text for question in questions for text in (question.text, question.answer)]
                         answers = annotate(questions, noise)
                         for k, (question, ten) in enumerate(zip(questions, answers, strict=True)):
                             rows[split].append(_row(question, ten, n * 1000 + k, scene.image_id, split))
                             if images in annotations:
                                 annotations[images].append(_annotation(question, ten, n * 1000 + k, n))
+                        if split in PRETRAINING:
+                            asked = rows[split][-len(questions) :]
+                            more = ask(scene, parameters.gqa, words, without={row["sent"] for row in asked})
+                            sentences[split].append(_sentences(scene, asked, more, parameters, words))
+                            for k, question in enumerate(more, start=n * 1000 + len(asked)):
+                                certain = [question.answer] * ANNOTATORS  # GQA has one answer to a question
+                                rows[f"gqa_{split}"].append(_row(question, certain, k, scene.image_id, split))
                         if pictures > 0:
                             render(scene).save(folder / "images" / f"{scene.image_id}.png", compress_level=3)
                             pictures -= 1
                         bar.update()
+    tenth = -(-parameters.train // 10) * parameters.questions
+    rows["train_tenth"] = rows["train"][:tenth]
     for split, those in rows.items():
         (folder / "vqa" / f"{split}.json").write_text(json.dumps(those))
+    for split, those in sentences.items():
+        (folder / "lxmert" / f"{PRETRAINING[split]}.json").write_text(json.dumps(those))
     for images, those in annotations.items():
         official = {
             "info": {"description": "toy: generated scenes, questions and answers, not VQA v2"},
@@ -186,7 +212,7 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
             "annotations": those,
         }
         (folder / "vqa" / f"v2_mscoco_{images}_annotations.json").write_text(json.dumps(official))
-    train_vocabulary([*texts, *QUESTION_TYPES], folder / "vocab.txt")
+    write_vocabulary(WORDS, folder / "vocab.txt")
     manifest = {
         "version": VERSION,
         "parameters": asdict(parameters),
@@ -195,31 +221,17 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def train_vocabulary(texts: Iterable[str], path: Path, size: int = 600) -> None:
-    """Train a WordPiece vocabulary in BERT's format: one token a line, [PAD] first, continuations as ##x.
+def write_vocabulary(words: Collection[str], path: Path) -> None:
+    """Write a WordPiece vocabulary in BERT's format: one token a line, [PAD] first, continuations as ##x.
 
     Every letter and digit is in it, alone and as a continuation, so that a question about something else
     than the toy still has tokens. Plurals are spelt as their singular and its ending: what a small model
     learns of "star" then holds for "stars".
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, min_frequency=1, show_progress=False)
-    texts = [*texts, "? . , ! ' -"]
-    doubled = [c * 2 for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
-    tokenizer.train_from_iterator([*texts, *doubled], trainer)
-    # The trainer breaks ties by the order of a hash table, which differs from run to run: among pieces that
-    # are not whole words, and in the ids. Whole words and single characters do not depend on it.
-    pieces = (tokenizer.pre_tokenizer.pre_tokenize_str(text.lower()) for text in set(texts))
-    words = {word for split in pieces for word, _ in split}
-    words -= {
-        word
-        for word in words
-        if (word[:-1] in words and word[-1] == "s") or (word[:-2] in words and word[-2:] == "es")
-    }
-    learned = [t for t in tokenizer.get_vocab() if t in words or len(t.removeprefix("##")) == 1]
-    tokens = [*SPECIAL_TOKENS, *sorted(learned, key=lambda t: (len(t.removeprefix("##")) > 1, t))]
+    characters = ascii_lowercase + digits
+    singular = set(words) - {plural(word) for word in words if len(word) > 1}  # "as" is no plural of "a"
+    letters = [*characters, *(f"##{c}" for c in characters), *"?.,!'-"]
+    tokens = [*SPECIAL_TOKENS, *sorted(letters), *sorted(singular.difference(letters))]
     path.write_text("".join(f"{token}\n" for token in tokens))
 
 
@@ -254,6 +266,29 @@ def _row(question: Question, answers: list[str], question_id: int, image_id: str
         row["label"] = {answer: min(3 * n, 10) / 10 for answer, n in Counter(answers).most_common()}
         row["answer_type"], row["question_type"] = question.answer_type, question.question_type
     return row
+
+
+def _sentences(
+    scene: Scene,
+    asked: Sequence[dict[str, Any]],
+    more: Sequence[Question],
+    parameters: ToyParameters,
+    rng: Random,
+) -> dict[str, Any]:
+    """An image of a pre-training file: `asked` are its VQA rows, which it has too, `more` its GQA questions."""
+    return {
+        "img_id": scene.image_id,
+        "sentf": {
+            "mscoco": captions(scene, parameters.captions, rng),
+            "vg": phrases(scene, parameters.phrases, rng),
+            "vqa": [row["sent"] for row in asked],
+            "gqa": [question.text for question in more],
+        },
+        "labelf": {
+            "vqa": [row["label"] for row in asked],
+            "gqa": [{question.answer: 1.0} for question in more],
+        },
+    }
 
 
 def _annotation(question: Question, answers: list[str], question_id: int, image: int) -> dict[str, Any]:

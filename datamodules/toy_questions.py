@@ -7,7 +7,7 @@ from `name_of`, which only gives names that fit one thing of the scene.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from operator import attrgetter
@@ -16,11 +16,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.toy_world import COLORS, LOOKALIKES, SHAPES, Scene, Thing
+from datamodules.toy_world import COLORS, LOOKALIKES, SHAPES, SIZES, Scene, Thing
 
 ANNOTATORS = 10
 ANNOTATOR_ACCURACY = 0.95
 
+# Every word that a question or an answer can have besides numerals and plurals.
+WORDS: tuple[str, ...] = (
+    *SHAPES,
+    *COLORS,
+    *SIZES,
+    *("thing", "picture", "color", "shape", "size", "yes", "no"),
+    *("what", "which", "how", "many", "is", "are", "do", "you", "see", "there", "a", "any", "the", "of", "in"),
+    *("and", "or", "same", "as", "than", "more", "larger", "smaller", "to", "left", "right", "above", "below"),
+)
 # Leading words as in the official annotations; the longest that fits is a question's type.
 QUESTION_TYPES = (
     "what color is the",
@@ -77,8 +86,14 @@ class Question:
         return max(fitting, key=len, default="none of the above")
 
 
-def ask(scene: Scene, count: int, rng: Random) -> list[Question]:
+def ask(scene: Scene, count: int, rng: Random, without: Collection[str] = ()) -> list[Question]:
     """`count` different questions about `scene`, the kinds in the shares of QUESTION_KINDS.
+
+    Args:
+        scene: what is asked about.
+        count: how many questions.
+        rng: decides.
+        without: texts of questions that are not to be asked again, in whatever words.
 
     Raises:
         ValueError: so many different questions are not found.
@@ -90,7 +105,11 @@ def ask(scene: Scene, count: int, rng: Random) -> list[Question]:
             return list(questions.values())
         for _ in range(5):  # before giving the place to another kind, which would shift the shares
             asked = QUESTION_KINDS[kind][0](scene, rng)
-            if asked is not None and asked.wordings[0] not in questions:
+            if (
+                asked
+                and asked.wordings[0] not in questions
+                and not any(text in without for text in asked.wordings)
+            ):
                 mistakes = asked.mistakes or _mistakes(asked.answer)
                 questions[asked.wordings[0]] = Question(rng.choice(asked.wordings), kind, asked.answer, mistakes)
                 break
@@ -127,7 +146,7 @@ def describe(fields: dict[str, str], many: bool = False) -> str:
 def name_of(scene: Scene, thing: Thing, hidden: str = "") -> str | None:
     """The shortest description that fits this thing of the scene and no other, without telling `hidden`."""
     for way, look in _WAYS.items():
-        if hidden not in way and sum(look(other) == look(thing) for other in scene.things) == 1:
+        if hidden not in way and [look(other) for other in scene.things].count(look(thing)) == 1:
             return describe({field: getattr(thing, field) for field in way})
     return None
 

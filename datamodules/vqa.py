@@ -37,6 +37,7 @@ class VqaDataModule(ReleaseDataModule):
     title = "VQA"
     data_set = "VQA v2"
     toy = "toy_vqa"
+    task = "vqa"
     folder = "vqa"
     answer_file = "trainval_label2ans.json"
     split_regions: ClassVar = {

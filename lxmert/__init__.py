@@ -1,10 +1,21 @@
 """LXMERT (Tan & Bansal, EMNLP 2019): model, objectives and training."""
 
-from lxmert.config import LxmertConfig
-from lxmert.model import LxmertModel
-from lxmert.outputs import LxmertForPreTrainingOutput, LxmertForQuestionAnsweringOutput, LxmertModelOutput
-from lxmert.pretrained import LxmertForPreTraining, LxmertForQuestionAnswering
-from lxmert.tokenization import LxmertTokenizer, LxmertTokenizerFast
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lxmert.config import LxmertConfig
+    from lxmert.model import LxmertModel
+    from lxmert.outputs import (
+        LxmertForPreTrainingOutput,
+        LxmertForQuestionAnsweringOutput,
+        LxmertForVisualReasoningOutput,
+        LxmertModelOutput,
+    )
+    from lxmert.pretrained import LxmertForPreTraining, LxmertForQuestionAnswering, LxmertForVisualReasoning
+    from lxmert.tokenization import LxmertTokenizer, LxmertTokenizerFast
 
 __all__ = [
     "LxmertConfig",
@@ -12,8 +23,23 @@ __all__ = [
     "LxmertForPreTrainingOutput",
     "LxmertForQuestionAnswering",
     "LxmertForQuestionAnsweringOutput",
+    "LxmertForVisualReasoning",
+    "LxmertForVisualReasoningOutput",
     "LxmertModel",
     "LxmertModelOutput",
     "LxmertTokenizer",
     "LxmertTokenizerFast",
 ]
+
+_MODULES = ("config", "model", "outputs", "pretrained", "tokenization")
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: scoring a file needs no torch, and `python -m lxmert.checkpoint` would be
+    # imported twice.
+    if name in __all__:
+        for module in _MODULES:
+            found = getattr(importlib.import_module(f"lxmert.{module}"), name, None)
+            if found is not None:
+                return found
+    raise AttributeError(f"module 'lxmert' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,26 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from lxmert.batch import Batch
+from lxmert.curves import draw_losses
 from lxmert.files import replacing, write_text
+from lxmert.metrics import log_safe
 from lxmert.objectives.base import Result
-from lxmert.report import Example, write_report
+from lxmert.report import Example, View, draw_curves, write_report
+from lxmert.scoring import score_gqa, score_nlvr2
+from lxmert.scoring.files import read_json, read_questions, read_statements
+from lxmert.submissions import Task, check_submission, read_submission, submission_text
+
+log = logging.getLogger(__name__)
 
 
 class PredictionFiles(Callback):
-    """Writes, after test and predict, the official submission and a file with scores.
+    """Writes, after test and predict, the official submission and a file with scores; adds the makers' metrics.
 
-    `<split>.json` is a list of {"question_id", "answer"} in the order of the split;
+    `<split>.json` (NLVR2: `.csv`) is what the evaluation server takes, in the order of the split;
     `<split>_scores.npz` holds `question_id` (n,), `answer` (n, top) indices into `answers` (A,) and
-    their `probability` (n, top), best first: what an ensemble needs.
+    their `probability` (n, top), best first: what `python -m lxmert.evaluate ensemble` averages. Where the
+    makers' own files of the split are in the data folder, a test also logs their metrics as
+    `test/official/<metric>`.
 
     Args:
         folder: where the files go.
@@ -37,27 +46,32 @@ class PredictionFiles(Callback):
         self.top = top
         self.parts: list[tuple[list[Any], np.ndarray, np.ndarray]] = []
 
-    def _collect(self, results: dict[str, Result], batch: Batch) -> None:
-        scores = results["answering"].predictions["answer_scores"]
-        best = scores.topk(min(self.top, scores.shape[1]))
-        answers, logits = best.indices.int().cpu().numpy(), best.values.sigmoid().cpu().numpy()
-        self.parts.append((batch.example_ids, answers, logits))
+    def _collect(self, learner: Any, results: dict[str, Result], batch: Batch) -> None:
+        name = answering(results)
+        scores = results[name].predictions["answer_scores"]
+        best = scores.topk(min(self.top, scores.shape[1])).indices
+        probability = learner.objectives[name].probabilities(scores).gather(1, best)
+        self.parts.append((batch.example_ids, best.int().cpu().numpy(), probability.cpu().numpy()))
 
-    def _write(self, trainer: Any, learner: Any, splits: list[str]) -> None:
+    def _write(self, trainer: Any, learner: Any, splits: list[str]) -> Path | None:
+        """Write both files on the first process; the submission."""
         gathered = gather(self.parts)
         self.parts = []
         if not trainer.is_global_zero:
-            return
+            return None
         rows = [part for parts in gathered for part in parts]
         ids = [example for part_ids, _, _ in rows for example in part_ids]
         answers = np.concatenate([part for _, part, _ in rows])
         probability = np.concatenate([part for _, _, part in rows])
         order = sorted(range(len(ids)), key=ids.__getitem__)
-        texts = learner.objectives["answering"].answers
-        submission = [{"question_id": ids[i], "answer": texts[answers[i, 0]]} for i in order]
+        texts = learner.model.config.answers
+        task = trainer.datamodule.task
         self.folder.mkdir(parents=True, exist_ok=True)
         name = "+".join(splits)
-        write_text(self.folder / f"{name}.json", json.dumps(submission) + "\n")
+        submission = self.folder / f"{name}.{'csv' if task == 'nlvr2' else 'json'}"
+        write_text(submission, submission_text(task, {ids[i]: texts[answers[i, 0]] for i in order}))
+        for problem in check_submission(task, read_submission(task, submission), ids):
+            log.warning("%s: the server would refuse this file: %s", submission, problem)
         with replacing(self.folder / f"{name}_scores.npz") as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -66,6 +80,7 @@ class PredictionFiles(Callback):
                 probability=probability[order],
                 answers=np.array(texts),
             )
+        return submission
 
     def on_test_batch_end(
         self,
@@ -77,7 +92,7 @@ class PredictionFiles(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect."""
-        self._collect(outputs, batch)
+        self._collect(pl_module, outputs, batch)
 
     def on_predict_batch_end(
         self,
@@ -89,15 +104,51 @@ class PredictionFiles(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect."""
-        self._collect(outputs, batch)
+        self._collect(pl_module, outputs, batch)
 
-    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write."""
-        self._write(trainer, pl_module, trainer.datamodule.splits["test"])
+    def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write, and score by the makers' files."""
+        splits = trainer.datamodule.splits["test"]
+        submission = self._write(trainer, pl_module, splits)
+        files = trainer.datamodule.scoring_files(splits[0]) if len(splits) == 1 else {}
+        if files:
+            scores = official_scores(trainer.datamodule.task, submission, files) if submission else {}
+            for name, value in trainer.strategy.broadcast(scores).items():
+                pl_module.log(f"test/official/{name}", value)
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         """Write."""
         self._write(trainer, pl_module, trainer.datamodule.splits["predict"])
+
+
+def answering(results: dict[str, Result]) -> str:
+    """The objective whose predictions are answers."""
+    return next(name for name, result in results.items() if "answer_scores" in result.predictions)
+
+
+def official_scores(task: Task, submission: Path, files: dict[str, Path]) -> dict[str, float]:
+    """The makers' metrics of a submission, in 0..1 (GQA's distribution is what it is), by name and group.
+
+    Args:
+        task: "gqa" or "nlvr2".
+        submission: the file.
+        files: the makers' files by what they are, as `scoring_files` of the data module names them.
+    """
+    predictions = read_submission(task, submission)
+    if task == "gqa":
+        report = score_gqa(
+            predictions,
+            read_questions(files["questions"]),
+            choices=read_json(files["choices"]) if "choices" in files else None,
+            all_questions=read_questions(files["all_questions"]) if "all_questions" in files else None,
+        )
+    else:
+        subsets = {what: read_statements(files[what]) for what in ("balanced", "unbalanced") if what in files}
+        report = score_nlvr2(predictions, read_statements(files["statements"]), **subsets)
+    scores = {name: value if name == "distribution" else value / 100 for name, value in report.metrics.items()}
+    for group, values in report.groups.items():
+        scores |= {f"accuracy/{log_safe(group)}/{log_safe(v)}": each.score / 100 for v, each in values.items()}
+    return scores
 
 
 def gather(value: Any) -> list[Any]:
@@ -157,13 +208,13 @@ class Examples(Callback):
     def _collect(self, trainer: Any, learner: Any, outputs: Any, batch: Batch, num_batches: int) -> None:
         if not trainer.is_global_zero or len(self.examples) >= self.count:
             return
-        wanted = min(-(-self.count // num_batches), self.count - len(self.examples), batch.num_rows)
-        rows = torch.linspace(0, batch.num_rows - 1, wanted).long().tolist()
+        number = len(batch.example_ids)
+        wanted = min(-(-self.count // num_batches), self.count - len(self.examples), number)
+        examples = torch.linspace(0, number - 1, wanted).long().tolist()
         attentions = learner.model.encode(batch, learner.reads, output_attentions=True).cross_encoder_attentions
         looked_at = attentions[-1].float().mean(1)[:, 0].cpu()  # (R, N): what [CLS] sees in the last layer
         self.examples += [
-            make_example(trainer.datamodule, learner, outputs["answering"], batch, row, looked_at[row])
-            for row in rows
+            make_example(trainer.datamodule, learner, outputs, batch, example, looked_at) for example in examples
         ]
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -210,26 +261,86 @@ class Examples(Callback):
         if self.examples:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             data = trainer.datamodule
-            write_report(self.page, metrics, self.examples, f"{data.title}: {', '.join(data.splits['test'])}")
+            curves = draw_curves(self.page.parent / "logs" / "metrics.csv")
+            write_report(self.page, metrics, report_title(data, "test"), curves, self.examples)
+
+
+class LossCurves(Callback):
+    """Draws every loss by epoch on the report page after each validation, and what a test measured in the end.
+
+    Args:
+        page: the HTML page to write.
+        reference: "original" draws the published losses of the original code beside them.
+    """
+
+    def __init__(self, page: str, reference: str | None = None) -> None:
+        self.page, self.reference = Path(page), reference
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Refuse an unknown reference before the training and not after it."""
+        draw_losses(Path(), self.reference)
+
+    def _write(self, trainer: Any, role: str) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        for logger in trainer.loggers:
+            logger.save()  # the curves are drawn from the table
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        curves = draw_losses(self.page.parent / "logs" / "metrics.csv", self.reference)
+        write_report(self.page, metrics, report_title(trainer.datamodule, role), curves)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the page."""
+        self._write(trainer, "valid")
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the page."""
+        self._write(trainer, "test")
+
+
+def report_title(datamodule: Any, role: str) -> str:
+    """What was evaluated."""
+    return f"{datamodule.title}: {', '.join(datamodule.splits[role])}"
 
 
 def make_example(
-    datamodule: Any, learner: Any, result: Result, batch: Batch, row: int, attention: torch.Tensor
+    datamodule: Any, learner: Any, results: dict[str, Result], batch: Batch, number: int, attention: torch.Tensor
 ) -> Example:
-    """One row of a batch, as the report shows it."""
-    answers = learner.objectives["answering"].answers
-    image, sentence = int(batch.row_image[row]), int(batch.row_sentence[row])
-    regions = batch.region_mask[image].cpu()
-    best = result.predictions["answer_scores"][row].sigmoid().topk(min(5, len(answers)))
-    targets = batch.targets["answer_scores"][row].cpu() if "answer_scores" in batch.targets else torch.zeros(0)
+    """One example of a batch, as the report shows it; `attention` is (R, N)."""
+    name = answering(results)
+    answers = learner.model.config.answers
+    each = batch.num_rows // len(batch.example_ids)  # rows of an example: one for each of its images
+    rows = range(number * each, (number + 1) * each)
+    scores = results[name].predictions["answer_scores"][number : number + 1]
+    best = learner.objectives[name].probabilities(scores)[0].topk(min(5, len(answers)))
+    views = []
+    for row in rows:
+        image = int(batch.row_image[row])
+        regions = batch.region_mask[image].cpu()
+        views.append(
+            View(
+                datamodule.picture(batch.image_ids[image]),
+                batch.region_boxes[image].cpu()[regions].tolist(),
+                attention[row][regions].tolist(),
+            )
+        )
+    sentence = batch.token_ids[int(batch.row_sentence[rows[0]])]
     return Example(
-        question=datamodule.tokenizer.decode(batch.token_ids[sentence].tolist(), skip_special_tokens=True),
-        picture=datamodule.picture(batch.image_ids[image]),
-        boxes=batch.region_boxes[image].cpu()[regions].tolist(),
-        attention=attention[regions].tolist(),
+        question=datamodule.tokenizer.decode(sentence.tolist(), skip_special_tokens=True),
+        views=views,
         predictions=[(answers[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
-        answers={answers[i]: float(targets[i]) for i in targets.nonzero().flatten().tolist()},
+        answers=known_answers(batch, number, answers),
     )
+
+
+def known_answers(batch: Batch, number: int, answers: list[str]) -> dict[str, float]:
+    """The right answers of an example with their scores; none where they are unknown."""
+    if "statement" in batch.targets:
+        return {answers[int(batch.targets["statement"][number])]: 1.0}
+    if "answer_scores" not in batch.targets:
+        return {}
+    scores = batch.targets["answer_scores"][number].cpu()
+    return {answers[i]: float(scores[i]) for i in scores.nonzero().flatten().tolist()}
 
 
 def wandb_logger(trainer: Trainer) -> WandbLogger | None:
@@ -243,19 +354,23 @@ def log_table(logger: WandbLogger, examples: list[Example]) -> None:
 
     rows = []
     for example in examples:
-        boxes = [
-            {
-                "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2},
-                "class_id": 0,
-                "scores": {"attention": weight},
-            }
-            for (x1, y1, x2, y2), weight in zip(example.boxes, example.attention, strict=True)
-        ]
-        picture = Image.open(example.picture) if example.picture else Image.new("RGB", (320, 240), "lightgray")
-        annotated = wandb.Image(picture, boxes={"regions": {"box_data": boxes, "class_labels": {0: "region"}}})
+        annotated = []
+        for view in example.views:
+            boxes = [
+                {
+                    "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2},
+                    "class_id": 0,
+                    "scores": {"attention": weight},
+                }
+                for (x1, y1, x2, y2), weight in zip(view.boxes, view.attention, strict=True)
+            ]
+            picture = Image.open(view.picture) if view.picture else Image.new("RGB", (320, 240), "lightgray")
+            overlay = {"regions": {"box_data": boxes, "class_labels": {0: "region"}}}
+            annotated.append(wandb.Image(picture, boxes=overlay))
         answers = ", ".join(f"{answer} ({score:.1f})" for answer, score in example.answers.items())
         prediction, probability = example.predictions[0]
-        rows.append([annotated, example.question, answers, prediction, probability])
+        rows.append([*annotated, example.question, answers, prediction, probability])
+    pictures = ["picture"] if len(examples[0].views) == 1 else ["left picture", "right picture"]
     logger.log_table(
-        "val/examples", columns=["picture", "question", "answers", "prediction", "probability"], data=rows
+        "val/examples", columns=[*pictures, "question", "answers", "prediction", "probability"], data=rows
     )

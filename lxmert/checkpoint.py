@@ -3,14 +3,18 @@
 Inside the project parameters have names that say what they are; on disk they have the reference
 library's names, so that any LXMERT code reads what is saved here. `reference_name` is the only
 translation; every format is first brought to the reference's names.
+
+python -m lxmert.checkpoint export --to {reference,original} CKPT OUT
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -19,18 +23,29 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lxmert.answers import canonical_answer
 from lxmert.config import LxmertConfig
-from lxmert.files import fetch, replacing
+from lxmert.files import fetch, replacing, write_text
 
 log = logging.getLogger(__name__)
 
 WEIGHT_FILES = ["model.safetensors", "pytorch_model.bin"]
+WEIGHT_SUFFIXES = (".ckpt", ".pth", ".bin", ".safetensors")
+
+WORD_EMBEDDINGS = "lxmert.embeddings.word_embeddings.weight"
+
+# What LXMERT has over a BERT, in the reference's names.
+SIGHT = ("lxmert.encoder.visn_fc.", "lxmert.encoder.r_layers.", "lxmert.encoder.x_layers.")
 
 # Ours -> reference, applied in order. The learner's and the model's prefixes come first.
 RENAMES = [
     (r"^model\.", "lxmert."),
-    (r"^objectives\.answering\.head\.", "answer_head."),
-    (r"^answer_head\.", "answer_head.logit_fc."),
+    (r"^objectives\.(answering|question_answering)\.head\.", "answer_head."),
+    (r"^objectives\.image_pair\.head\.", "pair_head."),
+    (r"^objectives\.masked_language\.head\.", "mlm_head."),
+    (r"^objectives\.matching\.head\.", "matching_head."),
+    (r"^objectives\.masked_region\.head\.", "region_head."),
+    (r"^(answer|pair)_head\.", r"\1_head.logit_fc."),  # the reference has no head for pairs of images
     (r"^mlm_head\.transform\.", "cls.predictions.transform."),
     (r"^mlm_head\.", "cls.predictions."),
     (r"^matching_head\.", "cls.seq_relationship."),
@@ -80,11 +95,53 @@ FOREIGN_RENAMES = [
 ]
 
 
+@functools.cache
 def reference_name(name: str) -> str:
     """The reference library's name of one of our parameters."""
     for pattern, replacement in RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def renamed(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """Tensors of a model or learner of ours under the reference's names; `prefix` is put before ours first.
+
+    Raises:
+        ValueError: two of them would have the same name.
+    """
+    weights: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        new = reference_name(prefix + name)
+        if new in weights:
+            raise ValueError(
+                f"{name} and another parameter are both {new} in the reference: a run may have one answer head; "
+                "choose one of the objectives answering and question_answering"
+            )
+        weights[new] = tensor
+    return weights
+
+
+def is_bert(weights: Iterable[str]) -> bool:
+    """Whether `weights`, in the reference's names, are a BERT's: language layers and nothing that sees."""
+    layers = [name for name in weights if name.startswith("lxmert.encoder.")]
+    foreign = (*SIGHT, "obj_predict_head.", "answer_head.", "pair_head.")
+    return bool(layers) and not any(name.startswith(foreign) for name in weights)
+
+
+def grouped(names: Iterable[str]) -> str:
+    """Names in few words: parts and layers with their number of tensors, a single tensor in full."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        parts = name.split(".")
+        depth = 3 if name.startswith("lxmert.encoder.") else 2 if parts[0] in ("lxmert", "cls") else 1
+        groups.setdefault(".".join(parts[:depth]), []).append(name)
+    words = []
+    for group, members in groups.items():
+        inner = {name.removeprefix(f"{group}.").split(".")[0] for name in members}
+        layers = "+".join(map(str, sorted(int(part) for part in inner if part.isdigit())))
+        several = f"{group}{'.' if layers else ''}{layers} ({len(members)})"
+        words.append(several if len(members) > 1 else members[0])
+    return ", ".join(words[:12]) + (f", ... {len(words) - 12} more" if len(words) > 12 else "")
 
 
 @dataclass
@@ -93,6 +150,7 @@ class LoadReport:
 
     Args:
         source: where the weights came from.
+        bert: the source is a BERT: what LXMERT adds to it is rightly missing.
         loaded: parameters taken over.
         missing: parameters that the source does not have; they keep their initial values.
         unexpected: what the source has and the model does not.
@@ -100,6 +158,7 @@ class LoadReport:
     """
 
     source: str
+    bert: bool = False
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -107,100 +166,182 @@ class LoadReport:
 
     @property
     def unloaded_encoder(self) -> list[str]:
-        """Encoder parameters that were not loaded: the model would start from noise there."""
+        """Encoder parameters that the source should have and were not loaded: they would be noise."""
         names = self.missing + [name for name, _, _ in self.reshaped]
-        return [name for name in names if name.startswith("lxmert.")]
+        added = SIGHT if self.bert else ()
+        return [name for name in names if name.startswith("lxmert.") and not name.startswith(added)]
+
+    @property
+    def other_vocabulary(self) -> str:
+        """A sentence on the source's vocabulary where it is another than the model's, else nothing."""
+        for name, there, here in self.reshaped:
+            if name == WORD_EMBEDDINGS and there[0] != here[0]:
+                return (
+                    f"Its word embeddings are of another vocabulary, {there[0]} word pieces and not {here[0]}: "
+                    "use the vocabulary the weights were trained with. "
+                )
+        return ""
 
     def __str__(self) -> str:
-        lines = [f"weights from {self.source}: {len(self.loaded)} tensors loaded"]
-        reshaped = [f"{name} {list(there)} -> {list(here)}" for name, there, here in self.reshaped]
-        for title, names in (
-            ("missing, left at their initial values", self.missing),
-            ("of another shape, left at their initial values", reshaped),
-            ("unexpected, not used", self.unexpected),
-        ):
-            if names:
-                shown = ", ".join(names[:6]) + (f", ... {len(names) - 6} more" if len(names) > 6 else "")
-                lines.append(f"  {len(names)} {title}: {shown}")
+        kind = " (a BERT)" if self.bert else ""
+        lines = [f"weights from {self.source}{kind}: {len(self.loaded)} tensors loaded"]
+        if self.missing:
+            lines.append(f"  {len(self.missing)} missing, left at their initial values: {grouped(self.missing)}")
+        if self.reshaped:
+            each = [f"{name} {list(there)} -> {list(here)}" for name, there, here in self.reshaped[:6]]
+            if len(self.reshaped) > 6:
+                each.append(f"... {len(self.reshaped) - 6} more")
+            lines.append(
+                f"  {len(self.reshaped)} of another shape, left at their initial values: {', '.join(each)}"
+            )
+        if self.unexpected:
+            lines.append(f"  {len(self.unexpected)} not used: {grouped(self.unexpected)}")
         return "\n".join(lines)
 
 
-def read_weights(source: str | Path) -> dict[str, Tensor]:
-    """Weights under the reference's names, from any file or folder that holds an LXMERT.
+def compare(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> LoadReport:
+    """What of `weights` fits a model's parameters `own`; both under the reference's names."""
+    report = LoadReport(source, is_bert(weights))
+    for name, tensor in own.items():
+        if name not in weights:
+            report.missing.append(name)
+        elif weights[name].shape != tensor.shape:
+            report.reshaped.append((name, tuple(weights[name].shape), tuple(tensor.shape)))
+        else:
+            report.loaded.append(name)
+    report.unexpected = sorted(set(weights) - set(own))
+    return report
 
-    Args:
-        source: a folder or hub name with `model.safetensors` or `pytorch_model.bin`; a file of the
-            original release (`*_LXRT.pth`, `BEST.pth`), with or without `module.` prefixes; or a
-            checkpoint of a run (`*.ckpt`).
+
+def open_weights(path: Path) -> Any:
+    """What a weights file holds; nothing in it is run.
 
     Raises:
-        FileNotFoundError: nothing of that name, here or on the hub.
-        ValueError: the file is not a checkpoint that can be read safely.
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or not safely.
     """
-    path = Path(source).expanduser()
     if not path.is_file():
-        path = fetch(source, WEIGHT_FILES)
+        raise FileNotFoundError(f"there is no file {path}")
     is_safetensors = path.suffix == ".safetensors"
-    weights: Any
     try:
-        weights = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
+        if is_safetensors:
+            return load_file(path)
+        # A run's checkpoint also has the optimiser's state, twice its weights: mapped, it is not read.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=path.suffix == ".ckpt")
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read as a {'safetensors file' if is_safetensors else 'PyTorch checkpoint'}: "
             f"{error}. Expected a dictionary of tensors, complete and not pickled objects; download or export "
             "it again."
         ) from error
-    if isinstance(weights, dict) and "state_dict" in weights:  # a run's checkpoint: our own names
-        return {reference_name(name): tensor for name, tensor in weights["state_dict"].items()}
+
+
+def read_weights(source: str | Path) -> dict[str, Tensor]:
+    """Weights under the reference's names, from any file or folder that holds an LXMERT or a BERT.
+
+    Args:
+        source: a folder or hub name with `model.safetensors` or `pytorch_model.bin`, of an LXMERT or a
+            BERT; a file of the original release (`*_LXRT.pth`, `BEST.pth`), with or without `module.`
+            prefixes; or a checkpoint of a run (`*.ckpt`), of which the model and its objectives count.
+
+    Raises:
+        FileNotFoundError: nothing of that name, here or on the hub.
+        ValueError: the file is not a checkpoint that can be read safely.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file() and path.suffix not in WEIGHT_SUFFIXES:
+        path = fetch(source, WEIGHT_FILES)
+    content = open_weights(path)
+    is_run = isinstance(content, dict) and "state_dict" in content
+    weights = content["state_dict"] if is_run else content
     if not isinstance(weights, dict) or not all(isinstance(item, Tensor) for item in weights.values()):
         raise ValueError(f"{path} does not hold a dictionary of tensors; expected the weights of an LXMERT")
-    renamed = {}
+    if is_run:
+        own = {name: each for name, each in weights.items() if name.startswith(("model.", "objectives."))}
+        if not own:
+            raise ValueError(
+                f"{path} holds no LXMERT: none of its {len(weights)} tensors is called model.*; expected a "
+                "checkpoint that train.py wrote"
+            )
+        return renamed(own)
+    return from_foreign(weights)
+
+
+def from_foreign(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of another project under the reference's names."""
+    found = {}
     for name, tensor in weights.items():
-        new = name
         for pattern, replacement in FOREIGN_RENAMES:
-            new = re.sub(pattern, replacement, new)
-        renamed[new] = tensor
-    renamed.pop("cls.predictions.decoder.weight", None)  # the word embeddings again: the two are tied
-    return renamed
+            name = re.sub(pattern, replacement, name)
+        found[name] = tensor
+    found.pop("cls.predictions.decoder.weight", None)  # the word embeddings again: the two are tied
+    bias = found.pop("cls.predictions.decoder.bias", None)
+    if bias is not None:
+        found.setdefault("cls.predictions.bias", bias)
+    first = found.get("answer_head.logit_fc.0.weight")
+    if first is not None and first.shape[0] == first.shape[-1]:
+        # It reads two pooled outputs side by side: the original calls NLVR2's head like an answer head.
+        return {re.sub(r"^answer_head\.", "pair_head.", name): tensor for name, tensor in found.items()}
+    if is_bert(found):
+        # Of the shape of the matching head, but it tells whether sentences follow each other, and its
+        # classes are the other way round.
+        old, new = r"^cls\.seq_relationship\.", "cls.next_sentence."
+        return {re.sub(old, new, name): tensor for name, tensor in found.items()}
+    return found
+
+
+def read_config(source: str | Path) -> LxmertConfig | None:
+    """The architecture kept with weights: in a run's checkpoint or a folder; None for a bare weights file.
+
+    Raises:
+        FileNotFoundError: the checkpoint does not exist, or the folder or hub repository has no config.
+        ValueError: it cannot be read.
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".ckpt":
+        content = open_weights(path)
+        values = content.get("lxmert_config") if isinstance(content, dict) else None
+        return None if values is None else LxmertConfig.from_dict(values)
+    return None if path.is_file() else LxmertConfig.from_pretrained(source)
 
 
 def read_answers(source: str | Path) -> list[str] | None:
     """The answer list kept with weights, in label order; None where there is none.
 
     Args:
-        source: a checkpoint of a run, a folder that `save_pretrained` wrote, or a JSON list of answers,
-            plain or as the original's `all_ans.json` has them (`[{"ans": ...}]`).
+        source: a checkpoint of a run, a folder or hub repository with `config.json`, a weights file with
+            its `*.answers.json` beside it, or a JSON list of answers, plain or as the original's
+            `all_ans.json` has them (`[{"ans": ...}]`).
     """
     path = Path(source).expanduser()
     if path.suffix == ".ckpt":
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["lxmert_config"]["answers"]
+        run = read_config(path)
+        return None if run is None else run.answers
+    if path.is_file() and path.suffix != ".json":
+        path = answers_beside(path)
+        if not path.exists():
+            return None
     if path.suffix == ".json":
         entries = json.loads(path.read_text(encoding="utf-8"))
         return [entry["ans"] if isinstance(entry, dict) else entry for entry in entries]
-    if (path / "config.json").is_file():
-        return LxmertConfig.from_pretrained(path).answers
-    return None
+    try:
+        config = fetch(source, ["config.json"])
+    except FileNotFoundError:
+        return None
+    return json.loads(config.read_text(encoding="utf-8")).get("answers")
 
 
-NUMBER_WORDS = {
-    word: str(number)
-    for number, word in enumerate("one two three four five six seven eight nine ten".split(), start=1)  # noqa: SIM905
-}
-
-
-def canonical_answer(answer: str) -> str:
-    """An answer as the pre-training answer table spells it: the original's `AnswerTable.convert_ans`."""
-    answer = answer.lower().removesuffix(".")
-    for article in ("a ", "an ", "the "):
-        answer = answer.removeprefix(article)
-    return {"grey": "gray", **NUMBER_WORDS}.get(answer, answer)
+def answers_beside(weights: Path) -> Path:
+    """Where the answer list of an exported weights file is."""
+    return weights.with_suffix(".answers.json")
 
 
 def match_answer_head(weights: dict[str, Tensor], theirs: Sequence[str] | None, ours: Sequence[str]) -> int:
     """Rearrange the answer head's last layer, in place, from the answer list `theirs` to `ours`, by text.
 
-    Rows without a match become zero, as in the original's `load_lxmert_qa`. With `theirs` unknown the
-    layer is dropped: rows that merely stand in the same place would mean other answers.
+    The same text comes first, then the same spelling in the pre-training answer table. Rows without a
+    match become zero, as in the original's `load_lxmert_qa`. With either list unknown or empty the layer
+    is dropped: rows that merely stand in the same place would mean other answers.
 
     Returns:
         How many of `ours` were found.
@@ -209,12 +350,14 @@ def match_answer_head(weights: dict[str, Tensor], theirs: Sequence[str] | None, 
         ValueError: `theirs` has not one answer for each row.
     """
     layer = [name for name in weights if name.startswith("answer_head.logit_fc.3.")]
-    if theirs is None:
+    if not theirs or not ours:
         for name in layer:
             del weights[name]
         return 0
-    places = {canonical_answer(answer): place for place, answer in enumerate(theirs)}
-    found = {place: places[c] for place, answer in enumerate(ours) if (c := canonical_answer(answer)) in places}
+    exact = {answer: place for place, answer in enumerate(theirs)}
+    spelt = {canonical_answer(answer): place for place, answer in enumerate(theirs)}
+    places = [exact.get(answer, spelt.get(canonical_answer(answer))) for answer in ours]
+    found = {place: old for place, old in enumerate(places) if old is not None}
     for name in layer:
         old = weights[name]
         if len(old) != len(theirs):
@@ -231,6 +374,9 @@ def load_weights(
 ) -> LoadReport:
     """Copy `weights` into `module` where names and shapes agree, print one report and return it.
 
+    A BERT fills the embeddings, the language layers, the pooler and the masked-language head; what sees
+    keeps its initial values.
+
     Args:
         module: a model of ours, or a learner.
         weights: under the reference's names, from `read_weights`.
@@ -241,21 +387,13 @@ def load_weights(
     Raises:
         ValueError: encoder weights are missing or of another shape; nothing has been copied then.
     """
-    report = LoadReport(source)
-    own = {reference_name(prefix + name): tensor for name, tensor in module.state_dict().items()}
-    for name, tensor in own.items():
-        if name not in weights:
-            report.missing.append(name)
-        elif weights[name].shape != tensor.shape:
-            report.reshaped.append((name, tuple(weights[name].shape), tuple(tensor.shape)))
-        else:
-            report.loaded.append(name)
-    report.unexpected = sorted(set(weights) - set(own))
+    own = renamed(module.state_dict(), prefix)
+    report = compare(own, weights, source)
     if report.unloaded_encoder and not allow_missing:
         raise ValueError(
             f"{report}\n{len(report.unloaded_encoder)} encoder weights would keep random values: the file is "
-            "of another architecture or incomplete. Fix the model's config, or allow missing weights if you "
-            "mean it."
+            f"of another architecture or incomplete. {report.other_vocabulary}Fix the model's config, or allow "
+            "missing weights if you mean it."
         )
     with torch.no_grad():
         for name in report.loaded:
@@ -274,11 +412,12 @@ class Pretrained(nn.Module):
     def from_pretrained(
         cls, name_or_path: str | Path, *, config: LxmertConfig | None = None, allow_missing: bool = False
     ) -> Self:
-        """Open a model from a folder, a hub name or a weights file of the original release.
+        """Open a model from a folder, a hub name, a run or a weights file of the original release.
 
         Args:
             name_or_path: a folder with `config.json` and `model.safetensors`, a hub repository's name,
-                or a weights file (which has no config: the published sizes are assumed).
+                a run's checkpoint, or a weights file (which has no config: the published sizes are
+                assumed).
             config: sizes to use instead of those found.
             allow_missing: go on when encoder weights are missing or of another shape.
 
@@ -286,8 +425,7 @@ class Pretrained(nn.Module):
             The model, in evaluation mode. One report of what was loaded is logged.
         """
         if config is None:
-            is_file = Path(name_or_path).expanduser().is_file()
-            config = LxmertConfig() if is_file else LxmertConfig.from_pretrained(name_or_path)
+            config = read_config(name_or_path) or LxmertConfig()
         weights = read_weights(name_or_path)
         model = cls(config)
         load_weights(model, weights, str(name_or_path), cls.reference_prefix, allow_missing)
@@ -295,13 +433,29 @@ class Pretrained(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`, readable by the reference library."""
-        folder = Path(folder)
-        self.config.save_pretrained(folder)
-        weights = {}
-        for name, tensor in self.state_dict().items():
-            name = reference_name(self.reference_prefix + name)
-            if self.reference_prefix:  # a bare LxmertModel has no prefix in the reference's files
-                name = name.removeprefix("lxmert.")
-            weights[name] = tensor.detach().cpu().contiguous()
-        with replacing(folder / "model.safetensors") as temporary:
-            save_file(weights, temporary, metadata={"format": "pt"})
+        weights = renamed(self.state_dict(), self.reference_prefix)
+        write_folder(Path(folder), self.config, weights, type(self).__name__)
+
+
+def write_folder(folder: Path, config: LxmertConfig, weights: Mapping[str, Tensor], architecture: str) -> None:
+    """Write `config.json` and `model.safetensors` as the reference library has them.
+
+    Args:
+        folder: made where it does not exist.
+        config: the sizes, and the answers.
+        weights: under the reference's names.
+        architecture: the class they belong to. A bare LxmertModel's names have no prefix in its files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = "lxmert." if all(name.startswith("lxmert.") for name in weights) else ""
+    tensors = {name.removeprefix(prefix): tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    values = config.to_dict() | {"architectures": [architecture]}
+    write_text(folder / "config.json", json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+if __name__ == "__main__":
+    from lxmert.export import main
+
+    sys.exit(main())

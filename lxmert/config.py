@@ -62,6 +62,7 @@ class LxmertConfig:
         output_attentions: whether `forward` returns attentions when the call does not say.
         output_hidden_states: whether `forward` returns hidden states when the call does not say.
         return_dict: whether `forward` returns an output object (else a tuple) when the call does not say.
+        mask_token_id: the word piece [MASK], which hides words in pre-training; not in the reference.
         answers: text of each answer label, in label order; not in the reference. It travels with the
             weights so that answer heads are always matched by text.
 
@@ -98,6 +99,7 @@ class LxmertConfig:
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True
+    mask_token_id: int = 103
     answers: list[str] | None = None
 
     def __post_init__(self) -> None:

@@ -1,8 +1,16 @@
-"""Score a prediction file of any system by the makers' rules, without a model.
+"""Score, check and average prediction files of any system by the makers' rules, without a model.
 
 python -m lxmert.evaluate vqa PREDICTIONS ANNOTATIONS [--json OUT]
-python -m lxmert.evaluate gqa PREDICTIONS QUESTIONS [--choices FILE] [--all-questions FILE] [--json OUT]
+python -m lxmert.evaluate gqa PREDICTIONS QUESTIONS [--choices FILE] [--all-questions FILE]
+                              [--attentions FILE --scene-graphs FILE] [--json OUT]
 python -m lxmert.evaluate nlvr2 PREDICTIONS STATEMENTS [--balanced FILE] [--unbalanced FILE] [--json OUT]
+python -m lxmert.evaluate check {vqa,gqa,nlvr2} PREDICTIONS QUESTIONS
+python -m lxmert.evaluate ensemble SCORES SCORES ... --out OUT
+
+`vqa` also takes the annotations of OK-VQA, VQA-CP and VizWiz (whose predictions are {"image", "answer"}), `gqa`
+the questions of GQA-OOD: score its files all, head and tail one after the other. `check` tells what an evaluation
+server would object to. `ensemble` averages the `*_scores.npz` that runs leave, and writes the submission OUT and
+the averaged scores beside it, as <OUT>_scores.npz.
 """
 
 from __future__ import annotations
@@ -10,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,121 +27,78 @@ from rich.markup import escape
 from rich.table import Table
 
 from lxmert.files import write_text
-from lxmert.scoring import ScoreReport, ScoringError, score_gqa, score_nlvr2, score_vqa
+from lxmert.scoring import ScoreReport, ScoringError, score_gqa, score_nlvr2, score_vizwiz, score_vqa
+from lxmert.scoring.ensemble import Scores, average_scores, read_scores, write_scores
+from lxmert.scoring.files import read_json, read_nlvr2_predictions, read_questions, read_statements
+from lxmert.submissions import FORMATS, Task, check_submission, read_ids, read_submission, submission_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score one file and print a table; 0, or 1 with one message when the files cannot be scored."""
+    """Do what one command says; 0, or 1 with one message when the files do not allow it."""
     options = _parser().parse_args(arguments)
     try:
-        report = options.score(options)
-        if options.json is not None:
-            write_text(options.json, json.dumps({"task": options.task} | report.to_dict(), indent=2) + "\n")
+        return options.run(options)
     except (ScoringError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        for name in ("predictions", "annotations", "choices", "all_questions", "balanced", "unbalanced"):
-            if getattr(options, name, None) is not None:
-                print(f"  {name.replace('_', ' ')}: {getattr(options, name)}", file=sys.stderr)
+        for name, value in vars(options).items():
+            if isinstance(value, Path) and name not in ("json", "out"):
+                print(f"  {name.replace('_', ' ')}: {value}", file=sys.stderr)
         return 1
-    _print(options.task, report)
+
+
+# ------------------------------------------------------------------------------------------ scores
+
+
+def _score(options: argparse.Namespace) -> int:
+    report = options.score(options)
+    if options.json is not None:
+        write_text(options.json, json.dumps({"task": options.command} | report.to_dict(), indent=2) + "\n")
+    _print(options.command, report)
     return 0
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file.
-
-    Raises:
-        ScoringError: it is not JSON.
-        OSError: it cannot be read.
-    """
-    return _parse(_read_text(path), str(path))
-
-
-def read_questions(path: Path) -> dict[str, Any]:
-    """A GQA questions file, or the folder of its chunks (`train_all_questions/*.json`) as one.
-
-    Raises:
-        ScoringError: not JSON objects, or an empty folder.
-        OSError: it cannot be read.
-    """
-    chunks = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    if not chunks:
-        raise ScoringError(f"annotations: the folder {path} holds no .json file")
-    questions: dict[str, Any] = {}
-    for chunk in chunks:
-        content = read_json(chunk)
-        if not isinstance(content, dict):
-            raise ScoringError(f"{chunk}: expected an object of question id -> question")
-        questions |= content
-    return questions
-
-
-def read_statements(path: Path) -> list[dict[str, Any]]:
-    """The rows of an NLVR2 file, one JSON object a line.
-
-    Raises:
-        ScoringError: a line is not a JSON object.
-        OSError: it cannot be read.
-    """
-    rows = []
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        row = _parse(line, f"{path}, line {number}")
-        if not isinstance(row, dict):
-            raise ScoringError(f"{path}, line {number}: expected a JSON object with identifier and label")
-        rows.append(row)
-    return rows
-
-
-def read_nlvr2_predictions(path: Path) -> list[dict[str, str]]:
-    """An NLVR2 submission, `identifier,True` or `identifier,False` a line.
-
-    Raises:
-        ScoringError: a line is not two fields.
-        OSError: it cannot be read.
-    """
-    rows = []
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) != 2:
-            raise ScoringError(f"{path}, line {number}: {line!r}, expected identifier,True or identifier,False")
-        rows.append({"identifier": fields[0], "label": fields[1]})
-    return rows
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ScoringError(f"{path}: not a UTF-8 text file: {error}") from error
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ScoringError(f"{where}: not JSON: {error}") from error
 
 
 def _vqa(options: argparse.Namespace) -> ScoreReport:
     content = read_json(options.annotations)
-    if not isinstance(content, dict) or "annotations" not in content:
-        raise ScoringError("annotations: expected the official annotation file, an object with `annotations`")
-    return score_vqa(read_json(options.predictions), content["annotations"])
+    rows = content.get("annotations") if isinstance(content, dict) else content
+    if not isinstance(rows, list):
+        raise ScoringError(
+            "annotations: expected the official annotation file, an object with `annotations` (VQA, OK-VQA) or a "
+            "list of them (VQA-CP, VizWiz)"
+        )
+    is_vizwiz = rows and isinstance(rows[0], dict) and "image" in rows[0] and "question_id" not in rows[0]
+    return (score_vizwiz if is_vizwiz else score_vqa)(read_json(options.predictions), rows)
 
 
 def _gqa(options: argparse.Namespace) -> ScoreReport:
+    if (options.attentions is None) != (options.scene_graphs is None):
+        raise ScoringError("grounding: needs both --attentions and --scene-graphs")
     questions = read_questions(options.annotations)
     all_questions = None
     if options.all_questions is not None:
         # The official file of all questions is a gigabyte; reading it once is enough.
         same = options.all_questions.resolve() == options.annotations.resolve()
         all_questions = questions if same else read_questions(options.all_questions)
-    choices = None if options.choices is None else read_json(options.choices)
-    return score_gqa(read_json(options.predictions), questions, choices=choices, all_questions=all_questions)
+    return score_gqa(
+        read_json(options.predictions),
+        questions,
+        choices=None if options.choices is None else read_json(options.choices),
+        all_questions=all_questions,
+        attentions=None if options.attentions is None else _read_attentions(options.attentions),
+        scene_graphs=None if options.scene_graphs is None else read_questions(options.scene_graphs),
+    )
+
+
+def _read_attentions(path: Path) -> dict[str, Any]:
+    """An object of question id -> boxes, or the makers' list of {"questionId", "attention"} as one."""
+    content = read_json(path)
+    if isinstance(content, dict):
+        return content
+    try:
+        return {row["questionId"]: row["attention"] for row in content}
+    except (TypeError, KeyError) as error:
+        raise ScoringError(
+            f'{path}: expected an object of question id -> boxes or a list of {{"questionId", "attention"}}'
+        ) from error
 
 
 def _nlvr2(options: argparse.Namespace) -> ScoreReport:
@@ -143,33 +108,6 @@ def _nlvr2(options: argparse.Namespace) -> ScoreReport:
         balanced=None if options.balanced is None else read_statements(options.balanced),
         unbalanced=None if options.unbalanced is None else read_statements(options.unbalanced),
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lxmert.evaluate", description="Score a prediction file.")
-    tasks = parser.add_subparsers(dest="task", required=True)
-    formats = {
-        "vqa": (_vqa, 'list of {"question_id": int, "answer": str}', "official annotations"),
-        "gqa": (
-            _gqa,
-            'list of {"questionId": str, "prediction": str}',
-            "official questions, or folder of chunks",
-        ),
-        "nlvr2": (_nlvr2, "lines of identifier,True|False", "official JSON lines with labels"),
-    }
-    for name, (score, predictions, truth) in formats.items():
-        task = tasks.add_parser(name, help=f"predictions: {predictions}")
-        task.set_defaults(score=score)
-        task.add_argument("predictions", type=Path, help=predictions)
-        task.add_argument("annotations", type=Path, help=truth)
-        task.add_argument("--json", type=Path, metavar="OUT", help="also write the scores here")
-        if name == "gqa":
-            task.add_argument("--choices", type=Path, help="official choices: adds validity and plausibility")
-            task.add_argument("--all-questions", type=Path, help="official *_all_questions: adds consistency")
-        if name == "nlvr2":
-            task.add_argument("--balanced", type=Path, help="the makers' balanced subset of the split")
-            task.add_argument("--unbalanced", type=Path, help="the makers' unbalanced subset of the split")
-    return parser
 
 
 def _print(task: str, report: ScoreReport) -> None:
@@ -186,7 +124,77 @@ def _print(task: str, report: ScoreReport) -> None:
     console = Console()
     console.print(table)
     for note in report.notes:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)
+
+
+# --------------------------------------------------------------------------- submissions, ensembles
+
+
+def _check(options: argparse.Namespace) -> int:
+    ids = read_ids(options.task, options.questions)
+    rows = read_submission(options.task, options.predictions)
+    problems = check_submission(options.task, rows, ids)
+    if not problems:
+        print(f"{options.predictions}: valid for {options.task}, {len(ids):,} ids answered")
+        return 0
+    print(f"{options.predictions}: not valid for {options.task}, {len(ids):,} ids expected:")
+    for problem in problems:
+        print(f"  {problem}")
+    return 1
+
+
+def _ensemble(options: argparse.Namespace) -> int:
+    scores = average_scores({str(path): read_scores(path) for path in options.scores})
+    beside = options.out.with_name(f"{options.out.stem}_scores.npz")
+    write_text(options.out, submission_text(_task_of(scores), scores.best()))
+    write_scores(beside, scores)
+    print(f"{len(options.scores)} score files, {len(scores.question_id):,} questions: {options.out}, {beside}")
+    return 0
+
+
+def _task_of(scores: Scores) -> Task:
+    if scores.question_id.dtype.kind != "U":
+        return "vqa"
+    return "nlvr2" if set(scores.answers.tolist()) == {"True", "False"} else "gqa"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lxmert.evaluate", description="Score, check and average prediction files."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    truths: dict[Task, tuple[Callable[[argparse.Namespace], ScoreReport], str]] = {
+        "vqa": (_vqa, "official annotations"),
+        "gqa": (_gqa, "official questions, or folder of chunks"),
+        "nlvr2": (_nlvr2, "official JSON lines with labels"),
+    }
+    for name, (score, truth) in truths.items():
+        task = commands.add_parser(name, help=f"score predictions: {FORMATS[name].entry}")
+        task.set_defaults(run=_score, score=score)
+        task.add_argument("predictions", type=Path, help=FORMATS[name].entry)
+        task.add_argument("annotations", type=Path, help=truth)
+        task.add_argument("--json", type=Path, metavar="OUT", help="also write the scores here")
+        if name == "gqa":
+            task.add_argument("--choices", type=Path, help="official choices: adds validity and plausibility")
+            task.add_argument("--all-questions", type=Path, help="official *_all_questions: adds consistency")
+            boxes = "question id -> [[x0, y0, x1, y1, weight], ...]: with the next adds grounding"
+            task.add_argument("--attentions", type=Path, help=boxes)
+            task.add_argument("--scene-graphs", type=Path, help="official scene graphs of the split")
+        if name == "nlvr2":
+            task.add_argument("--balanced", type=Path, help="the makers' balanced subset of the split")
+            task.add_argument("--unbalanced", type=Path, help="the makers' unbalanced subset of the split")
+    check = commands.add_parser("check", help="what an evaluation server would object to")
+    check.set_defaults(run=_check)
+    check.add_argument("task", choices=FORMATS, help="whose server")
+    check.add_argument("predictions", type=Path, help="the submission file")
+    check.add_argument(
+        "questions", type=Path, help="all questions of the split, the makers' file or the release's"
+    )
+    ensemble = commands.add_parser("ensemble", help="average score files")
+    ensemble.set_defaults(run=_ensemble)
+    ensemble.add_argument("scores", type=Path, nargs="+", help="*_scores.npz")
+    ensemble.add_argument("--out", type=Path, required=True, help="the submission to write")
+    return parser
 
 
 if __name__ == "__main__":

@@ -26,6 +26,26 @@ class AnswerHead(nn.Sequential):
         initialize(self, config.initializer_range)
 
 
+class PairHead(nn.Sequential):
+    """(2E, D) pooled outputs, a statement's two rows side by side -> (E, 2) logits; index 1: it is true.
+
+    The original's head for NLVR2: the two outputs concatenated, 2D -> 2D -> GELU -> layer norm -> 2.
+    """
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__(
+            nn.Linear(2 * config.hidden_size, 2 * config.hidden_size),
+            nn.GELU(),
+            nn.LayerNorm(2 * config.hidden_size, eps=LAYER_NORM_EPS),
+            nn.Linear(2 * config.hidden_size, 2),
+        )
+        initialize(self, config.initializer_range)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits."""
+        return super().forward(pooled.view(-1, 2 * pooled.shape[1]))
+
+
 class Transform(nn.Sequential):
     """(..., D) -> (..., D): dense, activation, layer norm; BERT's preparation of a prediction."""
 
@@ -109,9 +129,13 @@ def index_loss(scores: Tensor, labels: Tensor) -> Tensor:
     Negative labels (-100 in the reference, -1 in the original) are ignored; with nothing left the loss is
     0, where a mean over nothing would be NaN.
     """
+    return index_losses(scores, labels).sum() / (labels >= 0).sum().clamp(min=1)
+
+
+def index_losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """(M,): each cross-entropy of scores (M, C) against class indices (M,); 0 where the label is negative."""
     index = labels.long().where(labels >= 0, -100)
-    total = F.cross_entropy(scores, index, reduction="sum", ignore_index=-100)
-    return total / (labels >= 0).sum().clamp(min=1)
+    return F.cross_entropy(scores, index, reduction="none", ignore_index=-100)
 
 
 def region_losses(
@@ -133,7 +157,6 @@ def region_losses(
         if name == "feat":
             each = F.smooth_l1_loss(score, label.to(score.dtype), reduction="none").mean(1)
         else:
-            index = label.long().where(label >= 0, -100)
-            each = F.cross_entropy(score, index, reduction="none", ignore_index=-100)
+            each = index_losses(score, label)
         losses[name] = (each * weight.to(each.dtype)).mean() * normalizer
     return losses

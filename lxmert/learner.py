@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class LxmertLearner(LightningModule):
     """Encodes a batch once and sums the losses of its objectives.
 
-    Logged: `train/loss` and `train/loss/<loss>` by step; `val/loss/...` and
+    Logged: `train/loss`, the sum, and `train/loss/<loss>` by step; `val/loss`, `val/loss/<loss>` and
     `val/<objective>/<metric>` once per pass, the same under `test/`.
 
     Args:
@@ -67,7 +67,14 @@ class LxmertLearner(LightningModule):
     def forward(self, batch: Batch) -> dict[str, Result]:
         """Result of each objective."""
         output = self.model.encode(batch, self.reads)
-        return {name: objective(output, batch) for name, objective in self.objectives.items()}
+        return {name: objective(output, batch, self.model) for name, objective in self.objectives.items()}
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """What the objectives make of a batch before the model sees it, in every stage."""
+        for objective in self._objectives():
+            batch = objective.corrupt(batch, self.seed)
+        # What they added is in pageable memory, whose transfer would wait for the GPU to be idle.
+        return batch.pin_memory() if self.device.type == "cuda" else batch
 
     def on_train_start(self) -> None:
         """Fix the schedule's length.
@@ -86,15 +93,12 @@ class LxmertLearner(LightningModule):
         """Seed dropout by what is trained, not by what came before: a resumed run draws the same."""
         place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(zlib.crc32(repr(place).encode()))
+        for objective in self._objectives():
+            objective.progress = self.global_step / self.total_steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of all losses, a scalar."""
-        losses = {name: loss for result in self(batch).values() for name, loss in result.losses.items()}
-        total = torch.stack(list(losses.values())).sum()
-        self.log("train/loss", total, prog_bar=True, batch_size=batch.num_rows, sync_dist=True)
-        for name, loss in losses.items():
-            self.log(f"train/loss/{name}", loss, batch_size=batch.num_rows, sync_dist=True)
-        return total
+        return self._log_losses("train", self(batch), batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Result]:
         """Results, after adding them to the metrics."""
@@ -112,9 +116,17 @@ class LxmertLearner(LightningModule):
         results = self(batch)
         for name, result in results.items():
             self._metrics(stage)[name].update(result, batch)
-            for loss, value in result.losses.items():
-                self.log(f"{stage}/loss/{loss}", value, batch_size=batch.num_rows, sync_dist=True)
+        if any(result.losses for result in results.values()):
+            self._log_losses(stage, results, batch)
         return results
+
+    def _log_losses(self, stage: str, results: Mapping[str, Result], batch: Batch) -> Tensor:
+        losses = {name: loss for result in results.values() for name, loss in result.losses.items()}
+        total = torch.stack(list(losses.values())).sum()
+        self.log(f"{stage}/loss", total, prog_bar=stage == "train", batch_size=batch.num_rows, sync_dist=True)
+        for name, loss in losses.items():
+            self.log(f"{stage}/loss/{name}", loss, batch_size=batch.num_rows, sync_dist=True)
+        return total
 
     def on_validation_epoch_end(self) -> None:
         """Log the pass's metrics."""
@@ -123,6 +135,9 @@ class LxmertLearner(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the pass's metrics."""
         self._log_metrics("test")
+
+    def _objectives(self) -> Iterable[Any]:
+        return self.objectives.values()
 
     def _metrics(self, stage: str) -> Any:
         return self.metrics[stage]
@@ -174,7 +189,7 @@ class LxmertLearner(LightningModule):
 # Fields that change neither the shape nor the meaning of the weights.
 FREE_FIELDS = {
     "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "output_attentions",
-    "output_hidden_states", "return_dict", "visual_loss_normalizer",
+    "output_hidden_states", "return_dict", "visual_loss_normalizer", "mask_token_id",
 }  # fmt: skip
 
 

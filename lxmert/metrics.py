@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class _GroupedMean(Metric):
     full_state_update = False
     is_differentiable = False
     higher_is_better = True
-    name: ClassVar[str]
+    name: str
 
     total: Tensor
     count: Tensor
@@ -37,7 +37,7 @@ class _GroupedMean(Metric):
         self.groups = {group: list(values) for group, values in (groups or {}).items()}
         self.keys = [self.name]
         for group, values in self.groups.items():
-            self.keys += [f"{self.name}/{_log_safe(group)}/{_log_safe(value)}" for value in values]
+            self.keys += [f"{self.name}/{log_safe(group)}/{log_safe(value)}" for value in values]
         repeated = sorted({key for key in self.keys if self.keys.count(key) > 1})
         if repeated:
             raise ValueError(
@@ -73,6 +73,47 @@ class _GroupedMean(Metric):
         # Not in place: a module cast to bfloat16 casts these sums, and the addition casts them back.
         self.total = self.total + torch.cat(totals)
         self.count = self.count + torch.cat(counts)
+
+
+class GroupedMean(_GroupedMean):
+    """The mean of scores that the caller computes.
+
+    Logs `<name>` and `<name>/<group>/<value>`.
+
+    Args:
+        name: what is averaged.
+        groups: name of a grouping -> its values, for means within groups.
+
+    Raises:
+        ValueError: two groups would share a log name.
+    """
+
+    def __init__(self, name: str, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        self.name = name
+        super().__init__(groups, **kwargs)
+
+    def update(self, scores: Tensor, counted: Tensor, group_codes: Mapping[str, Tensor]) -> None:
+        """Take in scores (M,) as far as they are `counted` (M,) bool; `group_codes` are (M,) int64, -1 unknown."""
+        self._add(scores, counted, group_codes)
+
+
+class Perplexity(GroupedMean):
+    """The exponential of the mean cross-entropy of all words of a pass; `update` takes cross-entropies.
+
+    Logs `perplexity` and `perplexity/<group>/<value>`.
+
+    Args:
+        groups: name of a grouping -> its values, for perplexities within groups.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        super().__init__("perplexity", groups, **kwargs)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Perplexities by log name, of the groups that occurred; empty before any word."""
+        return {key: mean.exp() for key, mean in super().compute().items()}
 
 
 class SoftScoreAccuracy(_GroupedMean):
@@ -187,6 +228,6 @@ def _identities(texts: Sequence[str]) -> Tensor:
     return torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts], dtype=torch.int64)
 
 
-def _log_safe(name: str) -> str:
+def log_safe(name: str) -> str:
     """`yes/no` to `yes_no`: loggers take a slash for a folder."""
     return re.sub(r"[\s/]+", "_", name) or "empty"

@@ -95,6 +95,19 @@ class LxmertForQuestionAnsweringOutput(Internals):
 
 
 @dataclass
+class LxmertForVisualReasoningOutput(Internals):
+    """Output of LxmertForVisualReasoning; of its internals, row 2e + k is statement e with its image k.
+
+    Args:
+        loss: scalar, when labels were given.
+        logits: (E, 2); index 1: the statement is true of the two images.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+@dataclass
 class LxmertForPreTrainingOutput(Internals):
     """Output of LxmertForPreTraining.
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from lxmert.batch import Packing
 from lxmert.checkpoint import Pretrained
 from lxmert.config import LxmertConfig
 from lxmert.heads import (
     AnswerHead,
     MaskedLanguageHead,
     MatchingHead,
+    PairHead,
     RegionHead,
     answer_loss,
     index_loss,
     region_losses,
 )
-from lxmert.model import READABLE, LxmertModel, initialize
+from lxmert.model import READABLE, LxmertModel, batch_from_call, initialize
 from lxmert.outputs import (
     Internals,
     LxmertForPreTrainingOutput,
     LxmertForQuestionAnsweringOutput,
+    LxmertForVisualReasoningOutput,
     LxmertModelOutput,
 )
 
@@ -115,6 +118,88 @@ class LxmertForQuestionAnswering(WithAnswerHead):
             loss=None if labels is None else answer_loss(scores, labels),
             question_answering_score=scores,
             **internals(encoded),
+        )
+        return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+class LxmertForVisualReasoning(Pretrained):
+    """LXMERT for statements about two images (NLVR2), as the original's NLVR2Model; not in the reference."""
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.lxmert = LxmertModel(config)
+        self.pair_head = PairHead(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        visual_feats: Tensor,
+        visual_pos: Tensor,
+        attention_mask: Tensor | None = None,
+        visual_attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> LxmertForVisualReasoningOutput | tuple:
+        """Whether each statement is true of its two images.
+
+        Args:
+            input_ids: (E, L) token ids, [CLS] first; each statement is encoded once.
+            visual_feats: (E, 2, N, F), the left and the right image.
+            visual_pos: (E, 2, N, 4).
+            attention_mask: (E, L), non-zero on real tokens; default all.
+            visual_attention_mask: (E, 2, N), non-zero on real regions; default all.
+            token_type_ids: (E, L) segments; default 0.
+            labels: (E,) int64, 1 for true, 0 for false; negative ones are ignored.
+            output_attentions: return all attentions.
+            output_hidden_states: return all hidden states.
+            return_dict: False returns a tuple.
+
+        Raises:
+            ValueError: inputs that do not fit together.
+        """
+        if visual_feats.ndim != 4 or visual_feats.shape[1] != 2 or visual_pos.shape[:3] != visual_feats.shape[:3]:
+            raise ValueError(
+                f"visual_feats {tuple(visual_feats.shape)} and visual_pos {tuple(visual_pos.shape)}; expected "
+                "(statements, 2, regions, features) and (statements, 2, regions, 4)"
+            )
+
+        def twice(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.repeat_interleave(2, 0)
+
+        config = self.config
+        batch = batch_from_call(
+            config,
+            twice(input_ids),
+            visual_feats.flatten(0, 1),
+            visual_pos.flatten(0, 1),
+            twice(attention_mask),
+            None if visual_attention_mask is None else visual_attention_mask.flatten(0, 1),
+            twice(token_type_ids),
+            None,
+        )
+        batch = replace(
+            batch,
+            token_ids=input_ids,
+            token_mask=batch.token_mask[::2],
+            token_types=token_type_ids,
+            row_sentence=batch.row_image // 2,
+            token_packing=Packing.of(batch.token_mask[::2]),
+        )
+        encoded = self.lxmert.encode(
+            batch,
+            {"pooled"},
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=(
+                config.output_hidden_states if output_hidden_states is None else output_hidden_states
+            ),
+        )
+        scores = self.pair_head(cast(Tensor, encoded.pooled_output))
+        output = LxmertForVisualReasoningOutput(
+            loss=None if labels is None else index_loss(scores, labels), logits=scores, **internals(encoded)
         )
         return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 

@@ -18,7 +18,9 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1180
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem } .note { color: #5b6875 }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 1rem }
 .card { border: 1px solid #d8dee5; border-radius: 8px; padding: .7rem } .wrong { border-color: #d9822b }
-.picture { position: relative; background: #eef1f4; min-height: 9rem } .picture img { width: 100%; display: block }
+.views { display: flex; gap: .4rem; align-items: flex-start }
+.picture { position: relative; flex: 1; background: #eef1f4; min-height: 9rem }
+.picture img { width: 100%; display: block }
 .box { position: absolute; box-sizing: border-box; border: 3px solid #e4003a }
 .question { font-weight: 600; margin: .5rem 0 .3rem }
 .bar { background: #3f7fbf; height: .6rem; display: inline-block; vertical-align: middle; border-radius: 2px }
@@ -29,44 +31,60 @@ td { padding: .1rem .8rem .1rem 0 } td.number { text-align: right }
 
 
 @dataclass
+class View:
+    """A picture and where the model looked.
+
+    Args:
+        picture: file, or None when it is not at hand.
+        boxes: regions, x1 y1 x2 y2 as fractions of the picture's sides.
+        attention: of [CLS] on each region in the last cross-modality layer, mean over heads; sums to 1.
+    """
+
+    picture: Path | None
+    boxes: list[list[float]]
+    attention: list[float]
+
+
+@dataclass
 class Example:
     """A question with its picture, its answers and what the model said.
 
     Args:
         question: text.
-        picture: file, or None when it is not at hand.
-        boxes: regions, x1 y1 x2 y2 as fractions of the picture's sides.
-        attention: of [CLS] on each region in the last cross-modality layer, mean over heads; sums to 1.
+        views: its picture; NLVR2 has two, left and right.
         predictions: (answer, probability), best first.
         answers: soft score of each right answer; empty when unknown.
     """
 
     question: str
-    picture: Path | None
-    boxes: list[list[float]]
-    attention: list[float]
+    views: list[View]
     predictions: list[tuple[str, float]]
     answers: dict[str, float]
 
 
-def write_report(page: Path, metrics: Mapping[str, float], examples: Sequence[Example], title: str) -> None:
+def write_report(
+    page: Path, metrics: Mapping[str, float], title: str, curves: str, examples: Sequence[Example] = ()
+) -> None:
     """Write a page that needs nothing but itself.
 
     Args:
-        page: HTML file; curves are drawn from `logs/metrics.csv` beside it, if there.
+        page: HTML file.
         metrics: by logged name.
-        examples: shown as cards.
         title: what was evaluated.
+        curves: SVG of the training; may be empty.
+        examples: shown as cards.
     """
-    curves = draw_curves(page.parent / "logs" / "metrics.csv")
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        html_scores(metrics),
-        f"<h2>Training</h2>{curves}" if curves else "",
+    shown = [
         "<h2>Examples</h2><p class='note'>Boxes: the regions that [CLS] attends to most in the last "
         "cross-modality layer, stronger where it looks more. Beside each answer: its probability; below, the "
         "human answers with their soft scores.</p>",
         "<div class='grid'>" + "".join(card(example) for example in examples) + "</div>",
+    ]
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        html_scores(metrics),
+        f"<h2>Training</h2>{curves}" if curves else "",
+        *(shown if examples else []),
     ]
     write_text(
         page,
@@ -78,21 +96,26 @@ def write_report(page: Path, metrics: Mapping[str, float], examples: Sequence[Ex
 def score_table(metrics: Mapping[str, float]) -> tuple[list[str], dict[str, dict[str, float]]]:
     """Metrics of the last evaluation as a table: by what is measured across, by group down.
 
+    With several objectives, each has rows of its own.
+
     Args:
         metrics: by logged name, `<stage>/<objective>/<metric>[/<group>/<value>]`; others are left out.
 
     Returns:
-        The metrics' names, and for "all" and each "<group>: <value>" its values by metric. Test comes
-        before validation when both are there.
+        The metrics' names, and for "all" (with several objectives, for each) and each "<group>: <value>" its
+        values by metric. Test comes before validation when both are there.
     """
     stage = "test" if any(name.startswith("test/") for name in metrics) else "val"
-    rows: dict[str, dict[str, float]] = {"all": {}}
-    for name, value in sorted(metrics.items()):
-        parts = name.split("/")
-        if len(parts) > 2 and parts[0] == stage and parts[1] != "loss":
-            _, _, metric, *group = parts
-            row = ": ".join(part.replace("_", " ") for part in group) or "all"
-            rows.setdefault(row, {})[metric] = value
+    named = [(name.split("/"), value) for name, value in sorted(metrics.items())]
+    kept = [(parts, value) for parts, value in named if len(parts) > 2 and parts[0] == stage and parts[1] != "loss"]
+    several = len({parts[1] for parts, _ in kept}) > 1
+    rows: dict[str, dict[str, float]] = {} if several else {"all": {}}
+    for (_, objective, metric, *group), value in kept:
+        row = ": ".join(part.replace("_", " ") for part in group) or "all"
+        if several:
+            name = objective.replace("_", " ")
+            row = f"{name}, {row}" if group else name
+        rows.setdefault(row, {})[metric] = value
     return sorted({metric for values in rows.values() for metric in values}), rows
 
 
@@ -114,13 +137,6 @@ def card(example: Example) -> str:
     best = example.predictions[0][0]
     score = example.answers.get(best, 0.0)
     verdict = "" if not example.answers else "right" if score >= 0.5 else "wrong"
-    strongest = sorted(zip(example.attention, example.boxes, strict=True), reverse=True)[:5]
-    top = strongest[0][0] if strongest else 1.0
-    boxes = "".join(
-        f"<div class='box' style='left:{100 * x1:.1f}%;top:{100 * y1:.1f}%;width:{100 * (x2 - x1):.1f}%;"
-        f"height:{100 * (y2 - y1):.1f}%;opacity:{weight / top:.2f}' title='attention {weight:.2f}'></div>"
-        for weight, (x1, y1, x2, y2) in reversed(strongest)
-    )
     rows = "".join(
         f"<tr><td>{escape(answer)}</td><td><span class='bar' style='width:{100 * probability:.0f}px'></span> "
         f"{probability:.2f}</td></tr>"
@@ -129,10 +145,22 @@ def card(example: Example) -> str:
     human = ", ".join(f"{escape(answer)} {score:.1f}" for answer, score in example.answers.items())
     mark = {"right": "✓", "wrong": "✗", "": ""}[verdict]
     return (
-        f"<div class='card {verdict}'><div class='picture'>{embed(example.picture)}{boxes}</div>"
+        f"<div class='card {verdict}'><div class='views'>{''.join(map(draw_view, example.views))}</div>"
         f"<div class='question'>{escape(example.question)} <span class='mark'>{mark}</span></div>"
         f"<table>{rows}</table><div class='note'>{human}</div></div>"
     )
+
+
+def draw_view(view: View) -> str:
+    """A picture with the five regions that the model looked at most."""
+    strongest = sorted(zip(view.attention, view.boxes, strict=True), reverse=True)[:5]
+    top = strongest[0][0] if strongest else 1.0
+    boxes = "".join(
+        f"<div class='box' style='left:{100 * x1:.1f}%;top:{100 * y1:.1f}%;width:{100 * (x2 - x1):.1f}%;"
+        f"height:{100 * (y2 - y1):.1f}%;opacity:{weight / top:.2f}' title='attention {weight:.2f}'></div>"
+        for weight, (x1, y1, x2, y2) in reversed(strongest)
+    )
+    return f"<div class='picture'>{embed(view.picture)}{boxes}</div>"
 
 
 def embed(picture: Path | None) -> str:

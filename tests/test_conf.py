@@ -56,20 +56,22 @@ def bind(name, node):
 
 def test_there_is_something_to_test():
     assert {"vqa", "toy_vqa"} <= set(EXPERIMENTS)
-    assert {"trainer=fsdp", "logger=wandb", "optimizer=adamw"} <= set(CHOICES)
+    assert {"trainer=fsdp", "logger=wandb", "optimizer=adamw", "recipe=paper"} <= set(CHOICES)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_each_experiments_keys_are_its_constructors_parameters(experiment):
     found = dict(nodes(composed(f"experiment={experiment}")))
-    assert {"model", "data", "objective.answering", "optimizer", "trainer", "callbacks.best"} <= set(found)
+    assert {"model", "data", "optimizer", "trainer", "callbacks.best"} <= set(found)
+    assert any(name.startswith("objective.") for name in found)
     for name, node in found.items():
         bind(name, node)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_each_choice_composes_and_its_keys_are_its_constructors_parameters(choice):
-    for name, node in nodes(composed("experiment=toy_vqa", choice)):
+    experiment = "toy_pretrain" if choice.startswith("recipe=") else "toy_vqa"
+    for name, node in nodes(composed(f"experiment={experiment}", choice)):
         bind(name, node)
 
 
@@ -83,8 +85,50 @@ def test_the_released_recipe_is_the_default_of_vqa():
     assert sizes == [9, 5, 5, 768, 2048]
 
 
-def test_the_toy_overlay_changes_data_model_and_schedule_alone():
-    real, toy = composed("experiment=vqa"), composed("experiment=toy_vqa")
+def test_pretraining_is_the_published_schedule():
+    config = composed("experiment=pretrain")
+    assert (config.optimizer.lr, config.data.batch_size, config.trainer.max_epochs) == (1e-4, 256, 20)
+    assert (config.warmup, config.trainer.gradient_clip_val) == (0.05, 1.0)
+    assert list(config.objective) == ["matching", "masked_language", "masked_region", "question_answering"]
+    assert (config.callbacks.best.monitor, config.callbacks.best["mode"]) == ("val/loss", "min")
+    assert config.callbacks.predictions is None and config.callbacks.examples is None
+
+
+@pytest.mark.parametrize("experiment", ["pretrain", "toy_pretrain"])
+def test_the_two_recipes_differ_where_paper_and_released_code_do(experiment):
+    released, paper = composed(f"experiment={experiment}"), composed(f"experiment={experiment}", "recipe=paper")
+    region = released.objective.masked_region
+    assert (list(region.losses), region.label_weight) == (["object", "attribute", "feature"], "confidence")
+    assert (region.feature_loss, region.zeroed, region.replaced) == ("smooth_l1", 0.8, 0.1)
+    assert released.objective.question_answering.start == 0
+    assert released.optimizer["_target_"] == "lxmert.optim.bert_adam"
+    region = paper.objective.masked_region
+    assert (list(region.losses), region.label_weight) == (["object", "feature"], "masked")
+    assert (region.feature_loss, region.zeroed, region.replaced) == ("l2", 1.0, 0.0)
+    assert paper.objective.question_answering.start == 0.5
+    assert (paper.optimizer["_target_"], paper.optimizer.weight_decay) == ("lxmert.optim.adamw", 0.0)
+    assert paper.optimizer.lr == released.optimizer.lr
+    assert paper.data == released.data and paper.trainer == released.trainer
+
+
+@pytest.mark.parametrize("recipe", ["released", "paper"])
+def test_objectives_are_chosen_on_the_command_line(recipe):
+    def chosen(names):
+        return composed("experiment=pretrain", f"objective=[{names}]", f"recipe={recipe}")
+
+    ablation = chosen("masked_language,masked_region")
+    assert list(ablation.objective) == ["masked_language", "masked_region"]
+    assert ablation.data.mismatched == 0  # without the objective nothing is exchanged
+    assert list(chosen("masked_language").objective) == ["masked_language"]  # no half node of the recipe's
+    for names in ("matching", "masked_language,matching"):
+        assert chosen(names).data.mismatched == 0.5
+    assert composed("experiment=pretrain", "data.mismatched=0.3").data.mismatched == 0.3
+    assert composed("experiment=toy_pretrain").data.mismatched == 0.5
+
+
+@pytest.mark.parametrize("name", ["vqa", "pretrain"])
+def test_the_toy_overlays_change_data_model_and_schedule_alone(name):
+    real, toy = composed(f"experiment={name}"), composed(f"experiment=toy_{name}")
     assert toy.objective == real.objective and toy.callbacks == real.callbacks and toy.logger == real.logger
     assert toy.optimizer["_target_"] == real.optimizer["_target_"]
 

@@ -1,4 +1,4 @@
-"""`python -m lxmert.evaluate` in processes of its own, on real and made files."""
+"""`python -m lxmert.evaluate`: scores, submissions and ensembles, on real and made files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lxmert.evaluate import main
+from lxmert.scoring import ScoringError
+from lxmert.scoring import ensemble as ensembles
+from lxmert.scoring.ensemble import Scores, average_scores, read_scores, write_scores
+from lxmert.submissions import check_submission, read_submission, submission_text
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -130,13 +137,21 @@ def test_gqa_questions_may_be_a_folder_of_chunks(tmp_path: Path, capsys: pytest.
         assert json.loads(out.read_text())["metrics"] == expected
 
     assert main(["gqa", str(predictions), str(balanced)]) == 0
-    assert "1 predictions for questions outside the given files" in capsys.readouterr().out
+    assert "1 predictions for examples outside the given files: 2." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[{", "p.json: not JSON"),
+        (
+            '[{"question_id": 1, "ans',
+            "p.json: not JSON: Unterminated string starting at: line 1 column 21 (char 20)",
+        ),
+        (
+            '[{"question_id": 1,',
+            "line 1 column 20 (char 19). If the file ends there, it was cut off: get it again.",
+        ),
+        ('[{"question_id": 1, "question_id": 2}]', "p.json: 'question_id' twice in one object"),
         ("{}", "predictions: a dict, expected a list"),
         ('[{"question_id": "1", "answer": "yes"}]', "question_id '1' is a str"),
         ('[{"question_id": 7, "answer": "yes"}]', "1 question ids are not in the annotations: 7"),
@@ -187,3 +202,310 @@ def test_a_group_name_in_brackets_is_printed_as_it_is(tmp_path: Path, capsys: py
     predictions = write(tmp_path / "p.json", answers)
     assert main(["vqa", str(predictions), str(vqa_annotations(tmp_path / "a.json"))]) == 0
     assert "is [the]" in capsys.readouterr().out
+
+
+def run(*arguments: str | Path) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_gqa_questions_that_occur_twice_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = write(tmp_path / "p.json", [{"questionId": "1", "prediction": "wood"}])
+    question = json.dumps(gqa_question("wood"))
+    twice = write(tmp_path / "twice.json", f'{{"1": {question}, "1": {question}}}')
+    assert run("gqa", predictions, twice) == 1
+    assert "twice.json: '1' twice in one object" in capsys.readouterr().err
+    chunks = tmp_path / "chunks"
+    chunks.mkdir()
+    for name in ("a", "b"):
+        write(chunks / f"{name}.json", {"1": gqa_question("wood")})
+    assert run("gqa", predictions, chunks) == 1
+    assert "b.json: 1 question ids that another file" in capsys.readouterr().err
+
+
+def test_gqa_grounding_is_read_from_the_makers_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question = gqa_question("wood") | {
+        "imageId": "7",
+        "annotations": {"question": {"3": "11"}, "answer": {}, "fullAnswer": {}},
+    }
+    scene = {"width": 10, "height": 10, "objects": {"11": {"x": 0, "y": 0, "w": 5, "h": 10}}}
+    predictions = write(tmp_path / "p.json", [{"questionId": "1", "prediction": "wood"}])
+    files = [predictions, write(tmp_path / "q.json", {"1": question})]
+    boxes = [[0, 0, 0.5, 1, 0.25], [0.5, 0, 1, 1, 0.75]]
+    listed = write(tmp_path / "listed.json", [{"questionId": "1", "attention": boxes}])
+    keyed = write(tmp_path / "keyed.json", {"1": boxes})
+    scenes = write(tmp_path / "scenes.json", {"7": scene})
+    for attentions in (listed, keyed):
+        out = tmp_path / "scores.json"
+        assert run("gqa", *files, "--attentions", attentions, "--scene-graphs", scenes, "--json", out) == 0
+        assert json.loads(out.read_text())["metrics"]["grounding"] == 25.0
+    capsys.readouterr()
+    assert run("gqa", *files, "--attentions", listed) == 1
+    assert "needs both --attentions and --scene-graphs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"1": {"valid": []}}', "[]"])
+def test_missing_gqa_choices_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    predictions = write(tmp_path / "p.json", [{"questionId": "1", "prediction": "wood"}])
+    choices = tmp_path / "choices.json"
+    if content is not None:
+        write(choices, content)
+    questions = write(tmp_path / "q.json", {"1": gqa_question("wood")})
+    assert run("gqa", predictions, questions, "--choices", choices) == 1
+    error = capsys.readouterr().err
+    assert "choices" in error and "Traceback" not in error and f"choices: {choices}" in error
+
+
+def test_annotations_of_kindred_data_sets_are_recognised(tmp_path: Path) -> None:
+    entries = [{"answer": "a can"}] * 10
+    row = {"answer_type": "other", "answers": entries}
+    cases = {
+        "vqa-cp": ([row | {"question_id": 1, "question_type": "what"}], {"question_id": 1}),
+        "ok-vqa": ({"annotations": [row | {"question_id": 1, "question_type": "two"}]}, {"question_id": 1}),
+        "vizwiz": ([row | {"image": "a.jpg", "answerable": 1}], {"image": "a.jpg"}),
+    }
+    scores = {}
+    for name, (content, id_) in cases.items():
+        files = write(tmp_path / "p.json", [id_ | {"answer": "a can"}]), write(tmp_path / "a.json", content)
+        assert run("vqa", *files, "--json", tmp_path / "scores.json") == 0
+        scores[name] = json.loads((tmp_path / "scores.json").read_text())["metrics"]["accuracy"]
+    # VizWiz normalises the prediction even though the annotators agree.
+    assert scores == {"vqa-cp": 100.0, "ok-vqa": 100.0, "vizwiz": 0.0}
+
+
+# -------------------------------------------------------------------------------------- submissions
+
+QUESTIONS = {
+    "vqa": {"questions": [{"question_id": n, "image_id": 1, "question": "what?"} for n in (1, 2, 3)]},
+    "gqa": {n: {"question": "what?"} for n in ("1", "2", "3")},
+    "nlvr2": "".join(json.dumps({"identifier": f"dev-{n}-0-0"}) + "\n" for n in (1, 2, 3)),
+}
+RELEASED = {
+    "vqa": [{"question_id": n, "img_id": "COCO_train2014_1", "sent": "what?"} for n in (1, 2, 3)],
+    "gqa": [{"question_id": n, "img_id": "7", "sent": "what?"} for n in ("1", "2", "3")],
+    "nlvr2": [{"identifier": f"dev-{n}-0-0", "uid": f"nlvr2_dev_{n}", "sent": "so"} for n in (1, 2, 3)],
+}
+VALID = {
+    "vqa": {1: "yes", 3: "", 2: "no"},
+    "gqa": {"1": "yes", "3": "", "2": "no"},
+    "nlvr2": {"dev-1-0-0": "True", "dev-3-0-0": "False", "dev-2-0-0": "True"},
+}
+
+
+@pytest.mark.parametrize("questions", [QUESTIONS, RELEASED], ids=["makers", "released"])
+@pytest.mark.parametrize("task", ["vqa", "gqa", "nlvr2"])
+def test_a_written_submission_is_valid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, questions: dict
+) -> None:
+    predictions = write(tmp_path / "p", submission_text(task, VALID[task]))  # type: ignore[arg-type]
+    assert run("check", task, predictions, write(tmp_path / "q", questions[task])) == 0
+    assert f"valid for {task}, 3 ids answered" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "problems"),
+    [
+        ("vqa", {"1": "yes"}, ["a dict, expected a list of"]),
+        (
+            "vqa",
+            [
+                {"question_id": "1", "answer": "yes"},
+                {"question_id": 2, "answer": 2},
+                {"question_id": 9, "answer": "no"},
+                {"question_id": 9, "answer": "no"},
+                {"id": 3},
+            ],
+            [
+                '1 entries are not {"question_id": int, "answer": str}: [4]: {\'id\': 3}',
+                "1 ids are not int (the server refuses the file): '1'",
+                "1 answers are not a string: 2 for 2",
+                "1 ids are answered more than once: 9",
+                "1 ids are not of this split: 9",
+                "1 ids are not answered: 3",
+            ],
+        ),
+        (
+            "gqa",
+            [{"questionId": n, "prediction": "yes"} for n in (1, 2, 3)],
+            ["3 ids are not str (the server scores 0): 1, 2, 3"],
+        ),
+        ("gqa", [], ["3 ids are not answered: 1, 2, 3"]),
+        (
+            "nlvr2",
+            "identifier,label\ndev-1-0-0,true\ndev-2-0-0;True\n\ndev-3-0-0,False",
+            [
+                "2 entries are not identifier,True|False: line 3: 'dev-2-0-0;True', line 4: ''",
+                "2 answers are not True or False: 'label' for identifier, 'true' for dev-1-0-0",
+                "1 ids are not of this split: identifier",
+                "1 ids are not answered: dev-2-0-0",
+            ],
+        ),
+    ],
+)
+def test_what_a_server_would_object_to_is_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, content: object, problems: list[str]
+) -> None:
+    predictions, questions = write(tmp_path / "p", content), write(tmp_path / "q", QUESTIONS[task])
+    assert run("check", task, predictions, questions) == 1
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert f"not valid for {task}, 3 ids expected:" in title
+    assert len(lines) == len(problems)
+    for line, problem in zip(lines, problems, strict=True):
+        assert line.startswith(f"  {problem}")
+
+
+def test_only_the_first_five_missing_ids_are_shown_with_their_number() -> None:
+    assert check_submission("vqa", [], range(100)) == ["100 ids are not answered: 0, 1, 2, 3, 4, ..."]
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "message"),
+    [
+        ("vqa", {}, "q: no questions; expected the makers' questions of vqa"),
+        ("vqa", [{"id": 1}], "q: question 0 is {'id': 1}, expected an object with question_id"),
+        ("gqa", '{"1": {}, "1": {}}', "q: '1' twice in one object"),
+        ("nlvr2", [{"identifier": "a"}] * 2, "q: 1 ids occur twice: a"),
+        ("nlvr2", '{"identifier": "a"}\n{"identi', "q, line 2: not JSON"),
+    ],
+)
+def test_bad_questions_of_a_split_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, content: object, message: str
+) -> None:
+    predictions = write(tmp_path / "p", submission_text(task, VALID[task]))  # type: ignore[arg-type]
+    assert run("check", task, predictions, write(tmp_path / "q", content)) == 1
+    assert message in capsys.readouterr().err
+
+
+@needs_data
+def test_a_submission_for_real_files_is_valid(tmp_path: Path) -> None:
+    questions = DATA / "coco10/official/questions.json"
+    ids = [row["question_id"] for row in json.loads(questions.read_text())["questions"]]
+    assert (
+        run("check", "vqa", write(tmp_path / "p", submission_text("vqa", dict.fromkeys(ids, "yes"))), questions)
+        == 0
+    )
+    statements = DATA / "nlvr2/dev_400.json"
+    rows = [json.loads(line) for line in statements.read_text().splitlines()]
+    text = submission_text("nlvr2", {row["identifier"]: row["label"] for row in rows})
+    assert run("check", "nlvr2", write(tmp_path / "p.csv", text), statements) == 0
+
+
+# ---------------------------------------------------------------------------------------- ensembles
+
+
+def scores_of(listed: dict, answers: list[str] | None = None) -> Scores:
+    """A score file's content from question id -> {answer: probability}, as long a list for every question."""
+    texts = answers or sorted({text for row in listed.values() for text in row})
+    ranked = [sorted(row.items(), key=lambda item: -item[1]) for row in listed.values()]
+    return Scores(
+        np.array(list(listed)),
+        np.array([[texts.index(text) for text, _ in row] for row in ranked], np.int32),
+        np.array([[probability for _, probability in row] for row in ranked], np.float32),
+        np.array(texts),
+    )
+
+
+def test_scores_are_averaged_by_question_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = scores_of({7: {"red": 0.5, "blue": 0.25}, 5: {"yes": 0.75, "no": 0.5}}, ["no", "yes", "blue", "red"])
+    second = scores_of({5: {"no": 1.0, "yes": 0.5}, 7: {"green": 0.625, "blue": 0.375}})
+    for name, scores in (("a", first), ("b", second)):
+        write_scores(tmp_path / f"{name}_scores.npz", scores)
+    out = tmp_path / "both.json"
+    assert run("ensemble", tmp_path / "a_scores.npz", tmp_path / "b_scores.npz", "--out", out) == 0
+    assert "2 score files, 2 questions" in capsys.readouterr().out
+    # 7: green 0.3125, blue 0.3125 (first named first), red 0.25. 5: no 0.75, yes 0.625.
+    assert json.loads(out.read_text()) == [
+        {"question_id": 7, "answer": "blue"},
+        {"question_id": 5, "answer": "no"},
+    ]
+    averaged = read_scores(tmp_path / "both_scores.npz")
+    assert averaged.question_id.tolist() == [7, 5]
+    assert averaged.answers[averaged.answer].tolist() == [["blue", "green"], ["no", "yes"]]
+    assert averaged.probability.tolist() == [[0.3125, 0.3125], [0.75, 0.625]]
+
+
+def test_an_ensemble_writes_the_submission_of_its_task(tmp_path: Path) -> None:
+    for name, listed in {
+        "gqa": {"02": {"wood": 1.0}, "01": {"metal": 0.5}},
+        "nlvr2": {"dev-1-0-0": {"True": 0.25, "False": 0.75}, "dev-1-1-0": {"True": 0.5, "False": 0.0}},
+    }.items():
+        write_scores(tmp_path / "a.npz", scores_of(listed))
+        assert run("ensemble", tmp_path / "a.npz", "--out", tmp_path / name) == 0
+    assert read_submission("gqa", tmp_path / "gqa") == [
+        {"questionId": "02", "prediction": "wood"},
+        {"questionId": "01", "prediction": "metal"},
+    ]
+    assert (tmp_path / "nlvr2").read_text() == "dev-1-0-0,False\ndev-1-1-0,True\n"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_an_average_equals_one_by_hand(data: st.DataObject) -> None:
+    texts = ["", "a", "b", "c", "red", "2"]
+    files = []
+    for _ in range(data.draw(st.integers(1, 3))):
+        width = data.draw(st.integers(1, 4))
+        row = st.dictionaries(st.sampled_from(texts), st.integers(0, 64), min_size=width, max_size=width)
+        ids = data.draw(st.permutations([3, 1, 20, 7]))
+        files.append({id_: {text: n / 64 for text, n in data.draw(row).items()} for id_ in ids})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ensembles, "BLOCK", 3)
+        averaged = average_scores({str(n): scores_of(file) for n, file in enumerate(files)})
+    assert averaged.question_id.tolist() == list(files[0])
+    top = max(len(row) for file in files for row in file.values())
+    for place, id_ in enumerate(averaged.question_id.tolist()):
+        expected = {t: sum(f[id_].get(t, 0) for f in files) / len(files) for f in files for t in f[id_]}
+        got = dict(
+            zip(
+                averaged.answers[averaged.answer[place]].tolist(),
+                averaged.probability[place].tolist(),
+                strict=True,
+            )
+        )
+        assert len(got) == top
+        assert got == pytest.approx({text: expected[text] for text in got}, abs=1e-6)
+        assert sorted(got.values(), reverse=True) == list(got.values())
+        assert min(got.values()) >= sorted(expected.values(), reverse=True)[top - 1] - 1e-6
+
+
+def test_score_files_of_other_questions_are_refused_by_name(tmp_path: Path) -> None:
+    first = scores_of({n: {"yes": 1.0} for n in range(9)})
+    other = scores_of({n: {"yes": 1.0} for n in (*range(2), 10)})
+    with pytest.raises(
+        ScoringError, match=r"b: not about the questions of a\. It lacks 7 \(2, 3, 4, 5, 6, \.\.\.\)"
+    ):
+        average_scores({"a": first, "b": other})
+    with pytest.raises(ScoringError, match=r"has 1 others \(10\)"):
+        average_scores({"a": first, "b": other})
+    with pytest.raises(ScoringError, match="b: question ids are <U1, not as in a"):
+        average_scores({"a": first, "b": scores_of({"1": {"yes": 1.0}})})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"answers": None}, "not a score file"),
+        ({"answers": np.array(["a", None])}, "not a score file"),
+        ({"answers": np.array(["a", "a"])}, "an answer text occurs twice"),
+        ({"answers": np.array([1, 2])}, "of another kind"),
+        ({"answer": np.array([[0], [2]])}, "indices outside the list of 2 answers"),
+        ({"answer": np.zeros((2, 2), int)}, "do not fit"),
+        ({"answer": np.array([[0, 0]] * 2), "probability": np.ones((2, 2))}, "the same answer twice"),
+        ({"probability": np.array([[1.0], [np.nan]])}, "NaN or infinity"),
+        ({"question_id": np.array([5, 5])}, "question ids occur twice: 5"),
+    ],
+)
+def test_bad_score_files_are_named(tmp_path: Path, changes: dict, message: str) -> None:
+    content = vars(scores_of({5: {"a": 1.0}, 6: {"b": 1.0}})) | changes
+    path = tmp_path / "a.npz"
+    np.savez(path, allow_pickle=True, **{name: array for name, array in content.items() if array is not None})
+    with pytest.raises(ScoringError, match=f"{path}: .*{message}"):
+        read_scores(path)
+
+
+def test_what_is_no_score_file_ends_with_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.npz", "text")
+    assert run("ensemble", path, "--out", tmp_path / "out.json") == 1
+    assert f"error: {path}: not a score file" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()

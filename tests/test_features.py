@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules import convert, hdf5
-from datamodules.convert import convert_npz, convert_tsv
+from datamodules.convert import convert_gqa_objects, convert_npz, convert_tsv
 from datamodules.features import RegionStore
 from datamodules.hdf5 import StoreError, is_current, map_dataset, writing
 
@@ -397,6 +397,10 @@ BAD_ROWS = {
         bad("features", lambda f: b"*" * 128),
         "expected base64 of 3 x 8 float32",
     ),
+    "an eleventh column": (
+        bad("features", lambda f: base64.b64encode(f.tobytes()) + b"\tmore"),
+        "features has 133 base64 characters, expected 128",
+    ),
     "float64 features": (
         bad("features", lambda f: f.astype(np.float64)),
         "features has 256 base64 characters",
@@ -423,6 +427,18 @@ def test_a_box_within_the_tolerance_of_the_original_is_taken(tmp_path):
     source = write_tsv(tmp_path / "a.tsv", [image])
     boxes = RegionStore(convert_tsv(source, tmp_path / "a.h5", progress=False)).read([0])[1]
     assert boxes[0, 0].tolist() == pytest.approx([-0.9e-5, 0, 1.000009, 1], abs=1e-7)
+
+
+def test_lines_longer_than_the_buffer_and_cut_by_it_are_read_whole(tmp_path, monkeypatch):
+    images = [make_image(f"image{i}", count=1 + 5 * i % 9, seed=i) for i in range(30)]
+    source = write_tsv(tmp_path / "a.tsv", images, b"\r\n")
+    truth = convert_tsv(source, tmp_path / "a.h5", progress=False).read_bytes()
+    for block in (1, 100, 777):
+        monkeypatch.setattr(convert, "_BLOCK", block)
+        assert convert_tsv(source, tmp_path / f"{block}.h5", progress=False).read_bytes() == truth
+    monkeypatch.setattr(convert, "_LONGEST_LINE", 100)
+    with pytest.raises(StoreError, match=r"a\.tsv: a line of 100 bytes or more, not a TSV of regions"):
+        convert_tsv(source, tmp_path / "b.h5", progress=False)
 
 
 @pytest.mark.parametrize(
@@ -506,6 +522,121 @@ def test_a_cut_off_npz_a_double_image_and_an_empty_folder_are_refused(tmp_path):
     with pytest.raises(StoreError, match=r"a\.png\.npz: image a: cannot be read"):
         convert_npz(tmp_path, tmp_path / "a.h5", progress=False)
     assert len(RegionStore(tmp_path / "a.h5")) == 1
+
+
+def write_gqa(folder, counts, places=8, dim=DIM):
+    """GQA's object features: images spread over two chunks, what is beyond objectsNum left as garbage."""
+    folder.mkdir(exist_ok=True)
+    images = {str(100 - i): make_image(str(100 - i), places, dim, seed=i) for i in range(len(counts))}
+    info = {
+        name: {"width": WIDTH, "height": HEIGHT, "objectsNum": count, "idx": i // 2, "file": i % 2}
+        for i, (name, count) in enumerate(zip(images, counts, strict=True))
+    }
+    for file in range(2):
+        rows = [image for i, image in enumerate(images.values()) if i % 2 == file]
+        for image, count in zip(rows, counts[file::2], strict=True):
+            image["features"][count:], image["boxes"][count:] = np.nan, -1
+        with h5py.File(folder / f"gqa_objects_{file}.h5", "w") as chunk:
+            chunk["features"] = np.stack([image["features"] for image in rows])
+            chunk["bboxes"] = np.stack([image["boxes"] for image in rows])
+    (folder / "gqa_objects_info.json").write_text(json.dumps(info))
+    return images, info
+
+
+def test_object_features_of_gqa_are_converted_with_their_counts(tmp_path):
+    counts = [3, 8, 1, 5, 2]
+    images, _ = write_gqa(tmp_path / "objects", counts)
+    path = convert_gqa_objects(tmp_path / "objects", tmp_path / "a.h5", progress=False)
+    store = RegionStore(path)
+    features, boxes, mask = store.read(store.require(list(images)))
+    assert mask.sum(1).tolist() == counts
+    for i, (image, count) in enumerate(zip(images.values(), counts, strict=True)):
+        np.testing.assert_array_equal(features[i, :count], image["features"][:count].astype(np.float16))
+        expected = image["boxes"][:count] / np.array([WIDTH, HEIGHT] * 2, np.float32)
+        np.testing.assert_array_equal(boxes[i, :count], expected)
+    assert (store.labels(range(5))[0] == -1).all() and store.contract["detector"] == convert.GQA_OBJECTS
+    made = path.stat().st_mtime_ns
+    convert_gqa_objects(tmp_path / "objects", path, progress=False)
+    assert path.stat().st_mtime_ns == made
+    write_gqa(tmp_path / "objects", [2] * 5)
+    assert RegionStore(convert_gqa_objects(tmp_path / "objects", path, progress=False)).read([0])[2].shape == (
+        1,
+        2,
+    )
+
+
+def test_an_interrupted_conversion_of_gqa_goes_on(tmp_path, monkeypatch):
+    write_gqa(tmp_path / "objects", [3, 8, 1, 5, 2, 4, 4])
+    truth = convert_gqa_objects(tmp_path / "objects", tmp_path / "b.h5", progress=False).read_bytes()
+    monkeypatch.setattr(convert, "_IMAGES_PER_NOTE", 1)
+    real, calls = os.pwrite, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 30:  # in the fifth image: the second chunk
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert_gqa_objects(tmp_path / "objects", tmp_path / "a.h5", progress=False)
+    calls.clear()
+    path = convert_gqa_objects(tmp_path / "objects", tmp_path / "a.h5", progress=False)
+    assert len(calls) == 3 * 6 and path.read_bytes() == truth
+
+
+BAD_GQA = {
+    "a count beyond the boxes": ({"objectsNum": 9}, {}, "image 99: idx 0 and objectsNum 9, expected less than 2"),
+    "a row beyond the chunk": ({"idx": 2}, {}, "image 99: idx 2 and objectsNum 3"),
+    "a place taken twice": ({"idx": 1}, {}, "is in the same place"),
+    "no boxes": ({"objectsNum": 0}, {}, "image 99: {'width': 640"),
+    "a width that is no number": ({"width": "640"}, {}, "expected counts width, height, objectsNum, idx, file"),
+    "a chunk that is not there": ({"file": 7}, {}, "gqa_objects_7.h5: cannot be read"),
+    "a NaN": (
+        {},
+        {"features": np.full((2, 8, DIM), np.nan, np.float32)},
+        "image 99: feature 0 of region 0 is nan",
+    ),
+    "boxes outside": ({"width": 5}, {}, "in an image 5 wide"),
+    "another feature size": ({}, {"features": np.ones((2, 8, DIM + 1), np.float32)}, "chunk 1 has 9 features"),
+    "boxes that do not fit": (
+        {},
+        {"bboxes": np.ones((2, 7, 4), np.float32)},
+        "bboxes (2, 7, 4), expected (n, 100",
+    ),
+    "no boxes in the chunk": ({}, {"bboxes": None}, "gqa_objects_1.h5: cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("info", "content", "message"), BAD_GQA.values(), ids=BAD_GQA.keys())
+def test_bad_object_features_of_gqa_are_refused_by_file_and_image(tmp_path, info, content, message):
+    folder = tmp_path / "objects"
+    _, infos = write_gqa(folder, [3] * 4)
+    infos["99"] |= info
+    (folder / "gqa_objects_info.json").write_text(json.dumps(infos))
+    with h5py.File(folder / "gqa_objects_1.h5", "a") as chunk:
+        for name, array in content.items():
+            del chunk[name]
+            if array is not None:
+                chunk[name] = array
+    with pytest.raises(StoreError) as caught:
+        convert_gqa_objects(folder, tmp_path / "a.h5", progress=False)
+    assert message in str(caught.value) and str(folder) in str(caught.value)
+    assert left_in(tmp_path) == ["objects"]
+
+
+def test_a_cut_off_chunk_and_a_cut_off_info_of_gqa_are_refused(tmp_path):
+    folder = tmp_path / "objects"
+    with pytest.raises(StoreError, match=r"gqa_objects_info\.json: no such file"):
+        convert_gqa_objects(folder, tmp_path / "a.h5", progress=False)
+    write_gqa(folder, [3] * 4)
+    chunk, info = folder / "gqa_objects_1.h5", folder / "gqa_objects_info.json"
+    chunk.write_bytes(chunk.read_bytes()[:-100])
+    with pytest.raises(StoreError, match=r"gqa_objects_1\.h5: cannot be read"):
+        convert_gqa_objects(folder, tmp_path / "a.h5", progress=False)
+    info.write_text(info.read_text()[:50])
+    with pytest.raises(StoreError, match=r"gqa_objects_info\.json: not JSON \(.*line 1 column"):
+        convert_gqa_objects(folder, tmp_path / "a.h5", progress=False)
 
 
 # ------------------------------------------------------------------------- killed, full, forbidden, twice

@@ -20,7 +20,9 @@ from lxmert.scoring import (
     normalise_vqa_answer,
     score_gqa,
     score_nlvr2,
+    score_vizwiz,
     score_vqa,
+    vizwiz_accuracy,
     vqa_accuracy,
     vqa_soft_scores,
 )
@@ -115,20 +117,24 @@ def test_accuracy_equals_a_second_implementation(data: st.DataObject) -> None:
     )
 
 
-def test_ten_thousand_predictions_score_as_in_a_second_implementation() -> None:
+def test_ten_thousand_vqa_predictions_score_as_in_a_second_implementation() -> None:
     random_ = random.Random(0)
-    differing = 0
-    for _ in range(10_000):
-        pool = ["".join(random_.choices(PIECES, k=random_.randint(0, 4))) for _ in range(3)] + [
-            "red",
-            "the Red.",
-        ]
-        annotators = random_.choices(pool, k=10)
-        prediction = random_.choice(pool)
-        accuracy = vqa_accuracy(prediction, annotators)
-        assert accuracy == pytest.approx(reference_accuracy(prediction, annotators), abs=1e-9)
-        differing += accuracy not in (0.0, 1.0)
-    assert differing > 1_000
+    annotations, predictions, expected = [], [], []
+    for number in range(10_000):
+        pool = ["".join(random_.choices(PIECES, k=random_.randint(0, 4))) for _ in range(3)] + ["red", "the Red."]
+        written = random_.choices(pool, k=10)
+        types = random_.choice(["yes/no", "number", "other"]), random_.choice(["is the", "what"])
+        annotations.append(question(number, written, *types))
+        predictions.append({"question_id": number, "answer": random_.choice(pool)})
+        expected.append(reference_accuracy(predictions[-1]["answer"], written))
+    report = score_vqa(random_.sample(predictions, 10_000), annotations)
+    assert report.metrics["accuracy"] == pytest.approx(100 * sum(expected) / 10_000, abs=1e-9)
+    for kind in ("answer_type", "question_type"):
+        for value, (score, number) in report.groups[kind].items():
+            members = [e for e, row in zip(expected, annotations, strict=True) if row[kind] == value]
+            assert number == len(members)
+            assert score == pytest.approx(100 * sum(members) / number, abs=1e-9)
+    assert sum(accuracy not in (0.0, 1.0) for accuracy in expected) > 1_000
 
 
 def test_contraction_table_is_the_official_one() -> None:
@@ -242,8 +248,10 @@ def test_vqa_is_scored_overall_and_by_type() -> None:
     assert report.to_dict()["groups"]["answer_type"]["yes/no"] == {"score": 80.0, "examples": 2}
 
 
-def test_scores_are_rounded_to_two_decimals() -> None:
-    assert score_vqa(answers(q1="yes", q2="9", q3="9"), QUESTIONS[:3]).metrics == {"accuracy": 33.33}
+def test_scores_are_rounded_where_they_are_written() -> None:
+    report = score_vqa(answers(q1="yes", q2="9", q3="9"), QUESTIONS[:3])
+    assert report.metrics == {"accuracy": pytest.approx(100 / 3, abs=1e-9)}
+    assert report.to_dict()["metrics"] == {"accuracy": 33.33}
 
 
 @pytest.mark.parametrize(
@@ -307,7 +315,8 @@ def test_real_annotations_score_as_in_a_second_implementation(path: str) -> None
             predictions.append({"question_id": annotation["question_id"], "answer": answer})
             expected.append(reference_accuracy(answer, written))
         report = score_vqa(predictions, annotations)
-        assert report.metrics["accuracy"] == round(100 * sum(expected) / len(expected), 2) > 0
+        assert report.metrics["accuracy"] == pytest.approx(100 * sum(expected) / len(expected), abs=1e-9)
+        assert report.metrics["accuracy"] > 0
         assert sum(group.examples for group in report.groups["question_type"].values()) == len(annotations)
 
 
@@ -324,6 +333,63 @@ def test_soft_scores_of_official_annotations_are_the_released_labels() -> None:
     for row in rows:
         everything = set(written[row["question_id"]])
         assert vqa_soft_scores(written[row["question_id"]], everything) == pytest.approx(row["label"])
+
+
+def vizwiz_row(name: str, answers: list[str], answer_type: str = "other") -> dict:
+    return {
+        "image": name,
+        "question": "What is this?",
+        "answers": [{"answer": answer, "answer_confidence": "yes"} for answer in answers],
+        "answer_type": answer_type,
+        "answerable": 1,
+    }
+
+
+def test_vizwiz_normalises_the_prediction_alone() -> None:
+    rows = [
+        vizwiz_row("a.jpg", ["the can"] * 10),
+        vizwiz_row("b.jpg", ["Can"] * 2 + ["can"] * 8, "unanswerable"),
+        vizwiz_row("c.jpg", ["can"] * 10),
+    ]
+    predictions = [
+        {"image": name, "answer": answer}
+        for name, answer in [("a.jpg", "the can"), ("b.jpg", "Can"), ("c.jpg", "A can.")]
+    ]
+    report = score_vizwiz(predictions, rows)
+    assert report.metrics["accuracy"] == pytest.approx(200 / 3)
+    assert report.groups == {"answer_type": {"other": (50.0, 2), "unanswerable": (100.0, 1)}}
+    with pytest.raises(ScoringError, match=r"no prediction for 1 questions: c\.jpg"):
+        score_vizwiz(predictions[:2], rows)
+    with pytest.raises(ScoringError, match=r"1 images are not in the annotations: c\.jpg"):
+        score_vizwiz(predictions, rows[:2])
+    with pytest.raises(ScoringError, match=r"annotations\[3\]: image a\.jpg occurs a second time"):
+        score_vizwiz(predictions, [*rows, rows[0]])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_vizwiz_accuracy_equals_a_second_implementation(data: st.DataObject) -> None:
+    pool = data.draw(st.lists(answers_of_pieces, min_size=1, max_size=4))
+    annotators = data.draw(
+        st.lists(st.sampled_from([*pool, *map(reference_normalise, pool)]), min_size=1, max_size=10)
+    )
+    prediction = data.draw(st.sampled_from(pool))
+    accuracies = []
+    for left_out in range(len(annotators)):
+        others = annotators[:left_out] + annotators[left_out + 1 :]
+        accuracies.append(min(1, others.count(reference_normalise(prediction)) / 3))
+    expected = sum(accuracies) / len(accuracies)
+    assert vizwiz_accuracy(prediction, annotators) == pytest.approx(expected, abs=1e-9)
+
+
+def test_ok_vqa_annotations_are_scored_as_those_of_vqa() -> None:
+    entries = [
+        {"answer_id": place, "raw_answer": "racing", "answer": "race", "answer_confidence": "yes"}
+        for place in range(10)
+    ]
+    row = {"image_id": 5, "answer_type": "other", "question_type": "four", "question_id": 51, "answers": entries}
+    report = score_vqa([{"question_id": 51, "answer": "race"}], [row | {"confidence": 3}])
+    assert report.metrics == {"accuracy": 100.0}
 
 
 def gqa_question(answer: str, structural: str, **changes: object) -> dict:
@@ -382,7 +448,7 @@ def gqa_predictions(**changes: str) -> list[dict]:
 def test_gqa_metrics_equal_hand_computed_ones() -> None:
     report = score_gqa(gqa_predictions(), GQA, choices=GQA_CHOICES, all_questions=GQA)
     assert report.examples == 5
-    assert report.metrics == {
+    assert report.to_dict()["metrics"] == {
         "accuracy": 60.0,  # a, c, d of a to e
         "binary": 50.0,  # d of d, e
         "open": 66.67,  # a, c of a, b, c
@@ -392,7 +458,11 @@ def test_gqa_metrics_equal_hand_computed_ones() -> None:
         # one group: wood 2 true, 1 predicted; metal 1 true, 2 predicted: (1/2 + 1/1) / 100
         "distribution": 0.01,
     }
-    assert report.groups["structural"] == {"compare": (0.0, 1), "query": (66.67, 3), "verify": (100.0, 1)}
+    assert report.groups["structural"] == {
+        "compare": (0.0, 1),
+        "query": (pytest.approx(200 / 3), 3),
+        "verify": (100.0, 1),
+    }
     assert report.groups["semantic"] == {"attr": (60.0, 5)}
     assert report.groups["detailed"] == {"directOf": (75.0, 4), "twoCommon": (0.0, 1)}
     assert report.groups["steps"] == {"1": (100.0, 1), "2": (50.0, 4)}
@@ -420,7 +490,7 @@ def test_gqa_leaves_out_what_its_files_do_not_tell() -> None:
     balanced = {id_: question for id_, question in GQA.items() if question["isBalanced"]}
     report = score_gqa(gqa_predictions(), balanced)
     assert sorted(report.metrics) == ["accuracy", "binary", "distribution", "open"]
-    assert report.notes == ["Ignored as officially: 2 predictions for questions outside the given files."]
+    assert report.notes == ["Ignored as officially: 2 predictions for examples outside the given files: f, g."]
 
 
 def test_gqa_answers_must_be_equal_to_the_letter() -> None:
@@ -461,6 +531,210 @@ def test_gqa_ids_are_strings() -> None:
         score_gqa([{"questionId": 7, "prediction": "wood"}], GQA)
 
 
+def reference_gqa(predictions: dict, questions: dict, choices: dict, scenes: dict, attentions: dict) -> dict:
+    """The makers' rules question by question, written from their description."""
+    lists: dict[str, list[float]] = {}
+    gold: dict[str, dict[str, int]] = {}
+    given_: dict[str, dict[str, int]] = {}
+    for id_, question in questions.items():
+        if not question["isBalanced"]:
+            continue
+        predicted = predictions[id_]
+        right = 1.0 if predicted == question["answer"] else 0.0
+        kind = question["types"]["structural"]
+        steps = 0
+        for step in question["semantic"]:
+            text = step["operation"] + ": " + step["argument"]
+            if "exist" not in text and "query: name" not in text and "choose name" not in text:
+                steps += 1
+        binary = kind in ("verify", "choose", "compare", "logical")
+        common = ["color", "material", "shape"] if "Common" in question["types"]["detailed"] else None
+        filed = {
+            "accuracy": right,
+            "binary" if binary else "open": right,
+            "validity": float(predicted in (common or choices[id_]["valid"])),
+            "plausibility": float(predicted in (common or choices[id_]["plausible"])),
+            f"structural {kind}": right,
+            f"semantic {question['types']['semantic']}": right,
+            f"detailed {question['types']['detailed']}": right,
+            f"steps {steps}": right,
+            f"words {len(question['question'].split())}": right,
+        }
+        for name, value in filed.items():
+            lists.setdefault(name, []).append(value)
+        others = [other for other in question["entailed"] if other != id_]
+        if right and others:
+            hits = [1.0 if predictions[other] == questions[other]["answer"] else 0.0 for other in others]
+            lists.setdefault("consistency", []).append(sum(hits) / len(hits))
+        if question["groups"]["global"] is not None:
+            for counts, answer in ((gold, question["answer"]), (given_, predicted)):
+                answers_ = counts.setdefault(question["groups"]["global"], {})
+                answers_[answer] = answers_.get(answer, 0) + 1
+        lists.setdefault("grounding", []).append(reference_grounding(question, scenes, attentions[id_]))
+    result = {name: 100 * sum(values) / len(values) for name, values in lists.items()}
+    weighted, number = 0.0, 0
+    for group, counts in gold.items():
+        chi = 0.0
+        for answer, count in counts.items():
+            chi += (given_[group].get(answer, 0) - count) ** 2 / count
+        weighted += chi * sum(counts.values())
+        number += sum(counts.values())
+    return result | {"distribution": weighted / number / 100}
+
+
+def reference_grounding(question: dict, scenes: dict, attention: list[list[float]]) -> float:
+    scene = scenes[question["imageId"]]
+    mentioned = list(question["annotations"]["question"].values())
+    mentioned += list(question["annotations"]["fullAnswer"].values())
+    total = 0.0
+    for object_id in mentioned:
+        place = scene["objects"][object_id]
+        left, right = place["x"] / scene["width"], (place["x"] + place["w"]) / scene["width"]
+        top, bottom = place["y"] / scene["height"], (place["y"] + place["h"]) / scene["height"]
+        for x0, y0, x1, y1, weight in attention:
+            wide, high = min(x1, right) - max(x0, left), min(y1, bottom) - max(y0, top)
+            if wide > 0 and high > 0:
+                total += weight * wide * high / ((x1 - x0) * (y1 - y0))
+    return total
+
+
+def generated_gqa(number: int) -> tuple[dict, dict, dict, dict, dict]:
+    """Questions, predictions, choices, scene graphs and attentions as their makers lay them out."""
+    random_ = random.Random(1)
+    texts = ["wood", "metal", "yes", "no", "", "left", "Left", "color", "dark blue", "on top of", "2", "it's"]
+    operations = [
+        ("select", "table (1)"),
+        ("query", "name"),
+        ("query", "color"),
+        ("exist", "?"),
+        ("choose name", "a|b"),
+    ]
+    scenes = {
+        str(image): {
+            "width": random_.randint(200, 640),
+            "height": random_.randint(200, 480),
+            "objects": {
+                str(o): {
+                    "x": random_.randint(0, 90),
+                    "y": random_.randint(0, 90),
+                    "w": o * 30,
+                    "h": 40,
+                    "name": "cup",
+                }
+                for o in range(1, 4)
+            },
+        }
+        for image in range(20)
+    }
+    questions, predictions, choices, attentions = {}, {}, {}, {}
+    for place in range(number):
+        id_ = f"{place:08d}"
+        steps = random_.choices(operations, k=random_.randint(1, 5))
+        questions[id_] = {
+            "question": " ".join(["word"] * random_.randint(3, 12)) + "?",
+            "answer": random_.choice(texts),
+            "imageId": random_.choice(list(scenes)),
+            "isBalanced": random_.random() < 0.8,
+            "types": {
+                "structural": random_.choice(["query", "verify", "choose", "compare", "logical"]),
+                "semantic": random_.choice(["attr", "cat", "global", "obj", "rel"]),
+                "detailed": random_.choice(["twoCommon", "relS", "existC"]),
+            },
+            "semantic": [{"operation": o, "dependencies": [], "argument": a} for o, a in steps],
+            "groups": {"global": random_.choice([None, "material", "color"]), "local": None},
+            "entailed": [f"{random_.randrange(number):08d}" for _ in range(random_.randint(0, 3))] + [id_],
+            "annotations": {
+                "question": {"2": random_.choice("123")},
+                "answer": {},
+                "fullAnswer": {"0": random_.choice("123"), "3:5": random_.choice("123")},
+            },
+        }
+        predictions[id_] = random_.choice([questions[id_]["answer"], *texts])
+        choices[id_] = {"valid": random_.sample(texts, 5), "plausible": random_.sample(texts, 3)}
+        boxes = [[random_.random() / 2, random_.random() / 2] for _ in range(4)]
+        attentions[id_] = [[x, y, x + random_.random() / 2 + 0.01, y + 0.3, 0.25] for x, y in boxes]
+    return questions, predictions, choices, scenes, attentions
+
+
+def test_ten_thousand_gqa_predictions_score_as_in_a_second_implementation() -> None:
+    questions, predictions, choices, scenes, attentions = generated_gqa(10_000)
+    report = score_gqa(
+        [{"questionId": id_, "prediction": answer} for id_, answer in predictions.items()],
+        questions,
+        choices=choices,
+        all_questions=questions,
+        attentions=attentions,
+        scene_graphs=scenes,
+    )
+    got = dict(report.metrics)
+    for kind, values in report.groups.items():
+        got |= {f"{kind} {value}": group.score for value, group in values.items()}
+    assert got == pytest.approx(reference_gqa(predictions, questions, choices, scenes, attentions), abs=1e-9)
+    assert all(0 < got[name] < 100 for name in ("consistency", "grounding", "validity", "distribution"))
+
+
+GROUNDED = gqa_question(
+    "wood",
+    "query",
+    imageId="7",
+    annotations={"question": {"3": "11"}, "answer": {"0": "99"}, "fullAnswer": {"1": "11", "5": "12"}},
+)
+SCENES = {
+    "7": {
+        "width": 200,
+        "height": 100,
+        "objects": {"11": {"x": 0, "y": 0, "w": 100, "h": 100}, "12": {"x": 100, "y": 50, "w": 100, "h": 50}},
+    }
+}
+
+
+def grounding(attention: object, question: dict = GROUNDED, scenes: dict = SCENES) -> float:
+    report = score_gqa(
+        [{"questionId": "a", "prediction": "wood"}],
+        {"a": question},
+        attentions={"a": attention},  # type: ignore[dict-item]
+        scene_graphs=scenes,
+    )
+    return report.metrics["grounding"]
+
+
+def test_grounding_equals_hand_computed_ones() -> None:
+    # Object 11 is the left half, mentioned twice, 12 the lower right quarter; the short answer's do not count.
+    assert grounding([[0, 0, 0.5, 1, 1.0]]) == pytest.approx(200)
+    assert grounding([[0.25, 0, 0.75, 1, 0.6], [0.5, 0, 1, 0.5, 0.4]]) == pytest.approx(60 * (0.5 * 2 + 0.25))
+    assert grounding([[0.2, 0.2, 0.2, 0.4, 1.0]]) == 0  # a box without area
+    whole = GROUNDED | {
+        "annotations": {"question": {}, "answer": {}, "fullAnswer": {}},
+        "semantic": [{"operation": "select", "dependencies": [], "argument": "scene"}],
+    }
+    assert grounding([[0.5, 0.5, 1, 1, 0.3], [0, 0, 1, 1, 0.7]], whole) == pytest.approx(100)
+    assert grounding([[0.5, 0.5, 1, 1, 1.0]], whole | {"semantic": []}) == 0
+
+
+def test_bad_attention_is_refused_by_name() -> None:
+    for attention in ([[0, 0, 1, 1]], [[1, 0, 0, 1, 1.0]], [], ["a"], None, [[0, 0, float("nan"), 1, 1]]):
+        with pytest.raises(ScoringError, match="attentions: those of question a are"):
+            grounding(attention)
+    with pytest.raises(ScoringError, match="no image '7' for question a"):
+        grounding([[0, 0, 1, 1, 1]], scenes={})
+    with pytest.raises(ScoringError, match="image 7 has no object '12'"):
+        grounding([[0, 0, 1, 1, 1]], scenes={"7": SCENES["7"] | {"objects": {"11": SCENES["7"]["objects"]["11"]}}})
+    with pytest.raises(ScoringError, match="attentions: none for 1 balanced questions: a"):
+        score_gqa([{"questionId": "a", "prediction": "wood"}], {"a": GROUNDED}, attentions={}, scene_graphs=SCENES)
+
+
+def test_gqa_ood_files_share_one_prediction_file() -> None:
+    questions, predictions, *_ = generated_gqa(300)
+    balanced = {id_: question for id_, question in questions.items() if question["isBalanced"]}
+    ids = list(balanced)
+    head, tail = ({id_: balanced[id_] for id_ in half} for half in (ids[::2], ids[1::2]))
+    rows = [{"questionId": id_, "prediction": answer} for id_, answer in predictions.items()]
+    accuracy = {name: score_gqa(rows, part) for name, part in (("all", balanced), ("head", head), ("tail", tail))}
+    counted = {name: report.metrics["accuracy"] * report.examples for name, report in accuracy.items()}
+    assert counted["all"] == pytest.approx(counted["head"] + counted["tail"])
+    assert accuracy["head"].notes
+
+
 STATEMENTS = [
     {"identifier": "dev-1-0-0", "label": "True"},
     {"identifier": "dev-1-1-0", "label": "False"},
@@ -479,7 +753,7 @@ def test_nlvr2_consistency_wants_every_pair_of_a_sentence_right() -> None:
     report = score_nlvr2(labels("True", "True", "true", "False"), STATEMENTS)
     assert report.examples == 4
     # Sentences: (1, 0) over two pairs, one wrong; (1, 1); (2, 0).
-    assert report.metrics == {"accuracy": 75.0, "consistency": 66.67}
+    assert report.to_dict()["metrics"] == {"accuracy": 75.0, "consistency": 66.67}
 
 
 def test_nlvr2_subsets_are_scored_on_their_own_statements() -> None:
@@ -489,7 +763,7 @@ def test_nlvr2_subsets_are_scored_on_their_own_statements() -> None:
         balanced=STATEMENTS[:1],
         unbalanced=STATEMENTS[1:],
     )
-    assert report.metrics == {
+    assert report.to_dict()["metrics"] == {
         "accuracy": 75.0,
         "consistency": 66.67,
         "balanced/accuracy": 100.0,
@@ -503,7 +777,6 @@ def test_nlvr2_subsets_are_scored_on_their_own_statements() -> None:
     ("predictions", "statements", "message"),
     [
         (labels("True", "True"), STATEMENTS, "no prediction for 2 statements: dev-1-0-1, dev-2-0-0"),
-        (labels("True", "True"), STATEMENTS[:1], "1 identifiers are not in the annotations: dev-1-1-0"),
         (labels("yes"), STATEMENTS[:1], "dev-1-0-0 is predicted 'yes', expected True or False"),
         (labels("True") * 2, STATEMENTS[:1], "answered a second time"),
         (labels("True"), STATEMENTS[:1] * 2, r"annotations\[1\]: dev-1-0-0 occurs a second time"),
@@ -523,6 +796,39 @@ def test_bad_nlvr2_files_are_refused_by_name(
         score_nlvr2(predictions, statements)
 
 
+def test_nlvr2_predictions_for_other_statements_are_ignored_as_officially() -> None:
+    report = score_nlvr2(labels("True", "True"), STATEMENTS[:1])
+    assert report.metrics == {"accuracy": 100.0, "consistency": 100.0}
+    assert report.notes == [
+        "Ignored as officially: 1 predictions for examples outside the given files: dev-1-1-0."
+    ]
+
+
+def test_ten_thousand_nlvr2_predictions_score_as_in_a_second_implementation() -> None:
+    random_ = random.Random(2)
+    statements = [
+        {"identifier": f"dev-{image_set}-{pair}-{sentence}", "label": random_.choice(["True", "False"])}
+        for image_set in range(1_250)
+        for pair in range(4)
+        for sentence in range(2)
+    ]
+    predictions = {
+        row["identifier"]: random_.choice([row["label"], row["label"].lower(), "False"]) for row in statements
+    }
+    hits, consistent = 0, {}
+    for row in statements:
+        parts = row["identifier"].split("-")
+        parts[2] = ""
+        right = predictions[row["identifier"]].lower() == row["label"].lower()
+        hits += right
+        consistent["-".join(parts)] = consistent.get("-".join(parts), True) and right
+    shuffled = random_.sample(list(predictions.items()), 10_000)
+    report = score_nlvr2([{"identifier": i, "label": label} for i, label in shuffled], statements)
+    assert report.examples == 10_000 and len(consistent) == 2_500
+    assert report.metrics["accuracy"] == pytest.approx(hits / 100, abs=1e-9)
+    assert report.metrics["consistency"] == pytest.approx(100 * sum(consistent.values()) / 2_500, abs=1e-9)
+
+
 @needs_data
 @pytest.mark.parametrize("split", ["dev", "test1"])
 def test_real_nlvr2_statements_score_as_counted(split: str) -> None:
@@ -537,9 +843,9 @@ def test_real_nlvr2_statements_score_as_counted(split: str) -> None:
         place = row["identifier"].split("-")
         sentences.setdefault(f"{place[1]} {place[3]}", set()).add(row["label"])
     report = score_nlvr2(always_true, rows)
-    assert report.metrics["accuracy"] == round(sum(row["label"] == "True" for row in rows) / 4, 2)
+    assert report.metrics["accuracy"] == pytest.approx(sum(row["label"] == "True" for row in rows) / 4)
     consistent = sum(seen == {"True"} for seen in sentences.values())
-    assert report.metrics["consistency"] == round(100 * consistent / len(sentences), 2)
+    assert report.metrics["consistency"] == pytest.approx(100 * consistent / len(sentences), abs=1e-9)
     assert 0 < report.metrics["consistency"] < report.metrics["accuracy"]
 
 

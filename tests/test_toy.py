@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from random import Random
 
@@ -17,9 +17,11 @@ from PIL import Image
 
 from datamodules import toy_files
 from datamodules.toy import ToyVqaDataModule
+from datamodules.toy_captions import captions, phrases
 from datamodules.toy_files import ToyParameters, generate, question_only_accuracy
 from datamodules.toy_questions import LOOKALIKES, QUESTION_KINDS, ask
 from datamodules.toy_world import COLORS, OBJECT_NAMES, SHAPES, Detector, draw_scenes
+from lxmert.tokenization import LxmertTokenizer
 
 SMALL = ToyParameters(
     train=40, minival=12, nominival=6, test=5, questions=5, regions=10, feature_dim=24, pictures=3, seed=7
@@ -74,8 +76,10 @@ def test_the_folder_holds_the_files_of_a_release_and_nothing_else(root):
     assert {n for n in names if not n.startswith("images/")} == {
         "toy.json",
         "vocab.txt",
-        *(f"vqa/{split}.json" for split in ("train", "minival", "nominival", "test")),
+        *(f"vqa/{split}.json" for split in ("train", "minival", "nominival", "test", "train_tenth")),
+        *(f"vqa/gqa_{split}.json" for split in ("train", "minival", "nominival")),
         *(f"vqa/v2_mscoco_{images}_annotations.json" for images in ("train2014", "val2014")),
+        *(f"lxmert/mscoco_{split}.json" for split in ("train", "minival", "nominival")),
         *(f"mscoco_imgfeat/{images}_obj36.tsv" for images in IMAGES),
     }
 
@@ -123,18 +127,33 @@ def test_pictures_are_small_pngs_of_the_size_that_the_region_file_tells(root):
         assert path.stat().st_size < 20_000
 
 
-def test_the_vocabulary_spells_every_question_without_unknown_tokens(root):
-    from lxmert.tokenization import LxmertTokenizer
-
+def test_the_vocabulary_spells_what_is_not_of_the_toy_without_unknown_tokens(root):
     tokens = (root / "vocab.txt").read_text().splitlines()
     assert tokens[0] == "[PAD]" and {"[UNK]", "[CLS]", "[SEP]", "[MASK]"} <= set(tokens)
     assert len(set(tokens)) == len(tokens)
     tokenizer = LxmertTokenizer.from_pretrained(root / "vocab.txt")
-    texts = [row["sent"] for split in toy_files.SPLITS for row in rows_of(root, split)]
-    texts += [*SHAPES, *COLORS, "Would a zebra, quite possibly, juggle 9 xylophones?"]
-    unknown = tokens.index("[UNK]")
-    assert not [text for text in texts if unknown in tokenizer(text)["input_ids"]]
-    assert tokenizer.tokenize("stars crosses is") == ["star", "##s", "cross", "##e", "##s", "is"]
+    pieces = tokenizer("Would a zebra, quite possibly, juggle 9 xylophones?")["input_ids"]
+    assert tokens.index("[UNK]") not in pieces
+    assert tokenizer.tokenize("stars crosses is as") == ["star", "##s", "cross", "##e", "##s", "is", "as"]
+
+
+def test_the_words_of_every_toy_text_are_whole_pieces_and_plurals_their_singular(root, scenes):
+    tokenizer = LxmertTokenizer.from_pretrained(root / "vocab.txt")
+    rng = Random("words")
+    texts = {text for scene in scenes for kind in (captions, phrases) for text in kind(scene, 5, rng)}
+    texts |= {text for scene in scenes for q in ask(scene, 6, rng) for text in (q.text, q.answer, *q.mistakes)}
+    for word in toy_files.WORDS.union(*(re.findall(r"\w+", text.lower()) for text in texts)):
+        piece, *ending = tokenizer.tokenize(word)
+        assert len(piece) > 1 or not ending, word
+        assert ending in ([], ["##s"], ["##e", "##s"]), word
+    for plural in (*(f"{shape}s" for shape in SHAPES if shape != "cross"), "crosses", "things"):
+        assert tokenizer.tokenize(plural)[0] in (*SHAPES, "thing")
+    assert max(len(tokenizer.tokenize(text)) for text in texts) <= 18
+
+
+def test_every_world_has_the_same_vocabulary(root, tmp_path):
+    other = generate(tmp_path / "toy", ToyParameters(2, 1, 1, 1, questions=1, pictures=0, seed=99), progress=False)
+    assert (other / "vocab.txt").read_bytes() == (root / "vocab.txt").read_bytes()
 
 
 # -------------------------------------------------------------------------------- the ten answers
@@ -314,6 +333,191 @@ def test_the_question_only_guess_backs_off_from_text_to_type_to_all():
     assert question_only_accuracy(train, [row("new?", "why", two=0.3)]) == pytest.approx(0.3)
 
 
+def test_a_question_that_was_asked_is_not_asked_again_in_other_words(scenes):
+    def subjects(questions) -> set[str]:
+        color = r"What (?:color is|is the color of) the (.+)\?"
+        count = r"(How many .+) are (?:there|in the picture)\?"
+        found = (re.fullmatch(pattern, q.text) for q in questions for pattern in (color, count))
+        return {match[1] for match in found if match}
+
+    rng = Random("again")
+    met = 0
+    for scene in scenes:
+        first = ask(scene, 5, rng)
+        again = ask(scene, 3, rng, without={question.text for question in first})
+        assert not subjects(first) & subjects(again)
+        met += len(subjects(first) & subjects(ask(scene, 3, rng)))
+    assert met > 20  # without `without`
+
+
+# ------------------------------------------------------------- sentences for pre-training
+
+
+def pretraining_of(root: Path, split: str) -> list[dict]:
+    return json.loads((root / "lxmert" / f"mscoco_{split}.json").read_text())
+
+
+@pytest.mark.parametrize("split", ["train", "minival", "nominival"])
+def test_pretraining_files_have_the_scenes_of_their_split_in_the_released_format(root, split):
+    images = pretraining_of(root, split)
+    questions = defaultdict(list)
+    for row in rows_of(root, split):
+        questions[row["img_id"]].append(row)
+    assert [image["img_id"] for image in images] == list(questions)
+    for image in images:
+        assert set(image) == {"img_id", "sentf", "labelf"}
+        counts = {source: len(texts) for source, texts in image["sentf"].items()}
+        assert counts == {"mscoco": 3, "vg": 4, "vqa": 5, "gqa": 2}
+        assert {source: len(labels) for source, labels in image["labelf"].items()} == {"vqa": 5, "gqa": 2}
+        own = questions[image["img_id"]]
+        assert image["sentf"]["vqa"] == [row["sent"] for row in own]
+        assert image["labelf"]["vqa"] == [row["label"] for row in own]
+        assert all(list(label.values()) == [1.0] for label in image["labelf"]["gqa"])
+        texts = [text for source in image["sentf"].values() for text in source]
+        assert len(set(texts)) == len(texts)
+
+
+def test_the_gqa_questions_of_pretraining_are_also_there_as_rows_to_finetune_on(root):
+    asked = {row["question_id"] for split in toy_files.SPLITS for row in rows_of(root, split)}
+    for split in ("train", "minival", "nominival"):
+        images = pretraining_of(root, split)
+        rows = rows_of(root, f"gqa_{split}")
+        assert [(row["img_id"], row["sent"], row["label"]) for row in rows] == [
+            (image["img_id"], text, label)
+            for image in images
+            for text, label in zip(image["sentf"]["gqa"], image["labelf"]["gqa"], strict=True)
+        ]
+        assert all(set(row) == set(rows_of(root, split)[0]) for row in rows)
+        ids = {row["question_id"] for row in rows}
+        assert len(ids) == len(rows) and not ids & asked
+        asked |= ids
+
+
+def test_a_tenth_of_the_training_questions_is_those_of_a_tenth_of_the_scenes(root):
+    tenth, train = rows_of(root, "train_tenth"), rows_of(root, "train")
+    assert tenth == train[: len(tenth)]
+    assert len(tenth) == 20 and len({row["img_id"] for row in tenth}) == 4
+
+
+def test_nothing_of_a_held_out_scene_is_in_the_training_file(root):
+    held_out = {row["img_id"] for split in ("minival", "nominival", "test") for row in rows_of(root, split)}
+    assert not held_out & {image["img_id"] for image in pretraining_of(root, "train")}
+
+
+def is_true(scene, text: str) -> bool:
+    """Whether a caption or phrase holds; an oracle that shares no code with the generator."""
+
+    def says(pattern: str) -> tuple[str, ...] | None:
+        found = re.fullmatch(pattern, text)
+        return found and found.groups()
+
+    def part(words: str) -> list:
+        """What "a red star" or "two stars" refers to: all that fit, as many as it says."""
+        number, rest = words.split(" ", 1)
+        things = things_named(scene, rest)
+        assert len(things) == NUMBERS[number], (words, scene)
+        return things
+
+    def amount(words: str) -> bool:
+        number, rest = words.split(" ", 1)
+        there = len(things_named(scene, rest))
+        return there >= 1 if number == "a" else there == NUMBERS[number]
+
+    text = text[0].lower() + text.removesuffix(".")[1:]
+    if found := says(r"(?:there are )?(more|fewer) (.+) than (.+)"):
+        one, other = (len(things_named(scene, words)) for words in found[1:])
+        return one > other if found[0] == "more" else one < other
+    if found := says(r"the (.+) is (larger|smaller) than the (.+)"):
+        a, b = the(scene, found[0]), the(scene, found[2])
+        return a.size != b.size and (a.radius > b.radius) == (found[1] == "larger")
+    if found := says(r"the (.+) is( not)? the same (color|size) as the (.+)"):
+        one, no, what, other = found
+        return (getattr(the(scene, one), what) == getattr(the(scene, other), what)) == (no is None)
+    if found := says(r"the (.+) and the (.+) are( not)? the same (color|size)"):
+        one, other, no, what = found
+        return (getattr(the(scene, one), what) == getattr(the(scene, other), what)) == (no is None)
+    if found := says(r"(?:there is )?(.+?) (?:is )?(to the left of|to the right of|above|below) (.+)"):
+        pairs = [(a, b) for a in part(found[0]) for b in part(found[2])]
+        clear = {
+            "to the left of": lambda a, b: b.x - a.x > 20,
+            "to the right of": lambda a, b: a.x - b.x > 20,
+            "above": lambda a, b: b.y - a.y > 20,
+            "below": lambda a, b: a.y - b.y > 20,
+        }
+        return all(clear[found[1]](a, b) for a, b in pairs)
+    if found := says(r"the color of the (.+) is (.+)"):
+        return the(scene, found[0]).color == found[1]
+    if found := says(r"the (.+) is (?:a )?(.+)"):
+        thing = the(scene, found[0])
+        return found[1] in (thing.color, thing.shape, thing.size) and found[1] not in found[0]
+    text = re.sub(r"^there (is|are) | in the picture$", "", text)
+    return all(amount(words) for words in re.split(r", | and ", text))
+
+
+def last_word(words: str) -> str:
+    return words.removesuffix(".").removesuffix(" is").split()[-1].lower()
+
+
+NUMBERS = {"no": 0, "a": 1, "the": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
+NUMBERS |= {str(n): n for n in range(6)}
+
+
+def test_captions_and_phrases_are_true_of_their_scenes(scenes):
+    rng = Random("sentences")
+    texts = [(scene, text) for scene in scenes for kind in (captions, phrases) for text in kind(scene, 6, rng)]
+    assert [(text, scene) for scene, text in texts if not is_true(scene, text)] == []
+
+
+def test_sentences_in_the_files_are_true_of_the_scene_they_stand_beside(tmp_path, monkeypatch):
+    drawn = {}
+
+    def remember(image_ids, rng):
+        scenes = list(draw_scenes(image_ids, rng))
+        drawn.update((scene.image_id, scene) for scene in scenes)
+        return scenes
+
+    monkeypatch.setattr(toy_files, "draw_scenes", remember)
+    folder = generate(tmp_path / "toy", small(pictures=0), progress=False)
+    for split in ("train", "minival", "nominival"):
+        for image in pretraining_of(folder, split):
+            scene, texts = drawn[image["img_id"]], image["sentf"]
+            assert all(is_true(scene, text) for text in texts["mscoco"] + texts["vg"])
+            answers = [max(label, key=label.get) for label in image["labelf"]["gqa"]]
+            assert answers == [true_answer(scene, question) for question in texts["gqa"]]
+
+
+@pytest.mark.parametrize("kind", [captions, phrases])
+def test_the_words_around_a_direction_do_not_tell_it(kind):
+    rng = Random("balance")
+    texts = [text for scene in draw_scenes(["any"] * 1500, rng) for text in kind(scene, 5, rng)]
+    found = [re.fullmatch(r"(.+) (to the left of|to the right of|above|below) (.+)", text) for text in texts]
+    told = [(f[2], last_word(f[1]), last_word(f[3])) for f in found if f]
+    directions = Counter(direction for direction, _, _ in told)
+    assert len(told) > 2000 and max(directions.values()) < 1.15 * min(directions.values())
+    learn, guess = told[: len(told) // 2], told[len(told) // 2 :]
+    seen: dict[tuple[str, str], Counter] = defaultdict(Counter)
+    for direction, one, other in learn:
+        seen[one, other][direction] += 1
+    best = {words: max(counts, key=lambda d: counts[d]) for words, counts in seen.items()}
+    right = sum(best.get((one, other)) == direction for direction, one, other in guess)
+    assert right / len(guess) < 0.32
+
+
+def test_what_can_be_said_two_ways_is_said_both_ways_equally_often(scenes):
+    rng = Random("both ways")
+    texts = [text for scene in scenes * 4 for text in phrases(scene, 5, rng)]
+    for one, other in (
+        (r"\bmore\b", r"\bfewer\b"),
+        (r"\blarger\b", r"\bsmaller\b"),
+        (r"(is|are) the same", r"(is|are) not the same"),
+        (r"there is a .+", r"there is no .+"),
+        (r".+ to the left of .+", r".+ to the right of .+"),
+        (r".+ above .+", r".+ below .+"),
+    ):
+        a, b = (sum(bool(re.search(pattern, text)) for text in texts) for pattern in (one, other))
+        assert a + b > 100 and abs(a - b) < 4 * (a + b) ** 0.5, (one, a, b)
+
+
 # ------------------------------------------------------------------------ same, other, interrupted
 
 
@@ -346,7 +550,7 @@ def test_an_older_version_is_written_anew(tmp_path, monkeypatch):
 
 
 def test_a_failing_generation_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy_files, "train_vocabulary", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(toy_files, "write_vocabulary", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         generate(tmp_path / "toy", small(train=8), progress=False)
     assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == []

@@ -10,6 +10,7 @@ from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
 from lxmert.heads import AnswerHead, answer_loss
 from lxmert.metrics import OfficialVqaAccuracy, SoftScoreAccuracy
+from lxmert.model import LxmertModel
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
 from lxmert.outputs import LxmertModelOutput
 
@@ -35,12 +36,16 @@ class Answering(Objective):
         self.groups = groups
         self.head = AnswerHead(config)
 
-    def forward(self, output: LxmertModelOutput, batch: Batch) -> Result:
+    def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
         """Losses and predictions of one batch."""
         scores = self.head(output.pooled_output).float()  # (R, A); the loss stays in float32 under bf16
         targets = batch.targets.get("answer_scores")
         losses = {} if targets is None else {"answering": answer_loss(scores, targets)}
         return Result(losses, {"answer_scores": scores.detach()})
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """(R, A) scores as the probability of each answer, independent of each other."""
+        return scores.sigmoid()
 
     def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Soft-score accuracy, and the official accuracy where annotators' answers are known."""
@@ -68,16 +73,3 @@ class AnsweringMetrics(ObjectiveMetrics):
         self.soft.update(predicted, batch.targets["answer_scores"], codes)
         if self.official is not None and "annotator_answers" in batch.targets:
             self.official.update(predicted, batch.targets["annotator_answers"], codes)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Values by name over all processes."""
-        values = self.soft.compute()
-        if self.official is not None:
-            values |= self.official.compute()
-        return values
-
-    def reset(self) -> None:
-        """Start anew."""
-        self.soft.reset()
-        if self.official is not None:
-            self.official.reset()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
 from lxmert.batch import Batch
+from lxmert.model import LxmertModel
 from lxmert.outputs import LxmertModelOutput
 
 
@@ -26,33 +28,52 @@ class Result:
 
 
 class ObjectiveMetrics(nn.Module, ABC):
-    """Metrics of one objective over one pass of a split."""
+    """Metrics of one objective over one pass of a split, the modules among its attributes (lxmert/metrics.py)."""
 
     @abstractmethod
     def update(self, result: Result, batch: Batch) -> None:
         """Add a batch."""
 
-    @abstractmethod
     def compute(self) -> dict[str, Tensor]:
         """Values by name over all processes; no key for what was not measured."""
+        return {name: value for metric in self._parts() for name, value in metric.compute().items()}
 
-    @abstractmethod
     def reset(self) -> None:
         """Start anew."""
+        for metric in self._parts():
+            metric.reset()
+
+    def _parts(self) -> Iterator[Any]:
+        return self.children()
 
 
 class Objective(nn.Module, ABC):
     """One thing the model is trained to do.
 
-    `reads` says which outputs of the model it needs: some of "pooled", "language", "vision".
+    `reads` says which outputs of the model it needs: some of "pooled", "language", "vision". `progress` is the
+    fraction of all training steps that are done; the learner sets it.
     """
 
     reads: frozenset[str]
+    progress: float = 0.0
+
+    def corrupt(self, batch: Batch, seed: int) -> Batch:
+        """Hide from the batch what the model is to find, and note it among the targets.
+
+        Runs on the CPU, before the batch moves: finding what was selected would wait for a GPU. All random
+        choices are counted (lxmert/counting.py) from `seed` and the batch's keys.
+        """
+        return batch
 
     @abstractmethod
-    def forward(self, output: LxmertModelOutput, batch: Batch) -> Result:
-        """Losses and predictions of one batch."""
+    def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
+        """Losses and predictions of one batch; `model` made the output."""
 
     @abstractmethod
     def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Fresh metrics; `tables` names the codes in the batch's targets."""
+
+
+def source_groups(tables: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The grouping by source, for metrics, of data that has several (pre-training)."""
+    return {"source": tables["source"]} if tables.get("source") else {}

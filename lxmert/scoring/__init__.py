@@ -1,4 +1,4 @@
-"""The makers' rules for scoring VQA v2, GQA and NLVR2 predictions, as plain functions without torch."""
+"""The makers' rules for scoring VQA, VizWiz, GQA and NLVR2 predictions, as plain functions without torch."""
 
 from lxmert.scoring.gqa import score_gqa
 from lxmert.scoring.nlvr2 import score_nlvr2
@@ -6,7 +6,9 @@ from lxmert.scoring.report import GroupScore, ScoreReport, ScoringError
 from lxmert.scoring.vqa import (
     clean_vqa_answer,
     normalise_vqa_answer,
+    score_vizwiz,
     score_vqa,
+    vizwiz_accuracy,
     vqa_accuracy,
     vqa_soft_scores,
 )
@@ -19,7 +21,9 @@ __all__ = [
     "normalise_vqa_answer",
     "score_gqa",
     "score_nlvr2",
+    "score_vizwiz",
     "score_vqa",
+    "vizwiz_accuracy",
     "vqa_accuracy",
     "vqa_soft_scores",
 ]

@@ -1,4 +1,8 @@
-"""GQA: the official metrics, except grounding (it needs attention maps and scene graphs)."""
+"""GQA: the official metrics.
+
+GQA-OOD is scored by the same rules: its ood_testdev_{all,head,tail}.json are question files, and one prediction
+file for all of testdev serves the three.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lxmert.scoring.grounding import grounding_score
 from lxmert.scoring.report import (
     ScoreReport,
     ScoringError,
+    ignored_predictions,
     index_predictions,
     percent,
     require_all,
@@ -29,6 +35,8 @@ def score_gqa(
     *,
     choices: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     all_questions: Mapping[str, Mapping[str, Any]] | None = None,
+    attentions: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    scene_graphs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ScoreReport:
     """Score predictions as the official GQA script does.
 
@@ -38,10 +46,15 @@ def score_gqa(
         questions: the official questions file, balanced or all; the balanced ones are scored.
         choices: the official choices file, for validity and plausibility.
         all_questions: the official file of all questions, for consistency; every one needs a prediction.
+        attentions: question id -> boxes with their attention, see `grounding_score`; for every balanced
+            question. With it goes
+        scene_graphs: the official scene graphs of the split. The two are for the optional grounding, by the
+            official formula with its errors mended.
 
     Returns:
-        Metrics `accuracy`, `binary`, `open`, `validity`, `plausibility`, `consistency` in percent and
-        `distribution` (lower is better); groups `structural`, `semantic`, `detailed`, `steps`, `words`.
+        Metrics `accuracy`, `binary`, `open`, `validity`, `plausibility`, `consistency`, `grounding` in percent
+        and `distribution` (lower is better); groups `structural`, `semantic`, `detailed`, `steps`, `words`.
+        Without a file or anything to average, a metric is left out; the official script prints 0 for it.
 
     Raises:
         ScoringError: a malformed, repeated or missing prediction, or malformed annotations.
@@ -60,6 +73,8 @@ def score_gqa(
         if scores:
             metrics[name] = percent(scores)
     if choices is not None:
+        if not isinstance(choices, Mapping):
+            raise ScoringError("choices: expected an object of question id -> valid and plausible answers")
         for name, field in (("validity", "valid"), ("plausibility", "plausible")):
             metrics[name] = percent([_belongs(predicted[i], q, i, choices, field) for i, q in balanced.items()])
     if all_questions is not None:
@@ -71,13 +86,16 @@ def score_gqa(
     distribution = _distribution(predicted, balanced.items())
     if distribution is not None:
         metrics["distribution"] = distribution
+    if attentions is not None and scene_graphs is not None:
+        metrics["grounding"] = percent(_grounding(balanced, attentions, scene_graphs))
 
     groups = {
         kind: score_groups((q["types"][kind], correct[id_]) for id_, q in balanced.items()) for kind in TYPES
     }
     groups["steps"] = score_groups((_steps(q), correct[id_]) for id_, q in balanced.items())
     groups["words"] = score_groups((len(q["question"].split()), correct[id_]) for id_, q in balanced.items())
-    return ScoreReport(len(correct), metrics, groups, _notes(predicted, questions, all_questions or {}))
+    notes = ignored_predictions(predicted, questions, all_questions or {})
+    return ScoreReport(len(correct), metrics, groups, notes)
 
 
 def _belongs(
@@ -133,7 +151,18 @@ def _distribution(predicted: Mapping[str, str], balanced: Iterable[tuple[str, Ma
     for group, counts in gold.items():
         chi_square = sum((given[group][answer] - count) ** 2 / count for answer, count in counts.items())
         total += chi_square * counts.total()
-    return round(total / sum(counts.total() for counts in gold.values()) / 100, 2)
+    return total / sum(counts.total() for counts in gold.values()) / 100
+
+
+def _grounding(
+    balanced: Mapping[str, Mapping[str, Any]],
+    attentions: Mapping[str, Sequence[Sequence[float]]],
+    scene_graphs: Mapping[str, Mapping[str, Any]],
+) -> list[float]:
+    absent = [id_ for id_ in balanced if id_ not in attentions]
+    if absent:
+        raise ScoringError(f"attentions: none for {len(absent)} balanced questions: {some(absent)}; give all")
+    return [grounding_score(id_, q, scene_graphs, attentions[id_]) for id_, q in balanced.items()]
 
 
 def _steps(question: Mapping[str, Any]) -> int:
@@ -153,10 +182,3 @@ def _check_questions(questions: Mapping[str, Mapping[str, Any]]) -> None:
                 f"annotations[{id_!r}]: expected types {', '.join(TYPES)} and a global group, found types "
                 f"{shorten(question['types'])} and groups {shorten(question['groups'])}"
             )
-
-
-def _notes(predicted: Mapping[str, str], *questions: Mapping[str, Any]) -> list[str]:
-    ignored = sum(not any(id_ in known for known in questions) for id_ in predicted)
-    if not ignored:
-        return []
-    return [f"Ignored as officially: {ignored} predictions for questions outside the given files."]

@@ -8,9 +8,9 @@ from typing import Any
 from lxmert.scoring.report import (
     ScoreReport,
     ScoringError,
+    ignored_predictions,
     index_predictions,
     percent,
-    refuse_unknown,
     require_all,
     shorten,
 )
@@ -29,6 +29,7 @@ def score_nlvr2(
 
     Args:
         predictions: `{"identifier": str, "label": "True" or "False" in any case}`, one for every statement.
+            Those for other statements are ignored, as officially, and counted in the notes.
         statements: the rows of the official JSON lines file.
         balanced: the rows of the makers' balanced subset of the same split.
         unbalanced: the rows of their unbalanced subset.
@@ -38,7 +39,7 @@ def score_nlvr2(
         every image pair), and with a subset the same two as `balanced/accuracy` and so on.
 
     Raises:
-        ScoringError: a malformed, repeated, unknown or missing prediction, or malformed statements.
+        ScoringError: a malformed, repeated or missing prediction, or malformed statements.
     """
     texts = index_predictions(predictions, "identifier", str, "label")
     for identifier, text in texts.items():
@@ -46,7 +47,6 @@ def score_nlvr2(
             raise ScoringError(f"predictions: {identifier} is predicted {text!r}, expected True or False")
     predicted = {identifier: TRUTH[text.lower()] for identifier, text in texts.items()}
     labels = _index_statements(statements, "annotations")
-    refuse_unknown(predicted, labels, "identifiers")
     require_all(predicted, labels, "statements")
     metrics = _accuracy_and_consistency(predicted, labels)
     for name, rows in (("balanced", balanced), ("unbalanced", unbalanced)):
@@ -56,7 +56,7 @@ def score_nlvr2(
             metrics |= {
                 f"{name}/{key}": value for key, value in _accuracy_and_consistency(predicted, subset).items()
             }
-    return ScoreReport(len(labels), metrics)
+    return ScoreReport(len(labels), metrics, notes=ignored_predictions(predicted, labels))
 
 
 def _accuracy_and_consistency(predicted: Mapping[str, bool], labels: Mapping[str, bool]) -> dict[str, float]:

@@ -23,7 +23,7 @@ class GroupScore(NamedTuple):
 
 @dataclass
 class ScoreReport:
-    """The scores of one prediction file, in percent with two decimals unless a scorer says otherwise.
+    """The scores of one prediction file, in percent unless a scorer says otherwise, not rounded.
 
     Args:
         examples: how many examples `metrics["accuracy"]` averages.
@@ -38,17 +38,24 @@ class ScoreReport:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON types; a group becomes `{"score": ..., "examples": ...}`."""
+        """The report as JSON types, rounded to two decimals as the makers print their scores.
+
+        A group becomes `{"score": ..., "examples": ...}`.
+        """
         groups = {
-            kind: {value: group._asdict() for value, group in values.items()}
+            kind: {
+                value: {"score": round(group.score, 2), "examples": group.examples}
+                for value, group in values.items()
+            }
             for kind, values in self.groups.items()
         }
-        return {**asdict(self), "groups": groups}
+        metrics = {name: round(score, 2) for name, score in self.metrics.items()}
+        return {**asdict(self), "metrics": metrics, "groups": groups}
 
 
 def percent(scores: Sequence[float]) -> float:
-    """The mean of scores in 0..1 (at least one), x100, rounded to two decimals as the makers' scripts do."""
-    return round(100 * float(sum(scores)) / len(scores), 2)
+    """The mean of scores in 0..1 (at least one), x100."""
+    return 100 * float(sum(scores)) / len(scores)
 
 
 def score_groups(scores: Iterable[tuple[Any, float]]) -> dict[str, GroupScore]:
@@ -119,6 +126,17 @@ def refuse_unknown(predictions: Iterable[Id], examples: Collection[Id], what: st
             f"predictions: {len(unknown)} {what} are not in the annotations: {some(unknown)}. "
             "Score the file against the annotations of the split it was made for."
         )
+
+
+def ignored_predictions(predictions: Iterable[Id], *known: Collection[Id]) -> list[str]:
+    """The note on predictions for other examples than the `known`, which some makers' scripts ignore."""
+    ignored = [example for example in predictions if not any(example in examples for examples in known)]
+    if not ignored:
+        return []
+    return [
+        f"Ignored as officially: {len(ignored)} predictions for examples outside the given files: "
+        f"{some(ignored, 5)}."
+    ]
 
 
 def some(items: Sequence[Any], most: int = 20) -> str:

@@ -1,17 +1,19 @@
 """VQA v2: the official answer normalisation and accuracy, and the soft scores LXMERT trains on.
 
 The rules are those of the official evaluation code (GT-Vision-Lab/VQA, vqaEval.py), slips included, so
-that a score here is the score there.
+that a score here is the score there. OK-VQA and VQA-CP have the same annotations and the same rules; VizWiz has
+others, for which there is `score_vizwiz`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from lxmert.scoring.report import (
+    Id,
     ScoreReport,
     ScoringError,
     index_predictions,
@@ -94,13 +96,28 @@ def vqa_accuracy(prediction: str, annotator_answers: Sequence[str]) -> float:
     Raises:
         ScoringError: there are no annotators' answers.
     """
-    if not annotator_answers:
-        raise ScoringError("annotations: a question without annotators' answers has no accuracy")
     answers = [clean_vqa_answer(answer) for answer in annotator_answers]
     prediction = clean_vqa_answer(prediction)
     if len(set(answers)) > 1:
         answers = [normalise_vqa_answer(answer) for answer in answers]
         prediction = normalise_vqa_answer(prediction)
+    return _leave_one_out(prediction, answers)
+
+
+def vizwiz_accuracy(prediction: str, annotator_answers: Sequence[str]) -> float:
+    """The accuracy of one answer by the evaluation code of VizWiz, in 0..1.
+
+    As for VQA, but the prediction is always normalised and the annotators' answers never are.
+
+    Raises:
+        ScoringError: there are no annotators' answers.
+    """
+    return _leave_one_out(normalise_vqa_answer(prediction), annotator_answers)
+
+
+def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:
+    if not answers:
+        raise ScoringError("annotations: a question without annotators' answers has no accuracy")
     matches = answers.count(prediction)
     return sum(min((matches - (answer == prediction)) / 3, 1.0) for answer in answers) / len(answers)
 
@@ -120,45 +137,78 @@ def score_vqa(predictions: Sequence[Mapping[str, Any]], annotations: Sequence[Ma
 
     Args:
         predictions: `{"question_id": int, "answer": str}`, one for every question of the split.
-        annotations: the `annotations` list of the official annotation file.
+        annotations: the `annotations` list of the official annotation file, of VQA v2 or OK-VQA, or all of the
+            file of VQA-CP.
 
     Returns:
         `metrics["accuracy"]` and the groups `answer_type` and `question_type`.
 
     Raises:
-        ScoringError: a malformed, repeated, unknown or missing prediction, or malformed annotations.
+        ScoringError: a malformed, repeated, unknown or missing prediction (the script refuses the file, too),
+            or malformed annotations.
     """
     predicted = index_predictions(predictions, "question_id", int, "answer")
-    questions = _index_annotations(annotations)
-    refuse_unknown(predicted, questions, "question ids")
+    questions = _index_annotations(annotations, "question_id", ("answer_type", "question_type"))
+    return _report(predicted, questions, "question ids", vqa_accuracy, ("answer_type", "question_type"))
+
+
+def score_vizwiz(
+    predictions: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
+) -> ScoreReport:
+    """Score answers to VizWiz questions as its evaluation code does (its first task; not answerability).
+
+    Args:
+        predictions: `{"image": str, "answer": str}`, one for every image: each has one question.
+        annotations: the rows of the official file, `{"image", "answers", "answer_type", ...}`.
+
+    Returns:
+        `metrics["accuracy"]` and the group `answer_type`.
+
+    Raises:
+        ScoringError: as `score_vqa`.
+    """
+    predicted = index_predictions(predictions, "image", str, "answer")
+    questions = _index_annotations(annotations, "image", ("answer_type",))
+    return _report(predicted, questions, "images", vizwiz_accuracy, ("answer_type",))
+
+
+def _report(
+    predicted: Mapping[Id, str],
+    questions: Mapping[Id, Mapping[str, Any]],
+    what: str,
+    accuracy: Callable[[str, Sequence[str]], float],
+    kinds: Sequence[str],
+) -> ScoreReport:
+    refuse_unknown(predicted, questions, what)
     require_all(predicted, questions, "questions")
     scores = {
-        question_id: vqa_accuracy(predicted[question_id], [entry["answer"] for entry in question["answers"]])
-        for question_id, question in questions.items()
+        id_: accuracy(predicted[id_], [entry["answer"] for entry in question["answers"]])
+        for id_, question in questions.items()
     }
     groups = {
-        kind: score_groups((question[kind], scores[question_id]) for question_id, question in questions.items())
-        for kind in ("answer_type", "question_type")
+        kind: score_groups((question[kind], scores[id_]) for id_, question in questions.items()) for kind in kinds
     }
     return ScoreReport(len(scores), {"accuracy": percent(list(scores.values()))}, groups)
 
 
-def _index_annotations(annotations: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+def _index_annotations(
+    annotations: Sequence[Mapping[str, Any]], id_key: str, kinds: Sequence[str]
+) -> dict[Any, Mapping[str, Any]]:
     if not isinstance(annotations, Sequence) or not annotations:
         raise ScoringError("annotations: expected the list under `annotations` of the official annotation file")
-    questions: dict[int, Mapping[str, Any]] = {}
+    fields = (id_key, "answers", *kinds)
+    questions: dict[Any, Mapping[str, Any]] = {}
     for place, question in enumerate(annotations):
-        fields = ("question_id", "answers", "answer_type", "question_type")
         absent = [name for name in fields if name not in question] if isinstance(question, Mapping) else fields
         if absent:
             raise ScoringError(f"annotations[{place}]: {shorten(question)} lacks {', '.join(absent)}")
         answers = question["answers"]
         if not answers or not all(isinstance(e, Mapping) and isinstance(e.get("answer"), str) for e in answers):
             raise ScoringError(
-                f"annotations[{place}]: answers of question_id {question['question_id']} "
+                f"annotations[{place}]: answers of {id_key} {question[id_key]} "
                 f'are {shorten(answers)}, expected a list of {{"answer": str}}'
             )
-        if question["question_id"] in questions:
-            raise ScoringError(f"annotations[{place}]: question_id {question['question_id']} occurs a second time")
-        questions[question["question_id"]] = question
+        if question[id_key] in questions:
+            raise ScoringError(f"annotations[{place}]: {id_key} {question[id_key]} occurs a second time")
+        questions[question[id_key]] = question
     return questions

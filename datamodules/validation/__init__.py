@@ -1,0 +1,1 @@
+"""What `python -m datamodules.validate` looks at in each kind of file."""

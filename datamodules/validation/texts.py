@@ -1,0 +1,545 @@
+"""Text files: the release's JSON, the makers' JSON, text stores, answer lists, prediction files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.examples import ANNOTATORS, ExampleStore, is_text, label_problem, shorten
+from datamodules.json_stream import entries, items, member
+from datamodules.pretrain_files import read_entry
+from datamodules.validation.findings import Findings, progress
+from lxmert.answers import canonical_answer
+
+HEAD = 1 << 16  # bytes that tell what a JSON file is
+SAMPLE = 200_000  # examples of a text store that are looked at
+QUESTIONS = {"train2014": 443_757, "val2014": 214_354, "test2015": 447_793}
+STATEMENT = re.compile(r"(\w+-\d+-\d+)-\d+")  # split, set, pair of images, sentence
+ANSWER_LISTS = ("trainval_label2ans.json", "trainval_ans2label.json")
+ANSWER_TABLE = "all_ans.json"
+Check = Callable[[Path, Findings], None]
+
+
+class Unknown(ValueError):
+    """A file of no kind that we know."""
+
+
+def check_json(path: Path, found: Findings) -> None:
+    """Look into a JSON file of any kind we know.
+
+    Raises:
+        Unknown: it is of another kind.
+        ValueError: it is broken; names the byte.
+    """
+    head = _head(path).lstrip()
+    if head.startswith("["):
+        row = next(items(path), None)
+        kinds = LISTS
+    elif head.startswith("{"):
+        line = _parsed(head.split("\n", 1)[0])
+        if isinstance(line, dict) and {"sentence", "identifier"} <= set(line):
+            _official_statements(path, found)
+            return
+        named = re.search(r'"(questions|annotations|images)"\s*:\s*\[', head)
+        kinds, row = (MEMBERS, {named[1]: None}) if named else (OBJECTS, next((v for _, v in entries(path)), None))
+    else:
+        raise Unknown("neither a JSON list nor an object")
+    for names, check in kinds:
+        if isinstance(row, dict) and names <= set(row):
+            check(path, found)
+            return
+    if "ans" in path.stem and isinstance(row, str | int):  # plain texts and numbers may be anything
+        (_answer_list if head.startswith("[") else _answer_codes)(path, found)
+        return
+    raise Unknown(f"JSON of {shorten(row)}" if row is not None else "JSON without content")
+
+
+def check_lines(path: Path, found: Findings) -> None:
+    """NLVR2 predictions, or the makers' statements, in a file of lines.
+
+    Raises:
+        Unknown: it is neither.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline()
+    row = _parsed(first)
+    if isinstance(row, dict) and {"sentence", "identifier"} <= set(row):
+        _official_statements(path, found)
+    elif STATEMENT.match(first):
+        _statement_predictions(path, found)
+    else:
+        raise Unknown("its first line is neither a statement of NLVR2 nor identifier,True|False")
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(HEAD).decode("utf-8", "replace")
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+# ------------------------------------------------------------------------------------ reading rows
+
+
+def _rows(read: Callable[..., Iterator[Any]], path: Path, *arguments: str) -> Iterator[Any]:
+    with progress(path) as bar:
+        yield from read(path, *arguments, progress=bar.update)
+
+
+def _good(rows: Iterator[Any], found: Findings, **kinds: type) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where they stand, and the rows that have these fields of these types; the others are problems."""
+    for number, row in enumerate(rows):
+        for name, kind in kinds.items():
+            value = row.get(name) if isinstance(row, dict) else None
+            if type(value) is not kind or (kind is str and not is_text(value)):
+                found.wrong(f"rows without a usable {name}", f"row {number}, {shorten(value)}")
+                break
+        else:
+            yield f"row {number}", row
+
+
+def _repeated(seen: set[Any], value: Any, name: str, where: str, found: Findings) -> None:
+    if value in seen:
+        found.wrong(f"{name} that is there twice", f"{where}, {value}")
+    seen.add(value)
+
+
+def _known_answers(folder: Path, names: Collection[str]) -> tuple[str, set[str]] | None:
+    """The name and answers of an answer list beside the file; None without one that can be read."""
+    for name in names:
+        if (path := folder / name).is_file():
+            content = _parsed(path.read_text(encoding="utf-8", errors="replace")) or []
+            answers = {str(row.get("ans")) if isinstance(row, dict) else row for row in content}
+            return (name, answers) if answers else None
+    return None
+
+
+# --------------------------------------------------------------------------- the release's own files
+
+
+def _questions(path: Path, found: Findings) -> None:
+    found.kind = "questions of the LXMERT release"
+    ids: set[Any] = set()
+    types: set[str] = set()
+    answers: Counter[str] = Counter()
+    labelled = 0
+    for where, row in _good(_rows(items, path), found, img_id=str, sent=str):
+        if type(row.get("question_id")) not in (int, str):
+            found.wrong("rows without a usable question_id", f"{where}, {shorten(row.get('question_id'))}")
+            continue
+        _repeated(ids, row["question_id"], "question_id", where, found)
+        types.add(type(row["question_id"]).__name__)
+        found.images.add(row["img_id"])
+        if "label" in row:
+            labelled += 1
+            if what := label_problem(row["label"]):
+                found.wrong("labels that cannot be used", f"{where}, {what}")
+            else:
+                for answer in row["label"]:
+                    answers[answer] += 1
+    if len(types) > 1:
+        found.wrong("question_id is an integer in some rows and a text in others")
+    found.fact("questions", len(ids))
+    found.fact("images", len(found.images))
+    found.fact("with labels", labelled)
+    if 0 < labelled < len(ids):
+        found.wrong("rows without label in a file of labelled rows", f"{len(ids) - labelled:,} of {len(ids):,}")
+    if labelled:
+        found.fact("distinct answers", len(answers))
+        for answer in _outside(path.parent, ANSWER_LISTS, answers, found):
+            found.wrong("answers that are not in the answer list", repr(answer))
+
+
+def _outside(folder: Path, names: Collection[str], answers: Counter[str], found: Findings) -> list[str]:
+    """Note and return the answers that are not in the list beside the file, if there is one."""
+    known = _known_answers(folder, names)
+    if known is None:
+        return []
+    outside = [answer for answer in answers if answer not in known[1]]
+    given = sum(answers[answer] for answer in outside)
+    found.fact(f"answers outside {known[0]}", f"{len(outside):,}, given {given:,} times")
+    return outside
+
+
+def _statements(path: Path, found: Findings) -> None:
+    found.kind = "statements of the LXMERT release"
+    ids: set[str] = set()
+    labels: Counter[Any] = Counter()
+    for where, row in _good(_rows(items, path), found, identifier=str, img0=str, img1=str, sent=str):
+        _repeated(ids, row["identifier"], "identifier", where, found)
+        found.images |= {row["img0"], row["img1"]}
+        if "label" in row:
+            labels[row["label"]] += 1
+            if row["label"] not in (0, 1):
+                found.wrong("labels that are neither 0 nor 1", f"{where}, {shorten(row['label'])}")
+    found.fact("statements", len(ids))
+    found.fact("images", len(found.images))
+    found.fact("true / false", f"{labels[1]:,} / {labels[0]:,}" if labels else "without labels")
+
+
+def _pretraining(path: Path, found: Findings) -> None:
+    found.kind = "pre-training texts of the LXMERT release"
+    sentences: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
+    for number, row in enumerate(_rows(items, path)):
+        try:
+            for sentence in read_entry(path, number, row):
+                sentences[sentence.source] += 1
+                answers.update(map(canonical_answer, sentence.label))
+        except ValueError as error:
+            found.wrong("entries that cannot be used", _short(error, path))
+            continue
+        _repeated(found.images, row["img_id"], "image", f"entry {number}", found)
+    found.fact("images", len(found.images))
+    found.fact("sentences", sentences.total())
+    for source, count in sorted(sentences.items()):
+        found.fact(f"sentences of {source}", count)
+    if answers:
+        found.fact("distinct answers", len(answers))
+        # The original drops them too: a fact, not a problem.
+        _outside(path.parent, [ANSWER_TABLE], answers, found)
+
+
+# ------------------------------------------------------------------------------------- makers' files
+
+
+def _official_questions(path: Path, found: Findings) -> None:
+    found.kind = "official questions of VQA v2"
+    found.subset = _subset(path)
+    images: set[int] = set()
+    rows = _good(_rows(member, path, "questions"), found, question_id=int, image_id=int, question=str)
+    for where, row in rows:
+        _repeated(found.asks, row["question_id"], "question_id", where, found)
+        images.add(row["image_id"])
+    found.images = _coco_images(found.subset, images)
+    found.fact("questions", len(found.asks), QUESTIONS.get(found.subset, ""))
+    found.fact("images", len(images))
+
+
+def _official_annotations(path: Path, found: Findings) -> None:
+    found.kind = "official annotations of VQA v2"
+    found.subset = _subset(path)
+    images: set[int] = set()
+    answers: Counter[str] = Counter()
+    rows = _good(_rows(member, path, "annotations"), found, question_id=int, image_id=int, answers=list)
+    for where, row in rows:
+        _repeated(found.answers, row["question_id"], "question_id", where, found)
+        images.add(row["image_id"])
+        given = [answer.get("answer") if isinstance(answer, dict) else None for answer in row["answers"]]
+        if len(given) != ANNOTATORS or not all(isinstance(answer, str) for answer in given):
+            found.wrong(f"questions without {ANNOTATORS} answers that are texts", f"{where}, {shorten(given)}")
+        if row.get("answer_type") not in ("yes/no", "number", "other"):
+            found.wrong(
+                "answer types other than yes/no, number, other", f"{where}, {shorten(row.get('answer_type'))}"
+            )
+        answers[str(row.get("multiple_choice_answer"))] += 1
+    found.images = _coco_images(found.subset, images)
+    found.fact("annotated questions", len(found.answers), QUESTIONS.get(found.subset, ""))
+    found.fact("images", len(images))
+    if known := _known_answers(path.parent, ANSWER_LISTS):
+        inside = sum(count for answer, count in answers.items() if answer in known[1])
+        found.fact(f"usual answer is in {known[0]}", f"{inside / max(answers.total(), 1):.0%}".replace("%", " %"))
+
+
+def _official_captions(path: Path, found: Findings) -> None:
+    found.kind = "official captions of COCO"
+    names: dict[int, str] = {}
+    for where, row in _good(_rows(member, path, "images"), found, id=int, file_name=str):
+        if row["id"] in names:
+            found.wrong("image that is there twice", f"{where}, {row['id']}")
+        names[row["id"]] = Path(row["file_name"]).stem
+    ids: set[int] = set()
+    for where, row in _good(_rows(member, path, "annotations"), found, id=int, image_id=int, caption=str):
+        _repeated(ids, row["id"], "caption id", where, found)
+        if row["image_id"] not in names:
+            found.wrong("captions of images that the file does not list", f"{where}, {row['image_id']}")
+    found.images = set(names.values())
+    found.fact("captions", len(ids))
+    found.fact("images", len(names))
+
+
+def _gqa_questions(path: Path, found: Findings) -> None:
+    found.kind = "official questions of GQA"
+    ids: set[str] = set()
+    answers: Counter[str] = Counter()
+    balanced = 0
+    for name, row in _rows(entries, path):
+        _repeated(ids, name, "question id", "the file", found)
+        if not isinstance(row, dict) or not is_text(row.get("question")) or not is_text(row.get("imageId")):
+            found.wrong("questions without a usable question and imageId", f"{name}, {shorten(row)}")
+            continue
+        found.images.add(row["imageId"])
+        balanced += bool(row.get("isBalanced"))
+        if "answer" in row:
+            answers[str(row["answer"])] += 1
+    found.fact("questions", len(ids))
+    found.fact("balanced", balanced)
+    found.fact("images", len(found.images))
+    found.fact("with an answer", answers.total())
+    # Unbalanced questions have answers that the balanced ones, which make the list, do not have.
+    _outside(path.parent, ANSWER_LISTS, answers, found)
+
+
+def _gqa_choices(path: Path, found: Findings) -> None:
+    found.kind = "choices of GQA"
+    count = 0
+    for name, row in _rows(entries, path):
+        count += 1
+        if not all(isinstance(row.get(field), list) for field in ("valid", "plausible")):
+            found.wrong("questions without the lists valid and plausible", f"{name}, {shorten(row)}")
+    found.fact("questions", count)
+
+
+def _scene_graphs(path: Path, found: Findings) -> None:
+    found.kind = "scene graphs of GQA"
+    objects = 0
+    for name, row in _rows(entries, path):
+        found.images.add(name)
+        objects += len(row.get("objects", ()))
+    found.fact("images", len(found.images))
+    found.fact("objects", objects)
+
+
+def _gqa_infos(path: Path, found: Findings) -> None:
+    found.kind = "object features of GQA, which image is where"
+    found.region_images = {name for name, _ in _rows(entries, path)}
+    found.fact("images", len(found.region_images))
+
+
+def _official_statements(path: Path, found: Findings) -> None:
+    found.kind = "official statements of NLVR2"
+    ids: set[str] = set()
+    labels: Counter[str] = Counter()
+    with path.open(encoding="utf-8", errors="replace") as file:
+        rows = (_parsed(line) for line in file if line.strip())
+        for where, row in _good(rows, found, identifier=str, sentence=str):
+            _repeated(ids, row["identifier"], "identifier", where, found)
+            pair = STATEMENT.fullmatch(row["identifier"])
+            if pair is None:
+                found.wrong("identifiers unlike split-set-pair-sentence", f"{where}, {row['identifier']}")
+            else:
+                found.images |= {f"{pair[1]}-img0", f"{pair[1]}-img1"}
+            if "label" in row:
+                labels[str(row["label"])] += 1
+                if row["label"] not in ("True", "False"):
+                    found.wrong('labels that are neither "True" nor "False"', f"{where}, {shorten(row['label'])}")
+    found.fact("statements", len(ids))
+    found.fact("images", len(found.images))
+    found.fact("true / false", f"{labels['True']:,} / {labels['False']:,}" if labels else "without labels")
+
+
+def _visual_genome_images(path: Path, found: Findings) -> None:
+    found.kind = "images of Visual Genome"
+    ids: set[int] = set()
+    coco = 0
+    for where, row in _good(_rows(items, path), found, image_id=int, width=int, height=int):
+        _repeated(ids, row["image_id"], "image_id", where, found)
+        coco += row.get("coco_id") is not None
+    found.images = set(map(str, ids))
+    found.fact("images", len(ids), 108_077)
+    found.fact("of which also of COCO", coco)
+
+
+def _visual_genome_regions(path: Path, found: Findings) -> None:
+    found.kind = "region descriptions of Visual Genome"
+    _visual_genome(path, found, "regions", "phrase", "phrases")
+
+
+def _visual_genome_questions(path: Path, found: Findings) -> None:
+    found.kind = "questions of Visual Genome"
+    _visual_genome(path, found, "qas", "question", "questions")
+
+
+def _visual_genome(path: Path, found: Findings, name: str, field: str, plural: str) -> None:
+    ids: set[int] = set()
+    count = 0
+    for number, row in enumerate(_rows(items, path)):
+        if not isinstance(row, dict) or type(row.get("id")) is not int or not isinstance(row.get(name), list):
+            found.wrong(f"images without id and {name}", f"row {number}, {shorten(row)}")
+            continue
+        _repeated(ids, row["id"], "image id", f"row {number}", found)
+        for part in row[name]:
+            count += 1
+            if not isinstance(part, dict) or not is_text(part.get(field)):
+                found.wrong(f"{name} without a {field}", f"image {row['id']}, {shorten(part)}")
+    found.images = set(map(str, ids))
+    found.fact("images", len(ids), 108_077)
+    found.fact(plural, count)
+
+
+def _subset(path: Path) -> str:
+    """The `data_subtype` of an official VQA file, which names its image folder; empty where it is far inside."""
+    named = re.search(r'"data_subtype"\s*:\s*"([^"]+)"', _head(path))
+    return named[1].replace("test-dev", "test") if named else ""
+
+
+def _coco_images(subset: str, images: set[int]) -> set[str]:
+    """Ids as in COCO_train2014_000000458752, without the data set's name, which the files do not tell."""
+    return {f"{subset}_{image:012d}" for image in images} if subset else set()
+
+
+# --------------------------------------------------------------------- answer lists and predictions
+
+
+def _answer_table(path: Path, found: Findings) -> None:
+    found.kind = "answer table of pre-training"
+    answers: set[str] = set()
+    sources: Counter[str] = Counter()
+    for where, row in _good(_rows(items, path), found, ans=str):
+        _repeated(answers, row["ans"], "answer", where, found)
+        sources.update(row.get("dsets", ()))
+    found.fact("answers", len(answers), 9500)
+    for name, count in sorted(sources.items()):
+        found.fact(f"of {name}", count)
+
+
+def _answer_list(path: Path, found: Findings) -> None:
+    found.kind = "answer list"
+    answers: set[Any] = set()
+    for number, answer in enumerate(_rows(items, path)):
+        if not isinstance(answer, str):
+            found.wrong("answers that are no texts", f"number {number}, {shorten(answer)}")
+        else:
+            _repeated(answers, answer, "answer", f"number {number}", found)
+    found.fact("answers", len(answers), _answer_count(path))
+
+
+def _answer_codes(path: Path, found: Findings) -> None:
+    found.kind = "answer list, with each answer's number"
+    answers: set[str] = set()
+    numbers: set[int | str] = set()
+    for answer, number in _rows(entries, path):
+        _repeated(answers, answer, "answer", "the file", found)
+        _repeated(numbers, number if type(number) is int else str(number), "number", repr(answer), found)
+    if numbers != set(range(len(numbers))):
+        found.wrong("numbers other than 0, 1, 2 ... without gaps")
+    found.fact("answers", len(answers), _answer_count(path))
+
+
+def _answer_count(path: Path) -> int | str:
+    return next((n for name, n in {"vqa": 3129, "gqa": 1842}.items() if name in str(path.parent.name)), "")
+
+
+def _vqa_predictions(path: Path, found: Findings) -> None:
+    found.kind = "predictions for VQA v2"
+    _predictions(path, found, "question_id", int, "answer")
+
+
+def _gqa_predictions(path: Path, found: Findings) -> None:
+    found.kind = "predictions for GQA"
+    _predictions(path, found, "questionId", str, "prediction")
+
+
+def _predictions(path: Path, found: Findings, id_name: str, id_type: type, answer: str) -> None:
+    ids: set[Any] = set()
+    answers: Counter[str] = Counter()
+    for number, row in enumerate(_rows(items, path)):
+        value = row.get(id_name) if isinstance(row, dict) else None
+        if type(value) is not id_type:
+            what = "an integer" if id_type is int else "a text"
+            found.wrong(f"{id_name} that is not {what}, as the server expects", f"row {number}, {shorten(value)}")
+            continue
+        _repeated(ids, value, id_name, f"row {number}", found)
+        if isinstance(row.get(answer), str):
+            answers[row[answer]] += 1
+        else:
+            found.wrong(f"{answer} that is not a text", f"row {number}, {shorten(row.get(answer))}")
+    found.fact("predictions", len(ids))
+    found.fact("distinct answers", len(answers))
+
+
+def _statement_predictions(path: Path, found: Findings) -> None:
+    found.kind = "predictions for NLVR2"
+    ids: set[str] = set()
+    labels: Counter[str] = Counter()
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            identifier, _, label = line.strip().partition(",")
+            if not identifier and not label:
+                continue
+            if not STATEMENT.fullmatch(identifier.strip()) or label.strip() not in ("True", "False"):
+                found.wrong(
+                    "lines other than identifier,True or identifier,False", f"line {number}, {shorten(line)}"
+                )
+                continue
+            _repeated(ids, identifier.strip(), "identifier", f"line {number}", found)
+            labels[label.strip()] += 1
+    found.fact("predictions", len(ids))
+    found.fact("true / false", f"{labels['True']:,} / {labels['False']:,}")
+
+
+# --------------------------------------------------------------------------------------- text stores
+
+
+def check_text_store(path: Path, found: Findings) -> None:
+    """All images, answers and scores; texts and ids of about `SAMPLE` examples, evenly spaced."""
+    found.kind = "text store"
+    store = ExampleStore(path)
+    images, answers = store.table("image"), store.table("answers")
+    second = "image1"  # the right image of a statement of NLVR2
+    found.images = {*images, *(store.table(second) if second in store.groups else ())}
+    found.fact("examples", len(store))
+    found.fact("images", len(found.images))
+    found.fact("distinct answers", len(answers) if store.labelled else "without labels")
+    for name in sorted(set(store.groups) - {second}):
+        found.fact(f"distinct {name}", len(store.table(name)))
+    if store.annotated:
+        found.fact("annotators' answers", "known")
+    for name, size in (("image", len(images)), ("answer/code", len(answers))):
+        codes = store.column(name)
+        if len(codes) and not -1 <= codes.min() <= codes.max() < size:
+            found.wrong(f"codes outside the table of {name}", f"{codes.min()} to {codes.max()}, {size:,} texts")
+    scores = store.column("answer/score")
+    if len(scores) and not (scores.min() > 0 and scores.max() <= 1):
+        found.wrong("scores outside 0 to 1", f"{scores.min():.3g} to {scores.max():.3g}")
+    sample = np.unique(np.linspace(0, len(store) - 1, min(SAMPLE, len(store))).astype(np.int64))
+    found.fact("examples looked into", f"{len(sample):,} of {len(store):,}")
+    ids: set[Any] = set()
+    for start in range(0, len(sample), 20_000):
+        rows = sample[start : start + 20_000]
+        examples = store.read(rows)
+        for number, identifier, text in zip(rows, examples.ids, examples.texts, strict=True):
+            _repeated(ids, identifier, "id", f"example {number}", found)
+            if not is_text(text):
+                found.wrong("empty texts", f"example {number}, {identifier}")
+
+
+def _short(error: ValueError, path: Path) -> str:
+    """An error's message without what the report says anyway."""
+    return str(error).removeprefix(f"{path}: ").removesuffix(" Mend or remove that entry.").removesuffix(".")
+
+
+# What the first row has, or which list the object has -> what the file is.
+LISTS: list[tuple[set[str], Check]] = [
+    ({"question_id", "img_id", "sent"}, _questions),
+    ({"img0", "img1", "sent"}, _statements),
+    ({"img_id", "sentf"}, _pretraining),
+    ({"question_id", "answer"}, _vqa_predictions),
+    ({"questionId", "prediction"}, _gqa_predictions),
+    ({"ans", "dsets"}, _answer_table),
+    ({"id", "regions"}, _visual_genome_regions),
+    ({"id", "qas"}, _visual_genome_questions),
+    ({"image_id", "url", "width", "height"}, _visual_genome_images),
+]
+MEMBERS: list[tuple[set[str], Check]] = [
+    ({"questions"}, _official_questions),
+    ({"annotations"}, _official_annotations),
+    ({"images"}, _official_captions),
+]
+OBJECTS: list[tuple[set[str], Check]] = [
+    ({"question", "imageId"}, _gqa_questions),
+    ({"valid", "plausible"}, _gqa_choices),
+    ({"objects", "width", "height"}, _scene_graphs),
+    ({"objectsNum", "idx", "file"}, _gqa_infos),
+]

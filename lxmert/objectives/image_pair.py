@@ -1,0 +1,65 @@
+"""Statements about two images, true or false (NLVR2, paper section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from lxmert.batch import Batch
+from lxmert.config import LxmertConfig
+from lxmert.heads import PairHead, index_loss
+from lxmert.metrics import GroupedMean
+from lxmert.model import LxmertModel
+from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
+from lxmert.outputs import LxmertModelOutput
+
+
+class ImagePair(Objective):
+    """Two-way cross-entropy on the pooled outputs of a statement's two rows, as in the released code.
+
+    (The paper says sigmoid.) Rows 2e and 2e + 1 are statement e with its left and its right image; reads the
+    target `statement` (E,) int64, 1 where it is true.
+
+    Args:
+        config: sizes; `answers` are the two labels, false first.
+    """
+
+    reads = frozenset({"pooled"})
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__()
+        self.answers = config.answers or ["False", "True"]
+        self.head = PairHead(config)
+
+    def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
+        """Loss, and scores (E, 2)."""
+        scores = self.head(cast(Tensor, output.pooled_output)).float()
+        targets = batch.targets.get("statement")
+        losses = {} if targets is None else {"image_pair": index_loss(scores, targets)}
+        return Result(losses, {"answer_scores": scores.detach()})
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """(E, 2) scores as probabilities."""
+        return scores.softmax(1)
+
+    def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
+        """Accuracy."""
+        return ImagePairMetrics()
+
+
+class ImagePairMetrics(ObjectiveMetrics):
+    """`accuracy`; consistency is among the makers' metrics, which a test adds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracy = GroupedMean("accuracy")
+
+    def update(self, result: Result, batch: Batch) -> None:
+        """Add a batch."""
+        if "statement" not in batch.targets:
+            return
+        right = result.predictions["answer_scores"].argmax(1) == batch.targets["statement"]
+        self.accuracy.update(right, torch.ones_like(right), {})

@@ -1,0 +1,96 @@
+"""Runs of train.py, each a process of its own, and what they leave behind."""
+
+import csv
+import json
+import multiprocessing
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+TINY = [
+    "model.hidden_size=32",
+    "model.num_attention_heads=2",
+    "model.intermediate_size=64",
+    "model.l_layers=1",
+    "model.x_layers=1",
+]
+# Most of a short run's time is importing: runs are forks of a process that has done it.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["train", "matplotlib.figure", "torch.distributed"])
+
+
+def arguments(*overrides, folder):
+    return [
+        str(ROOT / "train.py"),
+        f"paths.data={folder}/data",
+        f"paths.outputs={folder}/outputs",
+        "callbacks.progress=null",
+        *overrides,
+    ]
+
+
+def environment(folder):
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+        "WANDB_DATA_DIR": str(folder / "wandb"),
+    }
+
+
+def start(*overrides, folder):
+    """A running process of train.py; what it says goes to `folder`/said.txt."""
+    process = FORKS.Process(target=_run, args=(arguments(*overrides, folder=folder), folder))
+    with mock.patch.dict(os.environ, environment(folder)):  # the first fork's parent imports in it
+        process.start()
+    return process
+
+
+def _run(argv, folder):
+    with (folder / "said.txt").open("w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    os.chdir(folder)
+    sys.argv = argv
+    runpy.run_path(argv[0], run_name="__main__")
+
+
+def train(*overrides, folder, fails=False):
+    """Run train.py; the run's folder, or what it said when it was to fail."""
+    process = start(*overrides, folder=folder)
+    process.join()
+    said = (folder / "said.txt").read_text()
+    if fails:
+        assert process.exitcode != 0, said
+        return re.sub(r"\s+", " ", said)
+    assert process.exitcode == 0, said
+    return latest(folder)
+
+
+def latest(folder):
+    return (folder / "outputs" / "latest").resolve()
+
+
+def summary(run):
+    return json.loads((run / "summary.json").read_text())
+
+
+def metrics(run):
+    with (run / "logs" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def checkpoint(run, name="last"):
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True, map_location="cpu")
+
+
+def weights(run, name="last"):
+    return checkpoint(run, name)["state_dict"]

@@ -1,0 +1,415 @@
+"""The report on data files: real ones are in order, and each thing that can be wrong with one is named."""
+
+import base64
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from datamodules.convert import convert_tsv
+from datamodules.examples import convert_vqa
+from datamodules.toy_files import ToyParameters, generate
+from datamodules.validate import main, validate
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent")
+WIDTH, HEIGHT, DIM = 640, 480, 8
+
+
+def region_line(name="COCO_train2014_000000000001", count=3, seed=0, **changes):
+    """A line of a region file; `changes` replace columns, arrays not yet encoded."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.random((count, 2, 2)), axis=1) * [WIDTH, HEIGHT]
+    columns = {
+        "img_id": name,
+        "img_h": HEIGHT,
+        "img_w": WIDTH,
+        "objects_id": rng.integers(0, 1600, count),
+        "objects_conf": rng.random(count, np.float32),
+        "attrs_id": rng.integers(0, 400, count),
+        "attrs_conf": rng.random(count, np.float32),
+        "num_boxes": count,
+        "boxes": corners.reshape(count, 4).astype(np.float32),
+        "features": rng.gamma(1, 1, (count, DIM)).astype(np.float32),
+    } | changes
+    encoded = [
+        base64.b64encode(value.tobytes()).decode() if isinstance(value, np.ndarray) else str(value)
+        for value in columns.values()
+    ]
+    return "\t".join(encoded) + "\n"
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def problems(path):
+    return [problem for report in validate(path)[0] for problem in report.problems]
+
+
+def the_problem(path):
+    """The one problem of a file."""
+    found = problems(path)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def facts(path):
+    (report,) = validate(path)[0]
+    return {what: found for what, found, _ in report.facts} | {"kind": report.kind}
+
+
+QUESTION = {
+    "question_id": 1,
+    "img_id": "COCO_train2014_000000000001",
+    "sent": "what is it?",
+    "label": {"cat": 1.0},
+    "answer_type": "other",
+    "question_type": "what is",
+}
+STATEMENT = {
+    "identifier": "dev-1-0-0",
+    "img0": "dev-1-0-img0",
+    "img1": "dev-1-0-img1",
+    "label": 1,
+    "sent": "it is a cat",
+    "uid": "nlvr2_valid_0",
+}
+OFFICIAL_STATEMENT = {"identifier": "dev-1-0-0", "sentence": "it is a cat", "label": "True"}
+ENTRY = {
+    "img_id": "COCO_train2014_000000000001",
+    "sentf": {"mscoco": ["a cat"], "vqa": ["what is it?"]},
+    "labelf": {"vqa": [{"cat": 1.0}]},
+}
+GQA_QUESTION = {"question": "is it a cat?", "imageId": "7", "isBalanced": True, "answer": "yes"}
+ANNOTATION = {
+    "question_id": 1,
+    "image_id": 1,
+    "question_type": "what is",
+    "multiple_choice_answer": "cat",
+    "answer_type": "other",
+    "answers": [{"answer": "cat", "answer_confidence": "yes", "answer_id": n} for n in range(1, 11)],
+}
+OFFICIAL_QUESTION = {"question_id": 1, "image_id": 1, "question": "what is it?"}
+
+
+def annotations(*rows):
+    return {"info": {}, "data_subtype": "train2014", "annotations": list(rows)}
+
+
+def official_questions(*rows):
+    return {"info": {}, "data_subtype": "train2014", "questions": list(rows)}
+
+
+# ------------------------------------------------------------------------------------- real files
+
+
+@needs_data
+@pytest.mark.parametrize("folder", ["coco10", "vqa_mini", "nlvr2", "vocab"])
+def test_real_files_have_no_problems(folder, capsys):
+    assert main([str(DATA / folder)]) == 0
+    assert "no problems" in capsys.readouterr().out
+
+
+@needs_data
+def test_real_features_are_reported_beside_the_originals(tmp_path):
+    found = facts(DATA / "coco10" / "train2014_obj36.tsv")
+    assert found["images looked into"] == "10 of 10"
+    assert found["regions an image"] == "36"
+    assert found["least feature"] == "0"
+    assert 25 <= float(found["largest feature"]) <= 36
+    assert 0.5 <= float(found["mean of the features"]) <= 0.84
+    assert found["share of zeros"] == "34 %"
+    store = convert_tsv(DATA / "coco10" / "train2014_obj36.tsv", tmp_path / "train2014_obj36.h5", progress=False)
+    assert problems(store) == []
+    assert facts(store)["mean of the features"] == found["mean of the features"]
+
+
+@needs_data
+def test_the_kinds_of_the_real_files_are_recognised():
+    kinds = {report.path.name: report.kind for report in validate(DATA)[0]}
+    assert kinds["train2014_obj36.tsv"] == "regions of the LXMERT release"
+    assert kinds["coco10.json"] == "pre-training texts of the LXMERT release"
+    assert kinds["train.json"] == "questions of the LXMERT release"
+    assert kinds["questions.json"] == "official questions of VQA v2"
+    assert kinds["v2_mscoco_train2014_annotations.json"] == "official annotations of VQA v2"
+    assert kinds["captions.json"] == "official captions of COCO"
+    assert kinds["dev_400.json"] == "official statements of NLVR2"
+    assert kinds["all_ans.json"] == "answer table of pre-training"
+    assert kinds["vqa_trainval_label2ans.json"] == "answer list"
+
+
+def test_a_whole_data_folder_with_its_stores_has_no_problems(tmp_path):
+    root = tmp_path / "toy"
+    generate(root, ToyParameters(train=6, minival=2, nominival=2, test=2, feature_dim=8, pictures=0))
+    convert_tsv(root / "mscoco_imgfeat" / "train2014_obj36.tsv", root / "stores" / "train2014.h5", progress=False)
+    convert_vqa(root / "vqa" / "train.json", root / "stores" / "train.h5")
+    reports, _ = validate(root)
+    assert {report.path.name: report.problems for report in reports if report.problems} == {}
+    assert {"region store", "text store"} <= {report.kind for report in reports}
+
+
+# ----------------------------------------------------------------------------------------- regions
+
+
+def test_good_regions_have_no_problems(tmp_path):
+    path = write(tmp_path / "a.tsv", region_line("a") + region_line("b", count=5, seed=1))
+    assert problems(path) == []
+    assert facts(path)["regions an image"] == "3 to 5, mostly 3"
+
+
+def box(*corners):
+    return np.array([corners] * 3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"boxes": box(0.1, 0.1, 0.5, 0.9)}, "boxes in fractions of the image, expected pixels"),
+        ({"boxes": box(300, 10, 100, 200)}, "perhaps x y width height"),
+        ({"boxes": box(0, 0, 470, 630)}, "boxes that fit when width and height are exchanged"),
+        ({"boxes": box(0, 0, 900, 20)}, "boxes outside the image"),
+        ({"boxes": box(0, 0, np.nan, 20)}, "boxes that are not numbers"),
+        ({"objects_id": np.array([0, 1600, 3])}, "object ids outside the detector's 1,600 names"),
+        ({"attrs_id": np.array([0, -7, 3])}, "attribute ids outside the detector's 400 names"),
+        ({"features": np.full((3, DIM), np.inf, np.float32)}, "NaN or infinite features: 24 of 48"),
+        ({"features": np.ones((3, DIM - 1), np.float32)}, "features has 112 base64 characters, expected 128"),
+        ({"img_w": "wide"}, "img_w is 'wide'"),
+        ({"num_boxes": 4}, "base64 characters"),
+    ],
+)
+def test_each_thing_wrong_with_a_line_is_named(tmp_path, changes, expected):
+    path = write(tmp_path / "a.tsv", region_line("a") + region_line("b", **changes))
+    found = the_problem(path)
+    assert expected in found
+    assert "line 2" in found or "NaN" in found
+
+
+def test_truncated_lines_and_repeated_images_are_named(tmp_path):
+    whole = region_line("a")
+    assert "features has" in the_problem(write(tmp_path / "cut.tsv", whole + region_line("b")[:-20]))
+    assert "columns, expected 10" in the_problem(write(tmp_path / "columns.tsv", whole + "b\t480\t640\n"))
+    assert "images that are there twice: a, lines 1 and 2" in problems(write(tmp_path / "two.tsv", whole * 2))
+    assert the_problem(write(tmp_path / "empty.tsv", "")) == "empty file"
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        (lambda good: good - 5, "least feature is -"),
+        (lambda good: good * 10, "mean of the features is"),
+        (lambda good: np.zeros_like(good), "share of zeros is 100 %"),
+        (lambda good: good / good.max(), "largest feature is 1"),
+    ],
+)
+def test_features_unlike_the_originals_are_a_problem(tmp_path, features, expected):
+    rng = np.random.default_rng(0)
+    good = np.where(rng.random((3, 2048)) < 0.3, 0, rng.gamma(0.25, 3.2, (3, 2048))).astype(np.float32)
+    assert problems(write(tmp_path / "good.tsv", region_line(features=good))) == []
+    found = problems(write(tmp_path / "bad.tsv", region_line(features=features(good).astype(np.float32))))
+    assert any(expected in problem and "in the original release" in problem for problem in found)
+
+
+def test_a_sample_is_looked_into_and_its_size_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.validation.regions.SAMPLE", 5)
+    path = write(tmp_path / "a.tsv", "".join(region_line(f"image{n:02}", seed=n) for n in range(20)))
+    assert facts(path)["images looked into"] == "5 of 20"
+    store = convert_tsv(path, tmp_path / "a.h5", progress=False)
+    assert facts(store)["images looked into"] == "5 of 20"
+    assert facts(store)["images"] == "20"
+
+
+def test_a_store_with_wrong_boxes_or_labels_is_named(tmp_path):
+    store = convert_tsv(write(tmp_path / "a.tsv", region_line("a")), tmp_path / "a.h5", progress=False)
+    assert problems(store) == []
+    with h5py.File(store, "r+") as file:
+        file["boxes"][0] = [0, 0, 300, 200]
+        file["object_ids"][0] = 1600
+    found = problems(store)
+    assert any("boxes in pixels, expected fractions of the image: image a" in problem for problem in found)
+    assert any("object ids outside" in problem for problem in found)
+    store.write_bytes(store.read_bytes()[:-100])
+    assert "Delete it and convert" in the_problem(store)
+
+
+def test_gqas_own_object_features_are_recognised(tmp_path):
+    with h5py.File(tmp_path / "gqa_objects_0.h5", "w") as file:
+        file["features"], file["bboxes"] = np.ones((2, 100, 16), np.float32), np.ones((2, 100, 4), np.float32)
+    assert facts(tmp_path / "gqa_objects_0.h5")["regions an image"] == "up to 100"
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["data"] = np.ones(3)
+    assert "neither a region store nor a text store" in the_problem(tmp_path / "other.h5")
+
+
+# ------------------------------------------------------------------------------------------- texts
+
+GOOD = {
+    "questions.json": [QUESTION],
+    "statements.json": [STATEMENT],
+    "pretraining.json": [ENTRY],
+    "official_questions.json": official_questions(OFFICIAL_QUESTION),
+    "annotations.json": annotations(ANNOTATION),
+    "captions.json": {
+        "images": [{"id": 1, "file_name": "COCO_train2014_000000000001.jpg"}],
+        "annotations": [{"id": 5, "image_id": 1, "caption": "a cat"}],
+    },
+    "official_statements.json": json.dumps(OFFICIAL_STATEMENT) + "\n",
+    "gqa_questions.json": {"12": GQA_QUESTION},
+    "choices.json": {"12": {"valid": ["yes", "no"], "plausible": ["yes"]}},
+    "image_data.json": [{"image_id": 7, "url": "x", "width": 3, "height": 2, "coco_id": None}],
+    "region_descriptions.json": [{"id": 7, "regions": [{"phrase": "a cat", "image_id": 7}]}],
+    "question_answers.json": [{"id": 7, "qas": [{"question": "what?", "answer": "cat"}]}],
+    "all_ans.json": [{"ans": "cat", "dsets": ["vqa"]}],
+    "trainval_label2ans.json": ["cat", ""],
+    "trainval_ans2label.json": {"cat": 0, "": 1},
+    "vqa_predictions.json": [{"question_id": 1, "answer": "cat"}],
+    "gqa_predictions.json": [{"questionId": "12", "prediction": "yes"}],
+    "nlvr2_predictions.csv": "dev-1-0-0,True\n",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_each_kind_of_text_file_is_recognised_and_good(tmp_path, name):
+    path = write(tmp_path / name, GOOD[name])
+    assert problems(path) == []
+    assert facts(path)["kind"]
+    assert main([str(path)]) == 0
+
+
+def test_the_kinds_are_all_different(tmp_path):
+    assert len({facts(write(tmp_path / name, content))["kind"] for name, content in GOOD.items()}) == len(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([QUESTION, QUESTION], "question_id that is there twice: row 1, 1"),
+        ([QUESTION, {**QUESTION, "question_id": "2"}], "question_id is an integer in some rows and a text in"),
+        ([QUESTION, {**QUESTION, "question_id": 2, "sent": " "}], "rows without a usable sent: row 1"),
+        ([QUESTION, {**QUESTION, "question_id": 2, "label": {"cat": 3}}], "labels that cannot be used: row 1"),
+        ([QUESTION, {**QUESTION, "question_id": None}], "rows without a usable question_id: row 1"),
+        ([QUESTION, {"question_id": 2, "img_id": "a", "sent": "b"}], "rows without label"),
+        ([STATEMENT, {**STATEMENT, "label": "True", "identifier": "dev-1-0-1"}], "neither 0 nor 1: row 1"),
+        ([STATEMENT, STATEMENT], "identifier that is there twice"),
+        ([ENTRY, ENTRY], "image that is there twice: entry 1"),
+        ([{**ENTRY, "labelf": {"vqa": []}}], "entries that cannot be used: entry 0"),
+        (official_questions(OFFICIAL_QUESTION, OFFICIAL_QUESTION), "question_id that is there twice: row 1, 1"),
+        (annotations({**ANNOTATION, "answers": ANNOTATION["answers"][:9]}), "questions without 10 answers"),
+        (annotations({**ANNOTATION, "answer_type": "text"}), "answer types other than"),
+        ({**GOOD["captions.json"], "images": []}, "captions of images that the file does not list: row 0, 1"),
+        (
+            {"12": {**GQA_QUESTION, "question": ""}, "13": GQA_QUESTION},
+            "questions without a usable question and imageId: 12",
+        ),
+        ('{"12": {"question": "a", "imageId": "7"}, "12": {"question": "a", "imageId": "7"}}', "there twice"),
+        ({"12": {"valid": ["yes"], "plausible": "yes"}}, "questions without the lists valid and plausible: 12"),
+        (json.dumps({**OFFICIAL_STATEMENT, "label": True}), 'labels that are neither "True" nor "False"'),
+        (json.dumps({**OFFICIAL_STATEMENT, "identifier": "dev"}), "identifiers unlike split-set-pair-sentence"),
+        ([{"id": 7, "regions": [{"phrase": ""}]}], "regions without a phrase: image 7"),
+        ([{"question_id": "1", "answer": "cat"}], "question_id that is not an integer, as the server expects"),
+        ([{"questionId": 12, "prediction": "yes"}], "questionId that is not a text, as the server expects"),
+        ([{"question_id": 1, "answer": 3}], "answer that is not a text: row 0, 3"),
+        ([{"question_id": 1, "answer": "a"}] * 2, "question_id that is there twice: row 1, 1"),
+    ],
+)
+def test_each_thing_wrong_with_a_text_file_is_named(tmp_path, content, expected):
+    path = write(tmp_path / "a.json", content)
+    assert expected in the_problem(path)
+    assert main([str(path)]) == 1
+
+
+def test_a_prediction_line_that_the_server_would_not_take_is_named(tmp_path):
+    path = write(tmp_path / "a.csv", "dev-1-0-0,True\ndev-1-0-1,1\n")
+    assert "lines other than identifier,True or identifier,False: line 2" in the_problem(path)
+
+
+def test_answer_lists_have_each_answer_once(tmp_path):
+    assert "answer that is there twice" in the_problem(write(tmp_path / "label2ans.json", ["a", "b", "a"]))
+    assert "without gaps" in the_problem(write(tmp_path / "ans2label.json", {"a": 0, "b": 2}))
+    found = problems(write(tmp_path / "ans2label.json", {"a": 0, "b": 0}))
+    assert any("number that is there twice" in problem for problem in found)
+
+
+def test_answers_outside_the_list_beside_the_file_are_a_problem(tmp_path):
+    write(tmp_path / "trainval_label2ans.json", ["dog", "bird"])
+    path = write(tmp_path / "train.json", [QUESTION, {**QUESTION, "question_id": 2, "label": {"dog": 1}}])
+    assert the_problem(path) == "answers that are not in the answer list: 'cat'"
+    assert facts(path)["answers outside trainval_label2ans.json"] == "1, given 1 times"
+
+
+def test_answers_outside_the_pre_training_table_are_only_counted(tmp_path):
+    write(tmp_path / "all_ans.json", [{"ans": "dog", "dsets": ["vqa"]}])
+    labels = {"vqa": [{"cat": 0.3, "A dog.": 0.9}]}
+    path = write(tmp_path / "mscoco_train.json", [{**ENTRY, "labelf": labels}])
+    assert problems(path) == []
+    assert facts(path)["answers outside all_ans.json"] == "1, given 1 times"
+
+
+def test_broken_json_is_named_with_its_place(tmp_path):
+    path = write(tmp_path / "train.json", json.dumps([QUESTION, {**QUESTION, "question_id": 2}])[:-20])
+    assert f"broken JSON at byte {path.stat().st_size - 8} of {path.stat().st_size}" in the_problem(path)
+
+
+def test_a_text_store_whose_codes_or_scores_are_wrong_is_named(tmp_path):
+    store = convert_vqa(write(tmp_path / "train.json", [QUESTION]), tmp_path / "train.h5")
+    assert problems(store) == []
+    with h5py.File(store, "r+") as file:
+        file["image"][0] = 9
+        file["answer/score"][0] = 2
+    assert problems(store) == [
+        "codes outside the table of image: 9 to 9, 1 texts",
+        "scores outside 0 to 1: 2 to 2",
+    ]
+
+
+# --------------------------------------------------------------------------------- files together
+
+
+def test_images_without_regions_are_named_where_there_are_regions(tmp_path):
+    write(tmp_path / "vqa" / "train.json", [QUESTION, {**QUESTION, "question_id": 2, "img_id": "elsewhere"}])
+    write(tmp_path / "vqa" / "annotations.json", annotations({**ANNOTATION, "image_id": 1}))
+    write(tmp_path / "nlvr2" / "dev.json", json.dumps(OFFICIAL_STATEMENT))
+    assert problems(tmp_path) == []
+    write(tmp_path / "mscoco_imgfeat" / "train2014_obj36.tsv", region_line("COCO_train2014_000000000001"))
+    assert sorted(problems(tmp_path)) == [
+        "images without regions in this folder (of 2), 2: dev-1-0-img0; dev-1-0-img1",
+        "images without regions in this folder (of 2): elsewhere",
+    ]
+
+
+def test_annotations_without_a_question_are_named(tmp_path):
+    write(tmp_path / "questions.json", official_questions(OFFICIAL_QUESTION))
+    write(tmp_path / "annotations.json", annotations(ANNOTATION, {**ANNOTATION, "question_id": 2}))
+    assert the_problem(tmp_path) == "annotations without a question: 2"
+
+
+def test_a_folder_s_other_files_are_mentioned_and_are_no_problem(tmp_path, capsys):
+    write(tmp_path / "config.json", {"hidden_size": 768})
+    write(tmp_path / "train.json", [QUESTION])
+    write(tmp_path / ".hidden" / "train.json", "{")
+    write(tmp_path / "notes.md", "hello")
+    assert main([str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "1 other file(s), of no kind that is known here: config.json" in output
+    assert main([str(tmp_path / "config.json")]) == 1
+    assert main([str(tmp_path / "notes.md")]) == 1
+    assert "of no kind that is known here" in capsys.readouterr().out
+
+
+def test_many_problems_of_one_sort_are_counted_and_the_first_shown(tmp_path, capsys):
+    path = write(tmp_path / "train.json", [QUESTION] * 1001)
+    assert main([str(path)]) == 1
+    output = " ".join(capsys.readouterr().out.split())
+    assert "1 problem(s)" in output
+    assert "question_id that is there twice, 1,000: row 1, 1; row 2, 1; row 3, 1; ..." in output
+
+
+def test_a_path_that_is_not_there_or_has_nothing_is_an_error(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere")]) == 1
+    assert "no such file or folder" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 1
+    assert "no files of a kind that is known here" in capsys.readouterr().out
