@@ -71,6 +71,8 @@ def build(config: DictConfig) -> tuple[Any, LxmertLearner, Trainer]:
         raise ValueError(
             "there is no answer list: neither labels, nor an answer file in the data folder, nor a checkpoint"
         )
+    if not datamodule.splits["valid"] and nodes["callbacks"].get("last_of_epoch"):
+        nodes["callbacks"]["last_of_epoch"]["save_on_train_epoch_end"] = True  # no validation to save after
     sizes = replace(
         make(nodes["model"]),
         vocab_size=len(datamodule.tokenizer),
@@ -120,7 +122,8 @@ def run(config: DictConfig) -> dict[str, float]:
             initialize_from(learner, config.init, config.init_answers or config.init)
         trainer.fit(learner, datamodule, ckpt_path=resume, weights_only=True)
         fitted = dict(trainer.callback_metrics)
-        used = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+        best, last = trainer.checkpoint_callbacks[0], trainer.checkpoint_callbacks[-1]
+        used = best.best_model_path or last.best_model_path  # type: ignore[attr-defined]
         trainer.test(learner, datamodule, ckpt_path=used, weights_only=True, verbose=False)
     else:
         fitted = {}

@@ -106,8 +106,8 @@ class ExampleDataset(Dataset[Batch]):
 
     @property
     def images(self) -> np.ndarray:
-        """(len,) int64: the image of every example, as its place over all region stores."""
-        return np.concatenate([part.images[part.examples.column("image")] for part in self.parts])
+        """(len,) int32: the image of every example, as its place over all region stores."""
+        return np.concatenate([part.images.astype(np.int32)[part.examples.column("image")] for part in self.parts])
 
     def __getitem__(self, rows: Rows | np.ndarray | Sequence[int]) -> Batch:
         rows = rows if isinstance(rows, Rows) else Rows(np.asarray(rows, np.int64))

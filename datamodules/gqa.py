@@ -83,7 +83,7 @@ class GqaDataModule(ReleaseDataModule):
         convert_once(store, lambda: examples_are_current(store, [source]), lambda: convert_vqa(source, store))
 
     def scoring_files(self, split: str) -> dict[str, Path]:
-        """The makers' questions and choices of a split, as far as they are there.
+        """The makers' questions and choices of a split, as far as they are there; nothing without the questions.
 
         `<split>_all`, a split of all questions and not of the balanced ones alone, has the files of `<split>`,
         and all questions too: consistency needs their predictions.
@@ -93,4 +93,5 @@ class GqaDataModule(ReleaseDataModule):
         if name != split:
             files["all_questions"] = f"{name}_all_questions.json"
         paths = {what: self.root / "gqa" / file for what, file in files.items()}
-        return {what: path for what, path in paths.items() if path.exists()}
+        there = {what: path for what, path in paths.items() if path.exists()}
+        return there if "questions" in there else {}

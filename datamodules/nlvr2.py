@@ -110,14 +110,18 @@ class Nlvr2DataModule(ReleaseDataModule):
         )
 
     def scoring_files(self, split: str) -> dict[str, Path]:
-        """The makers' statements of a split, by what they are, where they are there."""
+        """The makers' statements of a split and their two subsets, as far as they are there.
+
+        Nothing without the statements.
+        """
         name = {"valid": "dev", "test": "test1"}.get(split, split)
         files = {
             "statements": self.root / "nlvr2" / "official" / f"{name}.json",
             "balanced": self.root / "nlvr2" / "official" / f"balanced_{name}.json",
             "unbalanced": self.root / "nlvr2" / "official" / f"unbalanced_{name}.json",
         }
-        return {what: file for what, file in files.items() if file.exists()}
+        there = {what: file for what, file in files.items() if file.exists()}
+        return there if "statements" in there else {}
 
 
 @dataclass(kw_only=True)
@@ -207,7 +211,7 @@ def check_statements(source: Path, rows: list[Any], labelled: bool) -> None:
             problem = f"{bad[0]} is {shorten(row.get(bad[0]))}, expected a text"
         elif ("label" in row) != labelled:
             problem = "has a label and row 0 has none" if not labelled else "has no label and row 0 has one"
-        elif labelled and row["label"] not in (0, 1):
+        elif labelled and not (isinstance(row["label"], int) and row["label"] in (0, 1)):
             problem = f"label is {shorten(row['label'])}, expected 0 or 1"
         elif row["identifier"] in seen:
             problem = f"duplicate identifier, first used in row {seen[row['identifier']]}"

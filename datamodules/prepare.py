@@ -1,6 +1,7 @@
 """Text stores from the files that the makers of the data sets publish, without the LXMERT release's texts.
 
-python -m datamodules.prepare {vqa,gqa,nlvr2,pretrain} [ROOT] [--official FOLDER] [--stores FOLDER]
+python -m datamodules.prepare {vqa,okvqa,vqacp,vizwiz,gqa,nlvr2,pretrain}
+                              [ROOT] [--official FOLDER] [--stores FOLDER]
 
 Prepare vqa and gqa before pretrain, which is made of them, too. A store that was made from the same files is
 kept; `manifest.json` beside the stores tells what they were made from.
@@ -22,11 +23,18 @@ from datamodules.official.nlvr2 import MAKERS as NLVR2_SPLITS
 from datamodules.official.nlvr2 import prepare_nlvr2
 from datamodules.official.preparation import Preparation
 from datamodules.official.pretrain import prepare_pretrain
-from datamodules.official.vqa import FOLDERS as VQA_SPLITS
+from datamodules.official.vqa import DATA_SETS as VQA_KIND
 from datamodules.official.vqa import prepare_vqa
 
 TASKS = {
-    "vqa": (lambda preparation, options: prepare_vqa(preparation, options.splits, options.minival), VQA_SPLITS),
+    "vqa": (
+        lambda preparation, options: prepare_vqa(preparation, options.splits, options.minival),
+        VQA_KIND["vqa"].splits,
+    ),
+    **{
+        name: (lambda preparation, options: prepare_vqa(preparation, options.splits), VQA_KIND[name].splits)
+        for name in ("okvqa", "vqacp", "vizwiz")
+    },
     "gqa": (lambda preparation, options: prepare_gqa(preparation, options.splits, options.all), GQA_SPLITS),
     "nlvr2": (lambda preparation, options: prepare_nlvr2(preparation, options.splits), NLVR2_SPLITS),
     "pretrain": (lambda preparation, options: prepare_pretrain(preparation), ()),

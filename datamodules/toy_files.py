@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,13 +21,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datamodules import toy_captions, toy_gqa_questions, toy_questions, toy_statements
-from datamodules.hdf5 import locked
 from datamodules.toy_captions import captions, phrases
+from datamodules.toy_folder import write_whole
 from datamodules.toy_questions import ANNOTATORS, Question, annotate, ask, plural
 from datamodules.toy_world import Detector, Regions, Scene, draw_scenes, render
 
-MANIFEST = "toy.json"
-VERSION = 3  # raise it whenever the same parameters no longer give the same files
+VERSION = 4  # raise it whenever the same parameters no longer give the same files
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # split: the image folder that its scenes are in; minival comes first in val2014, as in the released file.
 SPLITS = {"train": "train2014", "minival": "val2014", "nominival": "val2014", "test": "test2015"}
@@ -36,7 +34,7 @@ SPLITS = {"train": "train2014", "minival": "val2014", "nominival": "val2014", "t
 PRETRAINING = {"train": "mscoco_train", "minival": "mscoco_minival", "nominival": "mscoco_nominival"}
 # All toy tasks share one vocabulary, whatever the world's size, so that weights move between them.
 WORDS = frozenset((*toy_questions.WORDS, *toy_captions.WORDS, *toy_gqa_questions.WORDS, *toy_statements.WORDS))
-_SCENES_AT_ONCE = 500
+SCENES_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class ToyParameters:
     questions: int = 5
     captions: int = 3
     phrases: int = 4
-    gqa: int = 2
+    gqa: int = 5
     regions: int = 16
     feature_dim: int = 128
     pictures: int = 200
@@ -79,8 +77,8 @@ def generate(root: Path | str, parameters: ToyParameters | None = None, *, progr
     """Write the toy's files into `root`, unless those of the same parameters are there.
 
         vqa/{train,minival,nominival,test}.json              the format of the LXMERT release
-        vqa/train_tenth.json                                 the questions about the first tenth of the train scenes
-        vqa/gqa_{train,minival,nominival}.json               the GQA questions of pre-training, in the same format
+        vqa/train_tenth.json                                 those about the first tenth of the train scenes
+        vqa/gqa_{train,minival,nominival}.json               the GQA questions of pre-training, in that format
         vqa/v2_mscoco_{train2014,val2014}_annotations.json   the official format, ten answers a question
         lxmert/mscoco_{train,minival,nominival}.json         the release's pre-training sentences
         mscoco_imgfeat/{train2014,val2014,test2015}_obj36.tsv    the release's region features
@@ -98,39 +96,8 @@ def generate(root: Path | str, parameters: ToyParameters | None = None, *, progr
     """
     root, parameters = Path(root), parameters or ToyParameters()
     detector = Detector(parameters.regions, parameters.feature_dim, parameters.seed)
-    if is_current(root, parameters):
-        return root
-    with locked(root):  # processes that wait here find the work done
-        if not is_current(root, parameters):
-            if root.exists() and not (root / MANIFEST).exists() and any(root.iterdir()):
-                raise FileExistsError(
-                    f"{root} is not empty and has no {MANIFEST}, so it is not a toy world and is not "
-                    "overwritten: give the toy another folder, or empty this one"
-                )
-            partial, outdated = (root.with_name(f".{root.name}.{end}") for end in ("partial", "outdated"))
-            for leftover in (partial, outdated):  # of a process that was killed
-                shutil.rmtree(leftover, ignore_errors=True)
-            try:
-                _write_world(partial, parameters, detector, progress)
-                if root.exists():
-                    root.replace(outdated)
-                partial.replace(root)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-                shutil.rmtree(outdated, ignore_errors=True)
-    return root
-
-
-def is_current(root: Path, parameters: ToyParameters) -> bool:
-    """Whether `root` holds the whole toy of these parameters."""
-    manifest = read_manifest(root)
-    return manifest.get("version") == VERSION and manifest.get("parameters") == asdict(parameters)
-
-
-def read_manifest(root: Path) -> dict[str, Any]:
-    """The toy's parameters and what is known of it: `version, parameters, question_only_accuracy`."""
-    path = root / MANIFEST
-    return json.loads(path.read_text()) if path.exists() else {}
+    made_from = {"version": VERSION, "parameters": asdict(parameters)}
+    return write_whole(root, made_from, lambda folder: _write_world(folder, parameters, detector, progress))
 
 
 def question_only_accuracy(train: Iterable[dict[str, Any]], valid: Sequence[dict[str, Any]]) -> float:
@@ -157,7 +124,7 @@ def _guess_keys(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return ("text", row["sent"]), ("type", row["question_type"]), ("all", "")
 
 
-def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, progress: bool) -> None:
+def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, progress: bool) -> dict[str, Any]:
     for name in ("vqa", "lxmert", "mscoco_imgfeat", "images"):
         (folder / name).mkdir(parents=True)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -175,9 +142,9 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
             number += count
             pictures = parameters.pictures if split == "train" else count
             with (folder / "mscoco_imgfeat" / f"{images}_obj36.tsv").open("ab") as tsv:
-                for some in _chunks(numbers, _SCENES_AT_ONCE):
+                for some in chunks(numbers, SCENES_AT_ONCE):
                     scenes = list(draw_scenes([f"TOY_{images}_{n:012d}" for n in some], rng))
-                    tsv.writelines(_tsv_rows(scenes, detector.detect(scenes, noise)))
+                    tsv.writelines(tsv_rows(scenes, detector.detect(scenes, noise)))
                     for n, scene in zip(some, scenes, strict=True):
                         questions = ask(scene, parameters.questions, rng)
                         answers = annotate(questions, noise)
@@ -213,12 +180,7 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
         }
         (folder / "vqa" / f"v2_mscoco_{images}_annotations.json").write_text(json.dumps(official))
     write_vocabulary(WORDS, folder / "vocab.txt")
-    manifest = {
-        "version": VERSION,
-        "parameters": asdict(parameters),
-        "question_only_accuracy": round(question_only_accuracy(rows["train"], rows["minival"]), 4),
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    return {"question_only_accuracy": round(question_only_accuracy(rows["train"], rows["minival"]), 4)}
 
 
 def write_vocabulary(words: Collection[str], path: Path) -> None:
@@ -235,11 +197,12 @@ def write_vocabulary(words: Collection[str], path: Path) -> None:
     path.write_text("".join(f"{token}\n" for token in tokens))
 
 
-def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """`numbers` in pieces of `size`."""
     return (numbers[start : start + size] for start in range(0, len(numbers), size))
 
 
-def _tsv_rows(scenes: Sequence[Scene], regions: Regions) -> Iterator[bytes]:
+def tsv_rows(scenes: Sequence[Scene], regions: Regions) -> Iterator[bytes]:
     """The ten columns of the released files, CRLF at the end as there."""
     for i, scene in enumerate(scenes):
         ids_to_attributes = [_encode(column[i]) for column in regions[:4]]

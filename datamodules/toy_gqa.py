@@ -17,11 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from datamodules.toy_files import (
-    _SCENES_AT_ONCE,
+    SCENES_AT_ONCE,
     WORDS,
-    _chunks,
-    _tsv_rows,
+    chunks,
     question_only_accuracy,
+    tsv_rows,
     write_vocabulary,
 )
 from datamodules.toy_folder import write_whole
@@ -113,9 +113,9 @@ def _write(folder: Path, parameters: ToyGqaParameters, detector: Detector, progr
             numbers = range(first, first + getattr(parameters, split))
             first = numbers.stop
             with (folder / "vg_gqa_imgfeat" / REGION_FILES[images]).open("ab") as tsv:
-                for some in _chunks(numbers, _SCENES_AT_ONCE):
+                for some in chunks(numbers, SCENES_AT_ONCE):
                     scenes = list(draw_scenes([f"TOY_{images}_{n:012d}" for n in some], rng))
-                    tsv.writelines(_tsv_rows(scenes, detector.detect(scenes, noise)))
+                    tsv.writelines(tsv_rows(scenes, detector.detect(scenes, noise)))
                     for number, scene in zip(some, scenes, strict=True):
                         files.add(scene, number, parameters.questions, rng)
                         if number - numbers.start < parameters.pictures:

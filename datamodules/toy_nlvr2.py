@@ -17,11 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from datamodules.toy_files import (
-    _SCENES_AT_ONCE,
+    SCENES_AT_ONCE,
     WORDS,
-    _chunks,
-    _tsv_rows,
+    chunks,
     question_only_accuracy,
+    tsv_rows,
     write_vocabulary,
 )
 from datamodules.toy_folder import write_whole
@@ -105,7 +105,7 @@ def _write(folder: Path, parameters: ToyNlvr2Parameters, detector: Detector, pro
             noise = np.random.default_rng([parameters.seed, 4, order])
             official: list[dict[str, Any]] = []
             with (folder / "nlvr2_imgfeat" / f"{split}_obj36.tsv").open("wb") as tsv:
-                for some in _chunks(range(getattr(parameters, split)), _SCENES_AT_ONCE // (2 * PAIRS)):
+                for some in chunks(range(getattr(parameters, split)), SCENES_AT_ONCE // (2 * PAIRS)):
                     images = [
                         f"{name}-{number}-{pair}-img{side}"
                         for number in some
@@ -113,7 +113,7 @@ def _write(folder: Path, parameters: ToyNlvr2Parameters, detector: Detector, pro
                         for side in (0, 1)
                     ]
                     scenes = list(draw_scenes(images, rng))
-                    tsv.writelines(_tsv_rows(scenes, detector.detect(scenes, noise)))
+                    tsv.writelines(tsv_rows(scenes, detector.detect(scenes, noise)))
                     for number in some:
                         start = (number - some[0]) * 2 * PAIRS
                         these = scenes[start : start + 2 * PAIRS]

@@ -1,4 +1,4 @@
-"""VQA v2 in the LXMERT release's files."""
+"""VQA v2 in the LXMERT release's files, and data sets of its kind."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from datamodules.examples import convert_vqa, examples_are_current
 from datamodules.release import ReleaseDataModule
 
 ANNOTATED_FOLDERS = ("train2014", "val2014", "test2015")
+RELEASED = "vqa"  # the folder of the release; what lies in others is not part of it
 
 
 class VqaDataModule(ReleaseDataModule):
@@ -24,6 +25,9 @@ class VqaDataModule(ReleaseDataModule):
         vqa/v2_mscoco_{train2014,...}_annotations.json    optional: official annotations, ten answers each
         images/                                           optional: pictures, to look at
 
+    Other data sets have text files of these names and formats, or stores that `datamodules.prepare` made, in a
+    `folder` of their own: OK-VQA, VQA-CP v2, VizWiz, one's own.
+
     Batches have the targets answer_scores (R, A) over `answers`; answer_type, question_type (R,) and
     annotator_answers (R, 10), codes into `tables`, -1 where unknown. Splits without labels have no
     answer_scores.
@@ -32,13 +36,19 @@ class VqaDataModule(ReleaseDataModule):
         root, tokenizer, stores, batch_size, eval_batch_size, max_length, workers, seed, rows_per_image,
             feature_dim, missing_images: see ReleaseDataModule.
         train, valid, test, predict: splits, a list or separated by commas.
+        test_only: splits that are refused for training and validation, as those of a data set that has none
+            to select a model on. Without validation the last weights are tested.
+        folder: of the text files and their stores.
+        region_folder: of the region files of images whose ids name none.
+
+    Raises:
+        ValueError: a split of `test_only` to train or validate on.
     """
 
     title = "VQA"
     data_set = "VQA v2"
     toy = "toy_vqa"
     task = "vqa"
-    folder = "vqa"
     answer_file = "trainval_label2ans.json"
     split_regions: ClassVar = {
         "train": ["mscoco_imgfeat/train2014"],
@@ -46,7 +56,6 @@ class VqaDataModule(ReleaseDataModule):
         "minival": ["mscoco_imgfeat/val2014"],
         "test": ["mscoco_imgfeat/test2015"],
     }
-    region_folders = ("mscoco_imgfeat",)
 
     def __init__(
         self,
@@ -57,6 +66,9 @@ class VqaDataModule(ReleaseDataModule):
         valid: str | Sequence[str] = ("minival",),
         test: str | Sequence[str] = ("minival",),
         predict: str | Sequence[str] = ("test",),
+        test_only: str | Sequence[str] = (),
+        folder: str = RELEASED,
+        region_folder: str = "mscoco_imgfeat",
         stores: str | Path | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 256,
@@ -67,6 +79,10 @@ class VqaDataModule(ReleaseDataModule):
         feature_dim: int = 2048,
         missing_images: str = "stop",
     ) -> None:
+        self.folder, self.region_folders = folder, (region_folder,)  # type: ignore[misc]
+        if folder != RELEASED:
+            self.title, self.data_set = folder, folder  # type: ignore[misc]
+            self.split_regions = {}  # type: ignore[misc]
         super().__init__(
             root,
             tokenizer,
@@ -82,6 +98,26 @@ class VqaDataModule(ReleaseDataModule):
             missing_images=missing_images,
         )
         self.tables = {"answer_type": [], "question_type": [], "annotator_answers": []}
+        held_out = [name.strip() for name in (test_only.split(",") if isinstance(test_only, str) else test_only)]
+        for role in ("train", "valid"):
+            for split in self.splits[role]:
+                if split in held_out:
+                    raise ValueError(
+                        f"data.{role} names {split}, which is for testing only (data.test_only): nothing may be "
+                        "learnt or selected on it. Test a checkpoint on it with action=test; data.valid=[] "
+                        "trains without validation and tests the last weights."
+                    )
+
+    def prepare_data(self, stage: str | None = None) -> None:
+        """As ReleaseDataModule; FileNotFoundError also when the folder of another data set has no splits."""
+        texts, stores = self.root / self.folder, self.stores / self.folder
+        if self.folder != RELEASED and not self._names_in(texts, ".json") and not self._names_in(stores, ".h5"):
+            raise FileNotFoundError(
+                f"there are no texts of {self.data_set}, neither {stores}/*.h5 nor {texts}/*.json. "
+                f"`python -m datamodules.prepare {{okvqa,vqacp,vizwiz}}` makes stores of the makers' files; files "
+                f"of the release's format (docs/data.md) are converted."
+            )
+        super().prepare_data(stage)
 
     def convert_examples(self, split: str, source: Path, store: Path) -> None:
         """Make the text store of a split, with the official annotations that are there."""

@@ -20,7 +20,7 @@ from lxmert.files import replacing, write_text
 from lxmert.metrics import log_safe
 from lxmert.objectives.base import Result
 from lxmert.report import Example, View, draw_curves, write_report
-from lxmert.scoring import score_gqa, score_nlvr2
+from lxmert.scoring import ScoringError, score_gqa, score_nlvr2
 from lxmert.scoring.files import read_json, read_questions, read_statements
 from lxmert.submissions import Task, check_submission, read_submission, submission_text
 
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 class PredictionFiles(Callback):
     """Writes, after test and predict, the official submission and a file with scores; adds the makers' metrics.
 
-    `<split>.json` (NLVR2: `.csv`) is what the evaluation server takes, in the order of the split;
+    `<split>.json` (NLVR2: `.csv`) is what the evaluation server takes, by ascending identifier;
     `<split>_scores.npz` holds `question_id` (n,), `answer` (n, top) indices into `answers` (A,) and
     their `probability` (n, top), best first: what `python -m lxmert.evaluate ensemble` averages. Where the
     makers' own files of the split are in the data folder, a test also logs their metrics as
-    `test/official/<metric>`.
+    `test/official/<metric>`; a warning says why where these files and the predictions do not go together.
 
     Args:
         folder: where the files go.
@@ -111,10 +111,15 @@ class PredictionFiles(Callback):
         splits = trainer.datamodule.splits["test"]
         submission = self._write(trainer, pl_module, splits)
         files = trainer.datamodule.scoring_files(splits[0]) if len(splits) == 1 else {}
-        if files:
-            scores = official_scores(trainer.datamodule.task, submission, files) if submission else {}
-            for name, value in trainer.strategy.broadcast(scores).items():
-                pl_module.log(f"test/official/{name}", value)
+        scores: dict[str, float] = {}
+        if files and submission:
+            try:
+                scores = official_scores(trainer.datamodule.task, submission, files)
+            except ScoringError as error:  # what else the run has measured is not to be lost
+                given = "".join(f"\n  {what}: {path}" for what, path in files.items())
+                log.warning("%s is not scored by the makers' rules: %s%s", submission, error, given)
+        for name, value in trainer.strategy.broadcast(scores).items():
+            pl_module.log(f"test/official/{name}", value, sync_dist=True)
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         """Write."""
@@ -127,12 +132,18 @@ def answering(results: dict[str, Result]) -> str:
 
 
 def official_scores(task: Task, submission: Path, files: dict[str, Path]) -> dict[str, float]:
-    """The makers' metrics of a submission, in 0..1 (GQA's distribution is what it is), by name and group.
+    """The makers' metrics of a submission by name, in 0..1 (GQA's distribution is what it is).
+
+    Those of a part are called `<metric>/<kind>/<part>`, such as accuracy/structural/query or
+    consistency/subset/balanced.
 
     Args:
         task: "gqa" or "nlvr2".
         submission: the file.
         files: the makers' files by what they are, as `scoring_files` of the data module names them.
+
+    Raises:
+        ScoringError: the files are not of these predictions, or damaged.
     """
     predictions = read_submission(task, submission)
     if task == "gqa":
@@ -145,7 +156,11 @@ def official_scores(task: Task, submission: Path, files: dict[str, Path]) -> dic
     else:
         subsets = {what: read_statements(files[what]) for what in ("balanced", "unbalanced") if what in files}
         report = score_nlvr2(predictions, read_statements(files["statements"]), **subsets)
-    scores = {name: value if name == "distribution" else value / 100 for name, value in report.metrics.items()}
+    scores = {}
+    for name, value in report.metrics.items():
+        subset, _, metric = name.rpartition("/")
+        name = f"{metric}/subset/{subset}" if subset else metric
+        scores[name] = value if metric == "distribution" else value / 100
     for group, values in report.groups.items():
         scores |= {f"accuracy/{log_safe(group)}/{log_safe(v)}": each.score / 100 for v, each in values.items()}
     return scores

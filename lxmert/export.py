@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -36,7 +37,9 @@ from lxmert.pretrained import LxmertForPreTraining, LxmertForQuestionAnswering, 
 PRETRAINED = "_LXRT.pth"
 
 Weights = Mapping[str, Tensor]
-Architecture = LxmertForPreTraining | LxmertForQuestionAnswering | LxmertForVisualReasoning | LxmertModel
+Architecture: TypeAlias = (
+    LxmertForPreTraining | LxmertForQuestionAnswering | LxmertForVisualReasoning | LxmertModel
+)
 
 
 def export(source: str, out: Path, to: str, config_source: str | None = None) -> str:

@@ -161,10 +161,15 @@ class LxmertForVisualReasoning(Pretrained):
         Raises:
             ValueError: inputs that do not fit together.
         """
-        if visual_feats.ndim != 4 or visual_feats.shape[1] != 2 or visual_pos.shape[:3] != visual_feats.shape[:3]:
+        if (
+            visual_feats.ndim != 4
+            or visual_feats.shape[:2] != (len(input_ids), 2)
+            or visual_pos.shape[:3] != visual_feats.shape[:3]
+        ):
             raise ValueError(
-                f"visual_feats {tuple(visual_feats.shape)} and visual_pos {tuple(visual_pos.shape)}; expected "
-                "(statements, 2, regions, features) and (statements, 2, regions, 4)"
+                f"input_ids {tuple(input_ids.shape)}, visual_feats {tuple(visual_feats.shape)} and visual_pos "
+                f"{tuple(visual_pos.shape)}; expected (statements, tokens), (statements, 2, regions, features) "
+                "and (statements, 2, regions, 4)"
             )
 
         def twice(tensor: Tensor | None) -> Tensor | None:

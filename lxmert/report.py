@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import mimetypes
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -106,8 +107,13 @@ def score_table(metrics: Mapping[str, float]) -> tuple[list[str], dict[str, dict
         values by metric. Test comes before validation when both are there.
     """
     stage = "test" if any(name.startswith("test/") for name in metrics) else "val"
-    named = [(name.split("/"), value) for name, value in sorted(metrics.items())]
-    kept = [(parts, value) for parts, value in named if len(parts) > 2 and parts[0] == stage and parts[1] != "loss"]
+    ordered = sorted(
+        metrics, key=lambda name: re.sub(r"\d+", lambda number: number[0].zfill(9), name)
+    )  # 9 before 10
+    named = [(name.split("/"), metrics[name]) for name in ordered]
+    kept = [
+        (parts, value) for parts, value in named if len(parts) > 2 and parts[0] == stage and parts[1] != "loss"
+    ]
     several = len({parts[1] for parts, _ in kept}) > 1
     rows: dict[str, dict[str, float]] = {} if several else {"all": {}}
     for (_, objective, metric, *group), value in kept:
@@ -125,7 +131,8 @@ def html_scores(metrics: Mapping[str, float]) -> str:
     head = "".join(f"<th>{escape(column.replace('_', ' '))}</th>" for column in columns)
     body = ""
     for name, values in rows.items():
-        cells = "".join(f"<td class='number'>{values.get(column, float('nan')):.3f}</td>" for column in columns)
+        shown = [f"{values[column]:.3f}" if column in values else "" for column in columns]
+        cells = "".join(f"<td class='number'>{value}</td>" for value in shown)
         first = values.get("accuracy", 0.0)
         bar = f"<span class='bar' style='width:{200 * first:.0f}px'></span>"
         body += f"<tr><td>{escape(name)}</td>{cells}<td>{bar}</td></tr>"
@@ -178,11 +185,13 @@ def draw_curves(table: Path) -> str:
         return ""
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    curves = {"train/loss": "training loss", "val/answering/accuracy": "validation accuracy"}
+    # <stage>/<objective>/accuracy, not that of a group
+    accuracies = [name for name in (rows[0] if rows else ()) if re.fullmatch(r"val/[^/]+/accuracy", name)]
+    curves = {"train/loss": "training loss"} | dict.fromkeys(accuracies, "validation accuracy")
     found = {
-        name: [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+        name: points
         for name in curves
-        if any(row.get(name) for row in rows)
+        if (points := [(int(row["step"]), float(row[name])) for row in rows if row.get(name)])
     }
     if not found:
         return ""

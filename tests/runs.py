@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import re
 import runpy
+import signal
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -55,9 +57,9 @@ def start(*overrides, folder):
 
 
 def _run(argv, folder):
-    with (folder / "said.txt").open("w") as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+    with (folder / "said.txt").open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     os.chdir(folder)
     sys.argv = argv
     runpy.run_path(argv[0], run_name="__main__")
@@ -67,12 +69,32 @@ def train(*overrides, folder, fails=False):
     """Run train.py; the run's folder, or what it said when it was to fail."""
     process = start(*overrides, folder=folder)
     process.join()
-    said = (folder / "said.txt").read_text()
-    if fails:
-        assert process.exitcode != 0, said
-        return re.sub(r"\s+", " ", said)
-    assert process.exitcode == 0, said
-    return latest(folder)
+    assert (process.exitcode != 0) == fails, said(folder)
+    return re.sub(r"\s+", " ", said(folder)) if fails else latest(folder)
+
+
+def said(folder):
+    """What the last run printed and logged."""
+    return (folder / "said.txt").read_text()
+
+
+def kill_and_resume(*overrides, folder):
+    """The folder of a run that went on from the last checkpoint of one that was killed."""
+    folder = folder / "killed"
+    folder.mkdir()
+    (folder / "data").symlink_to("../data")
+    overrides = [*overrides, "callbacks.last.every_n_train_steps=3"]
+    for attempt in range(3):
+        process = start(*overrides, folder=folder)
+        until = time.monotonic() + 120
+        while not list(folder.glob("outputs/*/*/checkpoints/last.ckpt")) and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.1 * attempt)
+        process.kill()
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            return train(*overrides, "resume=last", folder=folder)
+    raise AssertionError("the run ended before it could be killed: " + said(folder))
 
 
 def latest(folder):

@@ -55,7 +55,8 @@ def bind(name, node):
 
 
 def test_there_is_something_to_test():
-    assert {"vqa", "toy_vqa"} <= set(EXPERIMENTS)
+    real = {"pretrain", "vqa", "gqa", "nlvr2"}
+    assert real | {f"toy_{name}" for name in real} <= set(EXPERIMENTS)
     assert {"trainer=fsdp", "logger=wandb", "optimizer=adamw", "recipe=paper"} <= set(CHOICES)
 
 
@@ -75,10 +76,21 @@ def test_each_choice_composes_and_its_keys_are_its_constructors_parameters(choic
         bind(name, node)
 
 
-def test_the_released_recipe_is_the_default_of_vqa():
-    config = composed("experiment=vqa")
+@pytest.mark.parametrize(
+    ("task", "rate", "objective", "splits"),
+    [
+        ("vqa", 5e-5, "answering", ("train,nominival", "minival", "minival", "test")),
+        ("gqa", 1e-5, "answering", ("train,valid", "testdev", "testdev", "submit")),
+        ("nlvr2", 5e-5, "image_pair", ("train", "valid", "test", "test")),
+    ],
+)
+def test_the_released_recipe_is_the_default_of_each_task(task, rate, objective, splits):
+    config = composed(f"experiment={task}")
     assert config.optimizer["_target_"] == "lxmert.optim.bert_adam"
-    assert (config.optimizer.lr, config.optimizer.weight_decay, config.warmup) == (5e-5, 0.01, 0.1)
+    assert (config.optimizer.lr, config.optimizer.weight_decay, config.warmup) == (rate, 0.01, 0.1)
+    assert list(config.objective) == [objective]
+    assert config.callbacks.best.monitor == f"val/{objective}/accuracy"
+    assert tuple(config.data[role] for role in ("train", "valid", "test", "predict")) == splits
     assert (config.data.batch_size, config.data.max_length, config.trainer.max_epochs) == (32, 20, 4)
     assert config.trainer.gradient_clip_val == 5.0
     sizes = [config.model[name] for name in ("l_layers", "r_layers", "x_layers", "hidden_size", "visual_feat_dim")]
@@ -126,11 +138,25 @@ def test_objectives_are_chosen_on_the_command_line(recipe):
     assert composed("experiment=toy_pretrain").data.mismatched == 0.5
 
 
-@pytest.mark.parametrize("name", ["vqa", "pretrain"])
+@pytest.mark.parametrize("name", ["vqa", "gqa", "nlvr2", "pretrain"])
 def test_the_toy_overlays_change_data_model_and_schedule_alone(name):
     real, toy = composed(f"experiment={name}"), composed(f"experiment=toy_{name}")
     assert toy.objective == real.objective and toy.callbacks == real.callbacks and toy.logger == real.logger
     assert toy.optimizer["_target_"] == real.optimizer["_target_"]
+    assert toy.trainer.accelerator == "cpu" and toy.data.workers == 0
+    assert toy.data["_target_"].startswith("datamodules.toy.") and toy.data.root != real.data.root
+
+
+def test_the_toys_whose_weights_move_between_them_have_one_model_and_one_kind_of_regions():
+    toys = [composed(f"experiment=toy_{name}") for name in ("pretrain", "vqa", "gqa", "nlvr2")]
+    for toy in toys:
+        assert toy.model == toys[0].model
+        assert (toy.data.world.regions, toy.data.world.seed) == (
+            toys[0].data.world.regions,
+            toys[0].data.world.seed,
+        )
+    assert toys[0].data.root == toys[1].data.root and toys[0].data.world == toys[1].data.world
+    assert len({toy.data.root for toy in toys}) == 3  # a toy's folder holds one toy
 
 
 def test_a_misspelt_root_key_in_an_overlay_is_refused(tmp_path):

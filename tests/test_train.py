@@ -1,79 +1,34 @@
 """train.py as a user runs it: real processes on a tiny toy world and on the real coco10 files."""
 
-import csv
 import json
-import os
-import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
-TINY = [
-    "model.hidden_size=32",
-    "model.num_attention_heads=2",
-    "model.intermediate_size=64",
-    "model.l_layers=1",
-    "model.x_layers=1",
-]
-
-
-def command(*overrides, folder):
-    return [
-        sys.executable,
-        str(ROOT / "train.py"),
-        f"paths.data={folder}/data",
-        f"paths.outputs={folder}/outputs",
-        "callbacks.progress=null",
-        *overrides,
-    ]
+from runs import (
+    SHARED,
+    TINY,
+    arguments,
+    checkpoint,
+    environment,
+    kill_and_resume,
+    latest,
+    metrics,
+    summary,
+    train,
+    weights,
+)
 
 
-def environment(folder):
-    return os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "WANDB_MODE": "offline",
-        "WANDB_SILENT": "true",
-        "WANDB_DATA_DIR": str(folder / "wandb"),
-    }
-
-
-def train(*overrides, folder, fails=False):
-    """Run train.py; the run's folder, or what it said when it was to fail."""
-    done = subprocess.run(
-        command(*overrides, folder=folder), capture_output=True, text=True, cwd=folder, env=environment(folder)
-    )
-    said = done.stdout + done.stderr
-    if fails:
-        assert done.returncode != 0, said
-        return re.sub(r"\s+", " ", said)
-    assert done.returncode == 0, said
-    return (folder / "outputs" / "latest").resolve()
-
-
-def summary(run):
-    return json.loads((run / "summary.json").read_text())
-
-
-def metrics(run):
-    with (run / "logs" / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def checkpoint(run, name="last"):
-    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True, map_location="cpu")
-
-
-def weights(run, name="last"):
-    return checkpoint(run, name)["state_dict"]
+def fresh(*overrides, folder):
+    """The folder of a run that a shell started, not a fork."""
+    command = [sys.executable, *arguments(*overrides, folder=folder)]
+    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return latest(folder)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +42,7 @@ def toy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def toy_run(toy):
     folder, overrides = toy
-    return train(*overrides, "trainer.max_epochs=2", folder=folder)
+    return fresh(*overrides, "trainer.max_epochs=2", folder=folder)
 
 
 def test_a_run_leaves_enough_to_know_it_and_to_do_it_again(toy_run):
@@ -136,30 +91,7 @@ def test_test_predict_and_validate_use_the_checkpoint_and_the_split_they_are_giv
 
 def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(toy, toy_run):
     folder, overrides = toy
-    often = [
-        "trainer.max_epochs=2",
-        "callbacks.last.every_n_train_steps=3",
-        f"paths.outputs={folder}/killed",
-    ]
-    for attempt in range(3):
-        process = subprocess.Popen(
-            command(*overrides, *often, folder=folder), cwd=folder, env=environment(folder),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        started = folder / "killed" / "toy_vqa"
-        until = time.monotonic() + 120
-        while not list(started.glob("*/checkpoints/last.ckpt")) and time.monotonic() < until:
-            time.sleep(0.02)
-        time.sleep(0.1 * attempt)
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == -signal.SIGKILL:
-            break
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
-    subprocess.run(
-        [*command(*overrides, *often, folder=folder), "resume=last"],
-        check=True, cwd=folder, env=environment(folder), capture_output=True,
-    )  # fmt: skip
-    resumed = (folder / "killed" / "latest").resolve()
+    resumed = kill_and_resume(*overrides, "trainer.max_epochs=2", folder=folder)
     assert summary(resumed)["resumed_from"]
     assert checkpoint(resumed)["global_step"] == checkpoint(toy_run)["global_step"] == 26
     expected, found = weights(toy_run), weights(resumed)
@@ -186,7 +118,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(toy, toy_run):
 
 def test_an_offline_wandb_run_holds_every_logged_metric_and_a_table_of_pictures(toy, toy_run):
     folder, overrides = toy
-    run = train(*overrides, "logger=wandb", "trainer.max_epochs=1", folder=folder)
+    run = fresh(*overrides, "logger=wandb", "trainer.max_epochs=1", folder=folder)
     [file] = run.glob("wandb/offline-run-*/run-*.wandb")
     records = list(wandb_records(file))
     history = {item.key or item.nested_key[0] for record in records for item in record.history.item}

@@ -62,7 +62,14 @@ def test_lxmert_never_imports_datamodules_or_the_command_line():
 
 
 def test_datamodules_know_nothing_of_the_model():
-    allowed = ("lxmert.batch", "lxmert.tokenization", "lxmert.counting", "lxmert.answers", "lxmert.files", "lxmert.scoring")
+    allowed = (
+        "lxmert.batch",
+        "lxmert.tokenization",
+        "lxmert.counting",
+        "lxmert.answers",
+        "lxmert.files",
+        "lxmert.scoring",
+    )
     wrong = [i for i in within("datamodules/") if i.of("lxmert") and not any(i.of(a) for a in allowed)]
     refuse(wrong, "datamodules/ may import from lxmert only what knows no model:")
     refuse([i for i in within("datamodules/") if i.of("train")], "datamodules/ must not import train.py:")

@@ -18,7 +18,20 @@ from lxmert.files import write_text
 
 Counts = dict[str, int]
 
-FOLDERS = {"vqa": "vqa", "gqa": "gqa", "nlvr2": "nlvr2/official", "pretrain": "."}  # of the makers' files
+FOLDERS = {  # of the makers' files
+    "vqa": "vqa",
+    "okvqa": "okvqa",
+    "vqacp": "vqacp",
+    "vizwiz": "vizwiz/official",
+    "gqa": "gqa",
+    "nlvr2": "nlvr2/official",
+    "pretrain": ".",
+}
+PAGES = {  # of the makers of what `datamodules.download` does not get
+    "okvqa": "https://okvqa.allenai.org/download.html",
+    "vqacp": "https://computing.ece.vt.edu/~aish/vqacp",
+    "vizwiz": "https://vizwiz.org/tasks-and-datasets/vqa",
+}
 
 
 class Preparation:
@@ -77,9 +90,11 @@ class Preparation:
         missing |= {str(path): what for path, what in (further or {}).items() if not path.exists()}
         if missing:
             lines = "".join(f"\n  {path}: {what}" for path, what in missing.items())
+            download = f"`python -m datamodules.download {self.task}` gets the makers' files"
+            origin = f"They are at {PAGES[self.task]}" if self.task in PAGES else download
             raise FileNotFoundError(
-                f"{len(missing)} file(s) are missing:{lines}\n`python -m datamodules.download {self.task}` gets "
-                "the makers' files. If you have them, say with --official in which folder."
+                f"{len(missing)} file(s) are missing:{lines}\n{origin}. If you have them, say with --official in "
+                "which folder."
             )
         return found
 

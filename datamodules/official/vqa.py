@@ -1,12 +1,14 @@
-"""VQA v2: the makers' questions and annotations -> text stores and the answer list."""
+"""VQA v2 and data sets of its kind: the makers' questions and annotations -> text stores and the answer list."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,77 +20,131 @@ from datamodules.official.rows import Rows, no_repeat, shown, take, writing_rows
 from lxmert.files import write_text
 from lxmert.scoring import normalise_vqa_answer, vqa_soft_scores
 
-FOLDERS = {"train": "train2014", "val": "val2014", "test": "test2015"}
 GROUPS = ("answer_type", "question_type")
 MINIVAL_IMAGES = 5000  # the first of the released val2014 features
 LEAST_OCCURRENCES = 9  # of an answer, to be in the list
+COCO_FOLDERS = ("train2014", "val2014", "test2015")  # of images
+VIZWIZ_IMAGE = re.compile(r"(VizWiz_[a-z]+_(\d+))\.jpg")
+
+
+@dataclass(frozen=True)
+class Makers:
+    """How the makers of a data set call its files and what is in them.
+
+    Args:
+        splits: split -> its name in those of its files.
+        questions, annotations: names of a split's files, {} for the split; VizWiz has one file for both.
+        listed: the splits whose answers make the answer list.
+        most_given: whether annotations name the answer that most annotators gave.
+    """
+
+    splits: Mapping[str, str]
+    questions: str
+    annotations: str
+    listed: tuple[str, ...] = ("train",)
+    most_given: bool = True
+
+
+DATA_SETS = {
+    "vqa": Makers(
+        dict(zip(("train", "val", "test"), COCO_FOLDERS, strict=True)),
+        "v2_OpenEnded_mscoco_{}_questions.json",
+        "v2_mscoco_{}_annotations.json",
+        listed=("train", "val"),
+    ),
+    "okvqa": Makers(
+        {"train": "train2014", "val": "val2014"},
+        "OpenEnded_mscoco_{}_questions.json",
+        "mscoco_{}_annotations.json",
+        most_given=False,
+    ),
+    "vqacp": Makers(
+        {"train": "train", "test": "test"}, "vqacp_v2_{}_questions.json", "vqacp_v2_{}_annotations.json"
+    ),
+    "vizwiz": Makers({"train": "train", "val": "val", "test": "test"}, "{}.json", "{}.json", most_given=False),
+}
+UNLABELLED = (("vqa", "test"), ("vizwiz", "test"))  # their answers are on a server
+
+
+class Question(NamedTuple):
+    """A question and its image, as the release calls it."""
+
+    text: str
+    identifier: int
+    image: str
 
 
 class Annotation(NamedTuple):
     """What is kept of a question's annotation while its question is looked for."""
 
-    image: int
+    image: str
     groups: tuple[str, str]
     answers: tuple[str, ...]
 
 
-def prepare_vqa(preparation: Preparation, splits: Sequence[str], minival: Path | None) -> None:
-    """Make `vqa/{train,nominival,minival,test}.h5`, and the answer list where there is none.
+def prepare_vqa(preparation: Preparation, splits: Sequence[str], minival: Path | None = None) -> None:
+    """Make `<task>/<split>.h5`, and the answer list where there is none.
 
-    The list is `vqa/trainval_label2ans.json` in the data folder; where it is, it is the vocabulary of the soft
-    scores. Without `minival` all of val2014 is one split, val.
+    The list is `<task>/trainval_label2ans.json` in the data folder; where it is, it is the vocabulary of the
+    soft scores. It is made from train; VQA v2's, as the original's, from val, too.
 
     Args:
-        preparation: of the task "vqa".
-        splits: of train, val and test.
-        minival: what tells minival's images: the release's minival.json, or val2014's features as a TSV, of
-            which the first 5,000 images are taken, as the original code does.
+        preparation: of a task in `DATA_SETS`.
+        splits: of those that the task has there.
+        minival: divides VQA's val into nominival and minival. It tells minival's images: the release's
+            minival.json, or val2014's features as a TSV, of which the first 5,000 images are taken, as the
+            original code does. Without it all of val2014 is one split, val.
 
     Raises:
         FileNotFoundError, ValueError: files are missing, broken, or do not belong together.
     """
-    wanted = {_questions(split): f"questions of {FOLDERS[split]}" for split in splits}
-    labelled = [split for split in splits if split != "test"]
-    wanted |= {_annotations(split): f"annotations of {FOLDERS[split]}" for split in labelled}
-    chosen = {minival: "the images of minival"} if minival and "val" in splits else {}
-    files = preparation.find(wanted, chosen)
+    task, makers = preparation.task, DATA_SETS[preparation.task]
+    labelled = [split for split in splits if (task, split) not in UNLABELLED]
+    questions = {split: makers.questions.format(makers.splits[split]) for split in splits}
+    annotations = {split: makers.annotations.format(makers.splits[split]) for split in labelled}
+    wanted = {name: f"annotations of {makers.splits[split]}" for split, name in annotations.items()}
+    wanted |= {name: f"questions of {makers.splits[split]}" for split, name in questions.items()}
+    files = preparation.find(wanted, {minival: "the images of minival"} if minival and "val" in splits else {})
 
-    answers = preparation.root / "vqa" / "trainval_label2ans.json"
+    answers = preparation.root / task / "trainval_label2ans.json"
     if labelled and not answers.exists():
-        _make_answers(answers, [files[_annotations(split)] for split in labelled])
-        preparation.notes.append(f"{answers}: made from {' and '.join(FOLDERS[split] for split in labelled)}.")
+        listed = [split for split in labelled if split in makers.listed]
+        if not listed:
+            raise ValueError(f"{answers} is not there and is made from train: prepare train first.")
+        _make_answers(answers, [files[annotations[split]] for split in listed], makers.most_given)
+        preparation.notes.append(f"{answers}: made from {' and '.join(makers.splits[s] for s in listed)}.")
     for split in splits:
-        if split == "test":
-            questions = files[_questions(split)]
-            preparation.make([split], [questions], lambda store, source=questions: [_convert_test(source, store)])
-            continue
-        sources = [files[_questions(split)], files[_annotations(split)], answers]
-        names = [split]
-        if split == "val" and minival:
+        sources, names, folder = [files[questions[split]]], [split], makers.splits[split]
+        if split in labelled:
+            sources = list(dict.fromkeys([*sources, files[annotations[split]], answers]))
+        if task == "vqa" and split == "val" and minival:
             sources.append(minival)
             names = ["nominival", "minival"]
-        elif split == "val":
+        elif task == "vqa" and split == "val":
             preparation.notes.append("val is all of val2014: --minival divides it into nominival and minival.")
-        folder = FOLDERS[split]
-        preparation.make(names, sources, lambda *stores, f=folder, s=sources: _convert(f, s, stores))
-
-
-def _questions(split: str) -> str:
-    return f"v2_OpenEnded_mscoco_{FOLDERS[split]}_questions.json"
-
-
-def _annotations(split: str) -> str:
-    return f"v2_mscoco_{FOLDERS[split]}_annotations.json"
+        if task == "vizwiz":
+            preparation.make(names, sources, lambda store, s=sources: [_convert_vizwiz(s, store)])
+        elif split in labelled:
+            preparation.make(names, sources, lambda *stores, f=folder, s=sources: _convert(f, s, stores))
+        else:
+            preparation.make(names, sources, lambda store, f=folder, s=sources: [_convert_test(f, s[0], store)])
 
 
 # ----------------------------------------------------------------------------------------- answers
 
 
-def _make_answers(path: Path, annotations: Sequence[Path]) -> None:
-    """Write the list of the answers that enough questions have, most frequent first."""
+def _make_answers(path: Path, annotations: Sequence[Path], most_given: bool) -> None:
+    """Write the list of the answers that enough questions have, most frequent first.
+
+    A question has the answer that most annotators gave, normalised; where annotations do not name it, each that
+    an annotator gave, as it is.
+    """
     counts: Counter[str] = Counter()
     for file in annotations:
-        for number, row in enumerate(shown(member, file, "annotations")):
+        for number, row in enumerate(_rows(file, "annotations")):
+            if not most_given:
+                counts.update(set(_ten(row, (file, "annotation", number))))
+                continue
             answer = row.get("multiple_choice_answer") if isinstance(row, dict) else None
             if not isinstance(answer, str):  # it may be blank: one of the 3,129 is the empty text
                 raise ValueError(
@@ -116,10 +172,10 @@ def _read_answers(path: Path) -> set[str]:
 # ------------------------------------------------------------------------------------------ stores
 
 
-def _convert_test(questions: Path, store: Path) -> Counts:
+def _convert_test(folder: str, questions: Path, store: Path) -> Counts:
     with writing_rows(store, sources=[questions], labelled=False) as rows:
-        for question, image, text in _read_questions(questions):
-            rows.add(text, question, _image_id("test2015", image), {})
+        for question in _read_questions(questions, folder):
+            rows.add(*question, {})
     return rows.counts()
 
 
@@ -128,7 +184,7 @@ def _convert(folder: str, sources: Sequence[Path], stores: Sequence[Path]) -> li
     questions, annotations, answers, *minival = sources
     vocabulary = _read_answers(answers)
     chosen = _read_minival(minival[0]) if minival else set()
-    waiting = _read_annotations(annotations)
+    waiting = _read_annotations(annotations, folder)
     lost: list[int] = []
     outside = [0] * len(stores)
     with ExitStack() as stack:
@@ -136,16 +192,15 @@ def _convert(folder: str, sources: Sequence[Path], stores: Sequence[Path]) -> li
             stack.enter_context(writing_rows(store, sources=sources, groups=GROUPS, annotated=True))
             for store in stores
         ]
-        for question, image, text in _read_questions(questions):
-            annotation = waiting.pop(question, None)
-            if annotation is None or annotation.image != image:
-                lost.append(question)
+        for question in _read_questions(questions, folder):
+            annotation = waiting.pop(question.identifier, None)
+            if annotation is None or annotation.image != question.image:
+                lost.append(question.identifier)
                 continue
-            image_id = _image_id(folder, image)
             label = vqa_soft_scores(annotation.answers, vocabulary)
-            place = int(image_id in chosen)
+            place = int(question.image in chosen)
             outside[place] += not label
-            written[place].add(text, question, image_id, label, annotation.groups, annotation.answers)
+            written[place].add(*question, label, annotation.groups, annotation.answers)
         if lost or waiting:
             raise ValueError(
                 f"{questions} and {annotations} do not belong together: {_some(lost)} have no annotation of their "
@@ -154,34 +209,90 @@ def _convert(folder: str, sources: Sequence[Path], stores: Sequence[Path]) -> li
     return [rows.counts() | {"without answer": n} for rows, n in zip(written, outside, strict=True)]
 
 
-def _read_questions(path: Path) -> Iterable[tuple[int, int, str]]:
-    """(question id, image id, text) of each question."""
+def _convert_vizwiz(sources: Sequence[Path], store: Path) -> Counts:
+    """VizWiz has one question an image, whose number becomes the question's id."""
+    file, *answers = sources
+    vocabulary = _read_answers(answers[0]) if answers else set()
+    labelled, outside, seen = bool(answers), 0, set[int]()
+    groups = GROUPS[:1] if labelled else ()
+    with writing_rows(store, sources=sources, groups=groups, labelled=labelled, annotated=labelled) as rows:
+        for number, row in enumerate(shown(items, file)):
+            where = (file, "question", number)
+            text, image = take(row, where, question=str, image=str)
+            name = VIZWIZ_IMAGE.fullmatch(image)
+            if name is None:
+                raise ValueError(
+                    f"{file}: question {number}: image is {shorten(image)}, expected a name such as "
+                    "VizWiz_train_00000000.jpg. Get the file of the present release."
+                )
+            no_repeat(seen, int(name[2]), where)
+            if not labelled:
+                rows.add(text, int(name[2]), name[1], {})
+                continue
+            types, ten = take(row, where, answer_type=str), _ten(row, where)
+            label = vqa_soft_scores(ten, vocabulary)
+            outside += not label
+            rows.add(text, int(name[2]), name[1], label, types, ten)
+    return rows.counts() | ({"without answer": outside} if labelled else {})
+
+
+# -------------------------------------------------------------------------------------------- rows
+
+
+def _rows(path: Path, name: str) -> Iterator[Any]:
+    """The rows of a makers' file: the list `name` of an object, or the file is the list (VQA-CP, VizWiz)."""
+    with path.open("rb") as file:
+        is_list = file.read(64).lstrip().startswith(b"[")
+    return shown(items, path) if is_list else shown(member, path, name)
+
+
+def _read_questions(path: Path, folder: str) -> Iterator[Question]:
     seen: set[int] = set()
-    for number, row in enumerate(shown(member, path, "questions")):
+    for number, row in enumerate(_rows(path, "questions")):
         where = (path, "question", number)
-        question, image, text = take(row, where, question_id=int, image_id=int, question=str)
-        no_repeat(seen, question, where)
-        yield question, image, text
+        identifier, text = take(row, where, question_id=int, question=str)
+        no_repeat(seen, identifier, where)
+        yield Question(text, identifier, _image(row, where, folder))
 
 
-def _read_annotations(path: Path) -> dict[int, Annotation]:
+def _read_annotations(path: Path, folder: str) -> dict[int, Annotation]:
     annotations: dict[int, Annotation] = {}
-    for number, row in enumerate(shown(member, path, "annotations")):
+    for number, row in enumerate(_rows(path, "annotations")):
         where = (path, "annotation", number)
-        kinds = {"question_id": int, "image_id": int, "answer_type": str, "question_type": str, "answers": list}
-        question, image, answer_type, question_type, answers = take(row, where, **kinds)
+        kinds = {"question_id": int, "answer_type": str, "question_type": str}
+        question, answer_type, question_type = take(row, where, **kinds)
         if question in annotations:
             no_repeat(set(annotations), question, where)
-        given = [entry.get("answer") if isinstance(entry, dict) else None for entry in answers]
-        if len(given) != ANNOTATORS or not all(isinstance(answer, str) for answer in given):
-            raise ValueError(
-                f"{path}: annotation {number} (question {question}): expected {ANNOTATORS} answers that are "
-                f"texts, found {shorten(given)}. Get the file again."
-            )
-        # The same few answers and types come a million times.
+        # The same few types come a million times.
         groups = (sys.intern(answer_type), sys.intern(question_type))
-        annotations[question] = Annotation(image, groups, tuple(sys.intern(str(answer)) for answer in given))
+        annotations[question] = Annotation(_image(row, where, folder), groups, _ten(row, where))
     return annotations
+
+
+def _image(row: Any, where: tuple[Path, str, int], folder: str) -> str:
+    """The image of a row as the release calls it; VQA-CP's rows themselves tell its folder."""
+    [image] = take(row, where, image_id=int)
+    if folder not in COCO_FOLDERS:
+        [folder] = take(row, where, coco_split=str)
+        if folder not in COCO_FOLDERS:
+            raise ValueError(
+                f"{where[0]}: {where[1]} {where[2]}: coco_split is {shorten(folder)}, expected one of "
+                f"{', '.join(COCO_FOLDERS)}. Mend or remove that row."
+            )
+    return sys.intern(f"COCO_{folder}_{image:012d}")
+
+
+def _ten(row: Any, where: tuple[Path, str, int]) -> tuple[str, ...]:
+    """The answers of the ten annotators, as they gave them."""
+    [answers] = take(row, where, answers=list)
+    given = [entry.get("answer") if isinstance(entry, dict) else None for entry in answers]
+    if len(given) != ANNOTATORS or not all(isinstance(answer, str) for answer in given):
+        question = f" (question {row['question_id']})" if "question_id" in row else ""
+        raise ValueError(
+            f"{where[0]}: {where[1]} {where[2]}{question}: expected {ANNOTATORS} answers that are texts, found "
+            f"{shorten(given)}. Get the file again."
+        )
+    return tuple(sys.intern(str(answer)) for answer in given)  # the same few come a million times
 
 
 def _read_minival(path: Path) -> set[str]:
@@ -190,10 +301,6 @@ def _read_minival(path: Path) -> set[str]:
         with path.open("rb") as file:
             return {line.split(b"\t", 1)[0].decode() for line in islice(file, MINIVAL_IMAGES)}
     return {take(row, (path, "row", number), img_id=str)[0] for number, row in enumerate(items(path))}
-
-
-def _image_id(folder: str, image: int) -> str:
-    return f"COCO_{folder}_{image:012d}"
 
 
 def _some(ids: list[Any]) -> str:

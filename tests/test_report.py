@@ -1,0 +1,257 @@
+"""The page that a run leaves: scores, curves, examples; and the published losses beside ours."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lxmert.callbacks import LossCurves
+from lxmert.curves import LOSSES, ORIGINAL, draw_losses, read_losses
+from lxmert.report import Example, View, card, draw_curves, draw_view, html_scores, score_table, write_report
+
+PRETRAINING = {
+    "train/loss": 3.0,
+    "val/loss": 9.0,
+    "val/loss/matching": 0.6,
+    "val/masked_language/accuracy": 0.3,
+    "val/masked_language/perplexity": 20.5,
+    "val/matching/accuracy": 0.8,
+    "val/matching/accuracy/source/vqa": 0.7,
+    "val/question_answering/accuracy": 0.4,
+}
+
+
+def write_table(path, rows):
+    """A run's logs/metrics.csv."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = ["epoch", "step", *sorted({key for row in rows for key in row} - {"epoch", "step"})]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ scores
+
+
+def test_a_single_objective_has_a_row_for_all_and_one_for_each_group():
+    columns, rows = score_table(
+        {
+            "train/loss": 1.0,
+            "lr-BertAdam": 0.1,
+            "val/answering/accuracy": 0.6,
+            "val/answering/accuracy/answer_type/yes_no": 0.8,
+            "val/answering/official_accuracy": 0.5,
+            "val/loss/answering": 4.0,
+        }
+    )
+    assert columns == ["accuracy", "official_accuracy"]
+    assert rows == {"all": {"accuracy": 0.6, "official_accuracy": 0.5}, "answer type: yes no": {"accuracy": 0.8}}
+
+
+def test_the_objectives_of_pre_training_do_not_overwrite_each_other():
+    columns, rows = score_table(PRETRAINING)
+    assert columns == ["accuracy", "perplexity"]
+    assert rows == {
+        "masked language": {"accuracy": 0.3, "perplexity": 20.5},
+        "matching": {"accuracy": 0.8},
+        "matching, source: vqa": {"accuracy": 0.7},
+        "question answering": {"accuracy": 0.4},
+    }
+
+
+def test_a_test_comes_before_a_validation_and_the_makers_metrics_have_rows_of_their_own():
+    _, rows = score_table(
+        {
+            "val/image_pair/accuracy": 0.4,
+            "test/image_pair/accuracy": 0.5,
+            "test/official/accuracy": 0.5,
+            "test/official/consistency": 0.1,
+            "test/official/accuracy/subset/balanced": 0.6,
+            "test/official/consistency/subset/balanced": 0.2,
+        }
+    )
+    assert rows == {
+        "image pair": {"accuracy": 0.5},
+        "official": {"accuracy": 0.5, "consistency": 0.1},
+        "official, subset: balanced": {"accuracy": 0.6, "consistency": 0.2},
+    }
+
+
+def test_numbers_among_the_groups_are_in_their_order():
+    names = [f"test/official/accuracy/words/{n}" for n in (10, 9, 11)]
+    assert list(score_table(dict.fromkeys(names, 0.5))[1])[1:] == ["words: 9", "words: 10", "words: 11"]
+
+
+def test_what_was_not_measured_is_left_blank_and_names_are_text():
+    html = html_scores(PRETRAINING | {"val/matching/accuracy/source/<b>": 0.1})
+    assert "nan" not in html and "<b>" not in html and "source: &lt;b&gt;" in html
+    [row] = re.findall(r"<tr><td>matching</td>.*?</tr>", html)
+    assert re.findall(r"<td class='number'>(.*?)</td>", row) == ["0.800", ""]
+    assert "width:160px" in row
+
+
+# ------------------------------------------------------------------------------------------------ curves
+
+
+@pytest.mark.parametrize("objective", ["answering", "image_pair"])
+def test_training_loss_and_validation_accuracy_are_drawn_of_whatever_objective(tmp_path, objective):
+    rows = [
+        {"epoch": 0, "step": 9, "train/loss": 3.0},
+        {"epoch": 0, "step": 9, f"val/{objective}/accuracy": 0.25, f"val/{objective}/accuracy/answer_type/a": 0.9},
+    ]
+    svg = draw_curves(write_table(tmp_path / "metrics.csv", rows))
+    assert svg.startswith("<svg") and "training loss" in svg
+    assert svg.count("<!-- validation accuracy -->") == 1  # none of the groups
+
+
+def test_without_anything_logged_nothing_is_drawn(tmp_path):
+    for name, rows in {"empty": [], "none": [{"epoch": 0, "step": 1, "lr": 0.1}]}.items():
+        table = write_table(tmp_path / f"{name}.csv", rows)
+        assert draw_curves(table) == draw_losses(table) == ""
+    assert draw_curves(tmp_path / "nowhere.csv") == draw_losses(tmp_path / "nowhere.csv", "original") == ""
+
+
+@pytest.fixture
+def losses(tmp_path):
+    """Two epochs, the first with two logged steps."""
+    return write_table(
+        tmp_path / "logs" / "metrics.csv",
+        [
+            {"epoch": 0, "step": 1, "train/loss": 9.0, "train/loss/matching": 0.8, "train/rows_per_s": 5.0},
+            {"epoch": 0, "step": 2, "train/loss": 7.0, "train/loss/matching": 0.6},
+            {"epoch": 0, "step": 2, "val/loss": 6.0, "val/loss/matching": 0.5, "val/matching/accuracy": 0.9},
+            {"epoch": 1, "step": 3, "train/loss": 5.0, "train/loss/matching": 0.4},
+            {"epoch": 1, "step": 3, "test/loss": 1.0, "test/loss/matching": 0.1},
+            {"step": 3, "lr-BertAdam": 1e-4},
+        ],
+    )
+
+
+def test_losses_are_means_by_epoch_of_training_and_validation(losses):
+    found = read_losses(losses)
+    assert found["train"] == {"total": {0: 8.0, 1: 5.0}, "matching": {0: pytest.approx(0.7), 1: 0.4}}
+    assert found["val"] == {"total": {0: 6.0}, "matching": {0: 0.5}}
+
+
+def test_each_loss_has_a_panel_and_the_originals_runs_are_drawn_on_demand(losses):
+    def drawn(svg):
+        """The texts of a drawing, which matplotlib leaves as comments above their outlines."""
+        return [text.strip() for text in re.findall(r"<!--(.*?)-->", svg, re.S)]
+
+    alone, compared = draw_losses(losses), draw_losses(losses, "original")
+    for svg in (alone, compared):
+        assert {"total", "matching", "training", "validation"} <= set(drawn(svg))
+        assert not {"object", "masked language"} & set(drawn(svg))
+    labels = {f"original {run.name}, {stage}" for run in ORIGINAL for stage in ("training", "validation")}
+    assert labels <= set(drawn(compared)) and not any("original" in text for text in drawn(alone))
+
+
+def test_an_unknown_reference_is_refused_before_training(losses, tmp_path):
+    with pytest.raises(ValueError, match=r"logger\.reference=orignal; expected one of original, or null"):
+        draw_losses(losses, "orignal")
+    with pytest.raises(ValueError, match=r"logger\.reference=paper"):
+        LossCurves(str(tmp_path / "report.html"), "paper").setup(None, None, "fit")
+
+
+@pytest.mark.parametrize("run", ORIGINAL, ids=[run.name for run in ORIGINAL])
+def test_the_published_losses_add_up_to_their_total(run):
+    for values in (*run.train.values(), *run.valid.values()):
+        total, *parts = values
+        assert len(parts) in (0, len(LOSSES))
+        if parts:
+            assert sum(parts) == pytest.approx(total, abs=0.012)  # as rounded where they were posted
+
+
+# -------------------------------------------------------------------------------------------------- page
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    paths = [tmp_path / "left.png", tmp_path / "right.jpg"]
+    for path, color in zip(paths, ("red", "blue"), strict=True):
+        Image.new("RGB", (8, 6), color).save(path)
+    return paths
+
+
+def view(picture=None):
+    return View(
+        picture, [[0.1 * n, 0, 0.1 * n + 0.1, 0.5] for n in range(7)], [0.05, 0.3, 0.1, 0.2, 0.05, 0.25, 0.04]
+    )
+
+
+def test_a_page_needs_nothing_but_itself(tmp_path, pictures):
+    example = Example(
+        "is <this> red ?", [view(p) for p in pictures], [("True", 0.9), ("False", 0.1)], {"True": 1.0}
+    )
+    page = tmp_path / "report.html"
+    write_report(page, PRETRAINING, "toy & more: valid", "<svg>curve</svg>", [example])
+    html = page.read_text()
+    assert html.count("src='data:image/png;base64,") == html.count("src='data:image/jpeg;base64,") == 1
+    assert not re.search(r"(src|href)='(?!data:)", html)
+    assert "toy &amp; more: valid" in html and "is &lt;this&gt; red ?" in html
+    assert html.index("<h2>Training</h2><svg>curve</svg>") < html.index("<h2>Examples</h2>")
+
+
+def test_a_page_without_examples_or_curves_has_no_headings_for_them(tmp_path):
+    write_report(tmp_path / "report.html", PRETRAINING, "pre-training", "")
+    html = (tmp_path / "report.html").read_text()
+    assert "<table>" in html and "Examples" not in html and "Training" not in html
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_five_regions_looked_at_most_are_framed_the_strongest_on_top():
+    html = draw_view(view())
+    assert re.findall(r"title='attention ([\d.]+)'", html) == ["0.05", "0.10", "0.20", "0.25", "0.30"]
+    assert "left:10.0%;top:0.0%;width:10.0%;height:50.0%;opacity:1.00' title='attention 0.30'" in html
+    assert "<img" not in html and "padding-top:75%" in html  # a grey field for the picture that is not there
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict", "mark"),
+    [
+        ({"cat": 1.0}, "right", "✓"),
+        ({"cat": 0.3, "dog": 0.9}, "wrong", "✗"),
+        ({"dog": 1.0}, "wrong", "✗"),
+        ({}, "", ""),
+    ],
+)
+def test_a_card_tells_right_from_wrong_where_it_is_known(answers, verdict, mark):
+    html = card(Example("what ?", [view()], [("cat", 0.6), ("a<b", 0.4)], answers))
+    assert html.startswith(f"<div class='card {verdict}'>") and f"<span class='mark'>{mark}</span>" in html
+    assert "width:60px" in html and "a&lt;b" in html
+    assert all(f"{answer} {score:.1f}" in html for answer, score in answers.items())
+
+
+def test_the_page_of_the_loss_curves_is_written_after_each_validation(losses):
+    class Logger:
+        saved = 0
+
+        def save(self):
+            self.saved += 1
+
+    class Data:
+        title = "toy pre-training"
+        splits = {"valid": ["minival"], "test": ["test"]}  # noqa: RUF012
+
+    class Trainer:
+        is_global_zero, sanity_checking = True, False
+        loggers = [Logger()]  # noqa: RUF012
+        callback_metrics = PRETRAINING
+        datamodule = Data
+
+    page = Path(losses).parents[1] / "report.html"
+    curves = LossCurves(str(page), "original")
+    curves.on_validation_end(Trainer, None)
+    html = page.read_text()
+    assert "<h1>toy pre-training: minival</h1>" in html and "original #22, from BERT, training" in html
+    assert Trainer.loggers[0].saved == 1
+    curves.on_test_end(Trainer, None)
+    assert "<h1>toy pre-training: test</h1>" in page.read_text()
+    page.unlink()
+    Trainer.is_global_zero = False
+    curves.on_validation_end(Trainer, None)
+    assert not page.exists()

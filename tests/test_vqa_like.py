@@ -1,0 +1,297 @@
+"""VQA-CP v2, OK-VQA and VizWiz: the makers' files as stores, training on them, no selection on a test split."""
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from folders import F, features_of, write_regions, write_rows, write_vocabulary
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from runs import ROOT, TINY, checkpoint, summary, train, weights
+
+from datamodules.examples import ExampleStore
+from datamodules.prepare import main
+from datamodules.vqa import VqaDataModule
+
+TEN = ("cat", "cat", "cat", "cat.", "dog", "dog", "a cat", "red", "", "cat")
+
+
+def ten(answers=TEN):
+    return [{"answer": answer, "answer_confidence": "yes", "answer_id": i + 1} for i, answer in enumerate(answers)]
+
+
+def question(number, **further):
+    return {"image_id": number // 10, "question": "what is red ?", "question_id": number, **further}
+
+
+def annotation(number, **further):
+    return {
+        "question_id": number,
+        "image_id": number // 10,
+        "answers": ten(),
+        "answer_type": "other",
+        "question_type": "what is",
+        **further,
+    }
+
+
+def write_okvqa(root):
+    """20 questions of 10 images in train2014, 4 of 2 in val2014; as its makers, without multiple_choice_answer."""
+    for folder, numbers in {"train2014": range(20), "val2014": range(100, 120, 5)}.items():
+        rows = {"info": {}, "questions": [question(n) for n in numbers]}
+        write_rows(root / "okvqa" / f"OpenEnded_mscoco_{folder}_questions.json", rows)
+        annotations = [annotation(n, confidence=3) for n in numbers]
+        write_rows(root / "okvqa" / f"mscoco_{folder}_annotations.json", {"annotations": annotations})
+
+
+def write_vqacp(root):
+    """Lists; 20 questions to train, 4 to test, of images of both folders."""
+    for split, numbers in {"train": range(20), "test": range(100, 120, 5)}.items():
+        folders = {n: ("train2014", "val2014")[n // 10 % 2] for n in numbers}
+        questions = [question(n, coco_split=folder) for n, folder in folders.items()]
+        most = {"train": "Cat,", "test": "seven"}[split]
+        annotations = [
+            annotation(n, coco_split=folder, multiple_choice_answer=most) for n, folder in folders.items()
+        ]
+        write_rows(root / "vqacp" / f"vqacp_v2_{split}_questions.json", questions)
+        write_rows(root / "vqacp" / f"vqacp_v2_{split}_annotations.json", annotations)
+
+
+def write_vizwiz(root):
+    """A question an image: 20 to train, 4 to validate, 2 without answers."""
+    for split, count in {"train": 20, "val": 4, "test": 2}.items():
+        rows = [{"image": f"VizWiz_{split}_{n:08d}.jpg", "question": "what is red ?"} for n in range(count)]
+        if split != "test":
+            rows = [row | {"answers": ten(), "answer_type": "other", "answerable": 1} for row in rows]
+        write_rows(root / "vizwiz" / "official" / f"{split}.json", rows)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder whose data folder has the makers' files, the stores made of them, and regions."""
+    root = tmp_path_factory.mktemp("like") / "data"
+    write_okvqa(root)
+    write_vqacp(root)
+    write_vizwiz(root)
+    for task in ("okvqa", "vqacp", "vizwiz"):
+        assert main([task, str(root)]) == 0
+    write_vocabulary(root / "vocab.txt")
+    for folder in ("train2014", "val2014"):
+        images = {f"COCO_{folder}_{n:012d}": n for n in range(12)}
+        write_regions(root / "mscoco_imgfeat" / f"{folder}_obj36.tsv", images)
+    for split, count in {"train": 20, "val": 4, "test": 2}.items():
+        images = {f"VizWiz_{split}_{n:08d}": n for n in range(count)}
+        write_regions(root / "vizwiz_imgfeat" / f"{split}_obj36.tsv", images)
+    return root
+
+
+def options(name):
+    """What conf/data/<name>.yaml says beside what it takes over from vqa.yaml."""
+    return {
+        key: value
+        for key, value in yaml.safe_load((ROOT / "conf" / "data" / f"{name}.yaml").read_text()).items()
+        if key != "defaults"
+    }
+
+
+def open_data(root, name, **changes):
+    return VqaDataModule(root, root / "vocab.txt", **options(name), feature_dim=F, batch_size=4, **changes)
+
+
+# ------------------------------------------------------------------------------------- makers' files
+
+
+def rows_of(store):
+    got = store.read(np.arange(len(store)))
+    return {i: store.table("image")[code] for i, code in zip(got.ids, got.image, strict=True)}
+
+
+def test_the_answers_are_those_to_train_on_by_the_rule_of_each_data_set(root):
+    lists = {
+        name: json.loads((root / name / "trainval_label2ans.json").read_text())
+        for name in ("okvqa", "vqacp", "vizwiz")
+    }
+    # All that annotators gave, as they are, each to twenty questions; or the most given, normalised.
+    every = sorted(set(TEN))
+    assert lists == {"okvqa": every, "vqacp": ["cat"], "vizwiz": every}
+
+
+def test_images_are_called_as_in_their_region_files(root):
+    stores = {
+        name: ExampleStore(root / "stores" / f"{name}.h5")
+        for name in ("okvqa/val", "vqacp/test", "vizwiz/train", "vizwiz/test")
+    }
+    assert rows_of(stores["okvqa/val"]) == {n: f"COCO_val2014_{n // 10:012d}" for n in range(100, 120, 5)}
+    assert rows_of(stores["vqacp/test"]) == {
+        n: f"COCO_{'train2014' if n < 110 else 'val2014'}_{n // 10:012d}" for n in range(100, 120, 5)
+    }
+    assert rows_of(stores["vizwiz/train"]) == {n: f"VizWiz_train_{n:08d}" for n in range(20)}
+    assert not stores["vizwiz/test"].labelled and stores["vqacp/test"].labelled
+
+
+def test_scores_and_ten_answers_are_as_annotated(root):
+    for name, label in {
+        "okvqa": {"cat": 1.0, "cat.": 0.3, "dog": 0.6, "a cat": 0.3, "red": 0.3, "": 0.3},
+        "vqacp": {"cat": 1.0},
+        "vizwiz": {"cat": 1.0, "cat.": 0.3, "dog": 0.6, "a cat": 0.3, "red": 0.3, "": 0.3},
+    }.items():
+        store = ExampleStore(root / "stores" / name / "train.h5")
+        got = store.read(np.array([3]))
+        answers, table = store.table("answers"), store.table("annotator_answers")
+        scores = zip([answers[code] for code in got.answers], got.scores.tolist(), strict=True)
+        assert {answer: round(score, 6) for answer, score in scores} == label
+        assert tuple(table[code] for code in got.annotator_answers[0]) == TEN
+
+
+def fails(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 1
+    return capsys.readouterr().err
+
+
+def test_missing_files_are_listed_with_their_makers_page(tmp_path, capsys):
+    assert "okvqa.allenai.org" in fails(capsys, "okvqa", tmp_path)
+    said = fails(capsys, "vizwiz", tmp_path)
+    assert "3 file(s) are missing" in said and "vizwiz.org" in said and "datamodules.download" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "message"),
+    [
+        ("vqacp", "vqacp_v2_train_questions.json", {"coco_split": "test"}, "question 0: coco_split is 'test'"),
+        ("vqacp", "vqacp_v2_train_questions.json", {"coco_split": None}, "question 0: coco_split is None"),
+        ("vqacp", "vqacp_v2_test_annotations.json", {"coco_split": "test2015"}, "do not belong together"),
+        ("vizwiz", "official/val.json", {"image": "1.jpg"}, "question 0: image is '1.jpg', expected a name"),
+        ("vizwiz", "official/val.json", {"image": "VizWiz_val_00000001.jpg"}, "question 1: 1 is there a second"),
+        ("vizwiz", "official/train.json", {"answers": ten()[:3]}, "annotation 0: expected 10 answers that are"),
+    ],
+)
+def test_a_bad_row_is_refused_by_file_and_number(tmp_path, capsys, name, file, change, message):
+    {"vqacp": write_vqacp, "vizwiz": write_vizwiz}[name](tmp_path)
+    path = tmp_path / name / file
+    rows = json.loads(path.read_text())
+    write_rows(path, [rows[0] | change, *rows[1:]])
+    said = fails(capsys, name, tmp_path)
+    assert message in said and str(path) in said
+
+
+def test_the_answer_list_is_never_made_of_a_test_split(tmp_path, capsys):
+    write_vqacp(tmp_path)
+    assert "prepare train first" in fails(capsys, "vqacp", tmp_path, "--splits", "test")
+
+
+# ---------------------------------------------------------------------------------------- data module
+
+
+@pytest.mark.parametrize("name", ["okvqa", "vqacp", "vizwiz"])
+def test_every_row_has_the_regions_of_its_image(root, name):
+    data = open_data(root, name)
+    data.prepare_data()
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    assert batch.num_rows == 4
+    for image, features, mask in zip(batch.image_ids, batch.region_features, batch.region_mask, strict=True):
+        np.testing.assert_allclose(features[mask].float(), features_of(int(image[-4:])), rtol=1e-3)
+    assert sorted(i for b in data.test_dataloader() for i in b.example_ids) == (
+        [0, 1, 2, 3] if name == "vizwiz" else [100, 105, 110, 115]
+    )
+
+
+def test_the_configs_name_arguments():
+    for name in ("okvqa", "vqacp", "vizwiz"):
+        assert set(options(name)) <= set(inspect.signature(VqaDataModule).parameters)
+
+
+@pytest.mark.parametrize("splits", [{"valid": "test"}, {"valid": ["train", "test"]}, {"train": "train,test"}])
+def test_a_split_to_test_on_is_refused_for_training_and_validation(root, splits):
+    with pytest.raises(ValueError, match=r"data\.(valid|train) names test, which is for testing only"):
+        VqaDataModule(root, root / "vocab.txt", **options("vqacp") | splits)
+
+
+def test_a_folder_without_texts_says_how_they_are_made(root, tmp_path):
+    data = VqaDataModule(tmp_path, root / "vocab.txt", **options("okvqa"))
+    with pytest.raises(FileNotFoundError, match=r"no texts of okvqa.*python -m datamodules\.prepare"):
+        data.prepare_data("fit")
+
+
+# ------------------------------------------------------------------------------- without validation
+
+
+class Recorder(LightningModule):
+    """Remembers what it was trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((self.current_epoch, batch_idx, batch.example_ids))
+        return (self.weight - 1).square().sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_without_validation_a_finished_training_goes_on_as_if_it_had_not_stopped(root, tmp_path):
+    def fit(epochs, folder, resume=None):
+        callback = ModelCheckpoint(folder, "last", every_n_epochs=1, save_on_train_epoch_end=True)
+        trainer = Trainer(
+            accelerator="cpu", devices=1, max_epochs=epochs, use_distributed_sampler=False, logger=False,
+            enable_progress_bar=False, enable_model_summary=False, callbacks=[callback],
+        )  # fmt: skip
+        recorder = Recorder()
+        trainer.fit(recorder, open_data(root, "vqacp"), ckpt_path=resume, weights_only=True)
+        return recorder.seen
+
+    whole = fit(3, tmp_path / "whole")
+    assert len(whole) == 15
+    assert fit(1, tmp_path / "first") + fit(3, tmp_path / "rest", tmp_path / "first" / "last.ckpt") == whole
+
+
+def overrides(root, name):
+    return [
+        f"experiment={name}", *TINY, "model.r_layers=1", f"model.visual_feat_dim={F}", "trainer=cpu",
+        "trainer.max_epochs=1", "trainer.limit_train_batches=2", "data.batch_size=4", "data.workers=0",
+        f"data.tokenizer={root}/vocab.txt",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def vqacp_run(root):
+    return train(*overrides(root, "vqacp"), folder=root.parent)
+
+
+def test_without_validation_the_last_weights_are_kept_and_tested(vqacp_run):
+    assert not (vqacp_run / "checkpoints" / "best.ckpt").exists()
+    found = summary(vqacp_run)
+    assert found["checkpoint"] == str(vqacp_run / "checkpoints" / "last.ckpt")
+    assert checkpoint(vqacp_run)["global_step"] == 2
+    assert {"test/answering/accuracy", "test/answering/official_accuracy"} <= found["metrics"].keys()
+    assert not any(name.startswith("val/") for name in found["metrics"])
+    predictions = json.loads((vqacp_run / "predictions" / "test.json").read_text())
+    assert [row["question_id"] for row in predictions] == [100, 105, 110, 115]
+
+
+def test_a_finished_run_without_validation_can_be_resumed(root, vqacp_run):
+    run = train(*overrides(root, "vqacp"), "resume=last", "trainer.max_epochs=2", folder=root.parent)
+    assert checkpoint(run)["global_step"] == 4
+    assert summary(run)["checkpoint"] == str(run / "checkpoints" / "last.ckpt")
+    before, after = weights(vqacp_run), weights(run)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_vqacp_is_not_validated_on_its_test_split(root, vqacp_run):
+    last = f"checkpoint={vqacp_run}/checkpoints/last.ckpt"
+    said = train(*overrides(root, "vqacp"), "action=validate", "split=test", last, folder=root.parent, fails=True)
+    assert "data.valid names test, which is for testing only" in said
+
+
+@pytest.mark.parametrize(("name", "tested", "first"), [("okvqa", "last", 100), ("vizwiz", "best", 0)])
+def test_the_others_train_too(root, name, tested, first):
+    run = train(*overrides(root, name), folder=root.parent)
+    assert summary(run)["checkpoint"] == str(run / "checkpoints" / f"{tested}.ckpt")
+    predictions = json.loads((run / "predictions" / "val.json").read_text())
+    assert len(predictions) == 4 and predictions[0]["question_id"] == first
