@@ -88,10 +88,10 @@ class BatchSampler:
             )
         if image is not None and len(image) != num_examples:
             raise ValueError(f"image has {len(image)} entries for {num_examples} examples.")
-        self.whole = None if weights is None else np.floor(weights).astype(np.int64)
-        self.part = None if weights is None else weights - np.floor(weights)
-        if self.whole is not None and self.part is not None:
-            num_examples = int(self.whole.sum() + round(float(self.part.sum())))
+        self.weights, self.population = weights, num_examples
+        if weights is not None:
+            whole = np.floor(weights)
+            num_examples = int(whole.sum(dtype=np.float64)) + round((weights - whole).sum(dtype=np.float64))
         self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
         self.shuffle, self.drop_last = shuffle, drop_last
         self.rank, self.world_size = rank, world_size
@@ -120,10 +120,12 @@ class BatchSampler:
         order = self.order(self.epoch)
         first = self.first[1] if self.epoch == self.first[0] else 0
         epoch = self.epoch if self.shuffle else 0
-        return (Rows(order[self._share(number)], epoch, number) for number in range(first, len(self)))
+        return (
+            Rows(order[self._share(number)].astype(np.int64), epoch, number) for number in range(first, len(self))
+        )
 
     def order(self, epoch: int) -> np.ndarray:
-        """(num_examples,) int64: the examples of `epoch` in their order."""
+        """(num_examples,) int32: the examples of `epoch` in their order."""
         random = np.random.default_rng([self.seed, epoch if self.shuffle else 0])
         order = self._population(random)
         if not self.shuffle:
@@ -142,21 +144,24 @@ class BatchSampler:
         starts = np.cumsum(sizes) - sizes
         shuffled = np.argsort(random.permutation(len(sizes)))
         starts, sizes = starts[shuffled], sizes[shuffled]
-        places = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+        places = np.repeat((starts - (np.cumsum(sizes) - sizes)).astype(np.int32), sizes)
         places += np.arange(len(order), dtype=np.int32)
         return order[places]
 
     def _population(self, random: np.random.Generator) -> np.ndarray:
         """The examples of one epoch, in no particular order."""
-        if self.whole is None or self.part is None:
-            return np.arange(self.num_examples)
-        always = np.repeat(np.arange(len(self.whole)), self.whole)
+        every = np.arange(self.population, dtype=np.int32)
+        if self.weights is None:
+            return every
+        whole = np.floor(self.weights)
+        always = np.repeat(every, whole.astype(np.int32))
         count = self.num_examples - len(always)
         if not count:
             return always
-        sometimes = random.permutation(np.flatnonzero(self.part))
+        part = self.weights - whole
+        sometimes = random.permutation(np.flatnonzero(part).astype(np.int32))
         # Equal steps along the summed weights: as many examples every epoch, each as likely as its weight says.
-        ends = np.cumsum(self.part[sometimes])
+        ends = np.cumsum(part[sometimes], dtype=np.float64)
         steps = (np.arange(count) + random.random()) * (ends[-1] / count)
         return np.r_[always, sometimes[np.searchsorted(ends, steps, side="right").clip(max=len(ends) - 1)]]
 
