@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,18 +33,19 @@ PAPER = {
 @pytest.fixture(scope="module")
 def configs():
     """(table, stage) -> run -> the configuration it runs with."""
-
-    @cache
-    def composed(stage, run):
-        return compose("train", [f"experiment={ablations.EXPERIMENTS[stage]}", f"+ablation={run}"])
-
-    found = {}
+    composed, found = {}, {}
     with initialize_config_dir(str(ablations.CONF), version_base="1.3"):
         for table in CONTENT["tables"]:
             stages = ablations.plan(table, CONTENT, OUT)
             ablations.register(stages)
             for stage, runs in stages.items():
-                found[table, stage] = {run.split("/")[1]: composed(stage, run) for run in runs}
+                for run, changes in runs.items():
+                    same = stage, json.dumps({**changes, "init": None})  # composing takes its time
+                    if same not in composed:
+                        overrides = [f"experiment={ablations.EXPERIMENTS[stage]}", f"+ablation={run}"]
+                        composed[same] = compose("train", overrides)
+                    config = changed(composed[same], "init", changes.get("init"))
+                    found.setdefault((table, stage), {})[run.split("/")[1]] = config
     return found
 
 
@@ -67,7 +67,7 @@ def test_the_papers_numbers_are_those_of_its_tables():
 
 
 def test_the_first_table_changes_the_number_of_cross_layers_alone(configs):
-    assert configs["cross_layers", "pretraining"] == {}
+    assert ("cross_layers", "pretraining") not in configs
     runs = list(configs["cross_layers", "finetuning"].values())
     assert [config.model.x_layers for config in runs] == [1, 2, 3]
     for config in runs:
@@ -101,7 +101,7 @@ def test_question_answering_is_left_out_of_pretraining_or_of_the_finetuning_data
     # The questions that are added are those that pre-training has answers of.
     sources = pretraining["full"].data.sources
     assert pretraining["full"].data.train == "mscoco_train,mscoco_nominival"
-    assert sources.gqa == 1 and sources.vqa == 0
+    assert sources.gqa > 0 and sources.vqa == 0
 
 
 def test_vision_tasks_are_chosen_by_the_losses_of_masked_regions(configs):

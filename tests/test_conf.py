@@ -113,7 +113,8 @@ def test_the_two_recipes_differ_where_paper_and_released_code_do(experiment):
     assert (list(region.losses), region.label_weight) == (["object", "attribute", "feature"], "confidence")
     assert (region.feature_loss, region.zeroed, region.replaced) == ("smooth_l1", 0.8, 0.1)
     assert released.objective.question_answering.start == 0
-    assert released.optimizer["_target_"] == "lxmert.optim.bert_adam"
+    if experiment == "pretrain":  # the toy is too short for an optimiser without bias correction
+        assert released.optimizer["_target_"] == "lxmert.optim.bert_adam"
     region = paper.objective.masked_region
     assert (list(region.losses), region.label_weight) == (["object", "feature"], "masked")
     assert (region.feature_loss, region.zeroed, region.replaced) == ("l2", 1.0, 0.0)
@@ -135,14 +136,16 @@ def test_objectives_are_chosen_on_the_command_line(recipe):
     for names in ("matching", "masked_language,matching"):
         assert chosen(names).data.mismatched == 0.5
     assert composed("experiment=pretrain", "data.mismatched=0.3").data.mismatched == 0.3
-    assert composed("experiment=toy_pretrain").data.mismatched == 0.5
+    assert composed("experiment=toy_pretrain").data.mismatched == 0.1
+    assert composed("experiment=toy_pretrain", "objective=[masked_language]").data.mismatched == 0
 
 
 @pytest.mark.parametrize("name", ["vqa", "gqa", "nlvr2", "pretrain"])
 def test_the_toy_overlays_change_data_model_and_schedule_alone(name):
     real, toy = composed(f"experiment={name}"), composed(f"experiment=toy_{name}")
     assert toy.objective == real.objective and toy.callbacks == real.callbacks and toy.logger == real.logger
-    assert toy.optimizer["_target_"] == real.optimizer["_target_"]
+    short = "lxmert.optim.bert_adam" if name == "vqa" else "lxmert.optim.adamw"
+    assert toy.optimizer["_target_"] == short
     assert toy.trainer.accelerator == "cpu" and toy.data.workers == 0
     assert toy.data["_target_"].startswith("datamodules.toy.") and toy.data.root != real.data.root
 
