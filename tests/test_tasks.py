@@ -112,7 +112,8 @@ def test_every_loss_falls_on_real_captions_questions_and_regions(tmp_path):
     run = train(
         "experiment=pretrain", "recipe=released", "model=toy", "model.visual_feat_dim=2048",
         "model.num_object_labels=1600", "model.num_attr_labels=400", "trainer=cpu", "trainer.max_epochs=60",
-        "trainer.log_every_n_steps=1", "+trainer.check_val_every_n_epoch=60", "optimizer=adamw", "optimizer.lr=1e-3",
+        "trainer.log_every_n_steps=1", "+trainer.check_val_every_n_epoch=60", "optimizer=adamw",
+        "optimizer.lr=1e-3",
         "data.train=coco10", "data.valid=coco10", "data.test=coco10", "data.sources.vg=0", "data.sources.gqa=0",
         "data.sources.visual7w=0",
         f"data.tokenizer={SHARED}/vocab/bert_uncased_vocab.txt", "data.workers=0", "data.batch_size=22",
