@@ -10,7 +10,7 @@ from runs import SHARED, TINY, checkpoint, kill_and_resume, metrics, said, summa
 from lxmert import evaluate
 from lxmert.submissions import check_submission, read_ids, read_submission
 
-TOY = ["data.world.train=24", "data.world.minival=6", "data.world.nominival=2", "data.world.test=2"]
+TOY = ["data.world.train=14", "data.world.minival=5", "data.world.nominival=2", "data.world.test=2"]
 WORLD = {
     "toy_pretrain": [*TOY, "data.world.pictures=1"],
     "toy_vqa": [*TOY, "data.world.pictures=1"],
@@ -18,10 +18,13 @@ WORLD = {
     "toy_nlvr2": ["data.world.train=6", "data.world.valid=2", "data.world.test=3", "data.world.pictures=1"],
 }
 
+NO_PAGE = "callbacks.curves=null"  # whose curves take as long as the training
+
 
 def experiment(name):
     """Overrides for a tiny run on a tiny world, which the first run generates."""
-    return [f"experiment={name}", *TINY, *WORLD[name], "data.batch_size=16", "trainer.log_every_n_steps=1"]
+    short = ["data.batch_size=16", "trainer.max_epochs=2", "trainer.log_every_n_steps=1"]
+    return [f"experiment={name}", *TINY, *WORLD[name], *short]
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +34,21 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pretrained(folder):
-    return train(*experiment("toy_pretrain"), "trainer.max_epochs=2", folder=folder)
+    return train(*experiment("toy_pretrain"), folder=folder)
 
 
 @pytest.fixture(scope="module")
 def gqa(folder, pretrained):
     """A run, and what it said."""
     init = f"init={pretrained}/checkpoints/best.ckpt"
-    return train(*experiment("toy_gqa"), init, "trainer.max_epochs=2", folder=folder), said(folder)
+    return train(*experiment("toy_gqa"), init, folder=folder), said(folder)
 
 
 @pytest.fixture(scope="module")
 def nlvr2(folder, pretrained):
     """A run of two processes, and what it said."""
     init = f"init={pretrained}/checkpoints/best.ckpt"
-    several = ["trainer.devices=2", "trainer.max_epochs=2"]
-    return train(*experiment("toy_nlvr2"), init, *several, folder=folder), said(folder)
+    return train(*experiment("toy_nlvr2"), init, "trainer.devices=2", folder=folder), said(folder)
 
 
 # -------------------------------------------------------------------------------------------- pre-training
@@ -71,15 +73,14 @@ def test_pre_training_logs_each_objective_and_leaves_a_page_and_weights(pretrain
 
 
 def test_pre_training_in_two_processes_is_that_of_one(folder, pretrained):
-    several = ["trainer.devices=2", "trainer.max_epochs=2"]
-    two = train(*experiment("toy_pretrain"), *several, folder=folder)
+    two = train(*experiment("toy_pretrain"), "trainer.devices=2", NO_PAGE, folder=folder)
     # A loss is a mean over what a process has to find, which the halves of a batch weigh a little differently.
     losses = [[float(row["train/loss"]) for row in metrics(run) if row["train/loss"]] for run in (pretrained, two)]
     assert len(losses[0]) == len(losses[1]) == checkpoint(two)["global_step"]
     assert losses[1] == pytest.approx(losses[0], rel=0.2)
     assert np.mean(losses[1]) == pytest.approx(np.mean(losses[0]), rel=0.02)
     best = f"checkpoint={two}/checkpoints/best.ckpt"
-    tested = train(*experiment("toy_pretrain"), "action=test", best, folder=folder)
+    tested = train(*experiment("toy_pretrain"), "action=test", best, NO_PAGE, folder=folder)
     measured = [
         {name: v for name, v in summary(run)["metrics"].items() if name.startswith("test/") and "loss" not in name}
         for run in (tested, two)
@@ -89,7 +90,7 @@ def test_pre_training_in_two_processes_is_that_of_one(folder, pretrained):
 
 
 def test_killed_pre_training_resumes_to_the_weights_of_an_uninterrupted_run(folder, pretrained):
-    resumed = kill_and_resume(*experiment("toy_pretrain"), "trainer.max_epochs=2", folder=folder)
+    resumed = kill_and_resume(*experiment("toy_pretrain"), NO_PAGE, folder=folder)
     assert summary(resumed)["resumed_from"]
     expected, found = weights(pretrained), weights(resumed)
     assert expected.keys() == found.keys()
@@ -103,26 +104,29 @@ def test_killed_pre_training_resumes_to_the_weights_of_an_uninterrupted_run(fold
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared/data are not there")
 def test_every_loss_falls_on_real_captions_questions_and_regions(tmp_path):
-    for source, target in {
-        "coco10/lxmert/coco10.json": "lxmert/coco10.json",
-        "coco10/train2014_obj36.tsv": "mscoco_imgfeat/train2014_obj36.tsv",
-    }.items():
-        (tmp_path / "data" / target).parent.mkdir(parents=True)
-        (tmp_path / "data" / target).symlink_to(SHARED / source)
+    data = tmp_path / "data"
+    for name in ("lxmert", "mscoco_imgfeat"):
+        (data / name).mkdir(parents=True)
+    (data / "mscoco_imgfeat" / "train2014_obj36.tsv").symlink_to(SHARED / "coco10" / "train2014_obj36.tsv")
+    entries = json.loads((SHARED / "coco10" / "lxmert" / "coco10.json").read_text())
+    # All 33 sentences of three pictures in each batch: of ten pictures, matching needs many more steps.
+    (data / "lxmert" / "coco10.json").write_text(json.dumps(entries[:3]))
     run = train(
-        "experiment=pretrain", "recipe=released", "model=toy", "model.visual_feat_dim=2048",
-        "model.num_object_labels=1600", "model.num_attr_labels=400", "trainer=cpu", "trainer.max_epochs=60",
-        "trainer.log_every_n_steps=1", "+trainer.check_val_every_n_epoch=60", "optimizer=adamw",
-        "optimizer.lr=1e-3",
-        "data.train=coco10", "data.valid=coco10", "data.test=coco10", "data.sources.vg=0", "data.sources.gqa=0",
-        "data.sources.visual7w=0",
-        f"data.tokenizer={SHARED}/vocab/bert_uncased_vocab.txt", "data.workers=0", "data.batch_size=22",
+        "experiment=pretrain", "recipe=released", "trainer=cpu", "trainer.max_epochs=100", "data.batch_size=33",
+        "trainer.log_every_n_steps=1", "+trainer.check_val_every_n_epoch=100", "optimizer=adamw", "warmup=0.1",
+        "optimizer.lr=3e-3", "model=toy", "model.hidden_size=48", "model.intermediate_size=96", "model.l_layers=1",
+        "model.initializer_range=0.2", "model.visual_feat_dim=2048", "model.num_object_labels=1600",
+        "model.num_attr_labels=400", "data.train=coco10", "data.valid=coco10", "data.test=coco10",
+        "data.sources.vg=0", "data.sources.gqa=0", "data.sources.visual7w=0", "data.workers=0", NO_PAGE,
+        f"data.tokenizer={SHARED}/vocab/bert_uncased_vocab.txt",
         folder=tmp_path,
     )  # fmt: skip
     for name in LOSSES:
         values = [float(row[f"train/loss/{name}"]) for row in metrics(run) if row[f"train/loss/{name}"]]
-        first, last = np.mean(values[:10]), np.mean(values[-25:])
-        assert last < 0.97 * first, (name, first, last)
+        first, last = np.mean(values[:10]), np.mean(values[-15:])
+        assert last < 0.85 * first, (name, first, last)
+        assert name != "matching" or last < 0.67  # a guess has 0.693
+    assert summary(run)["metrics"]["val/question_answering/accuracy"] > 0.5
 
 
 # ------------------------------------------------------------------------------------------ from pre-training
@@ -208,7 +212,7 @@ def test_gqa_is_scored_as_its_makers_do_from_a_valid_submission(folder, gqa, tmp
     assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_gqa_balanced_questions_alone_are_validated_and_predicted(folder, gqa):
+def test_gqa_balanced_questions_alone_are_predicted_to_the_same_score(folder, gqa):
     run, _ = gqa
     best = f"checkpoint={run}/checkpoints/best.ckpt"
     predicted = train(*experiment("toy_gqa"), "action=predict", best, folder=folder)
@@ -219,7 +223,6 @@ def test_gqa_balanced_questions_alone_are_validated_and_predicted(folder, gqa):
     assert check_submission("gqa", rows, ids) == []
     questions = json.loads((data / "testdev_balanced_questions.json").read_text())
     accuracy = np.mean([row["prediction"] == questions[row["questionId"]]["answer"] for row in rows])
-    assert summary(run)["metrics"]["val/answering/accuracy"] == pytest.approx(accuracy, abs=1e-6)
     assert official(run)["accuracy"] == pytest.approx(accuracy, abs=1e-6)
 
 
