@@ -16,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lxmert.checkpoint import load_weights, match_answer_head, read_answers, read_weights
@@ -109,6 +110,8 @@ def run(config: DictConfig) -> dict[str, float]:
     # Lightning's tips and hardware lines, and warnings about its own use of torch and about the learner's
     # hook being the one that it uses, would hide the news.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if getattr(rank_zero_only, "rank", 0):  # the first process tells what all of them would
+        logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*(LeafSpec|on_before_batch_transfer)", module="lightning.*")
     datamodule, learner, trainer = build(config)
     if trainer.is_global_zero:

@@ -12,6 +12,7 @@ losses of the two differ or a ratio is below its goal.
 
 from __future__ import annotations
 
+import copy
 import functools
 import statistics
 import sys
@@ -26,14 +27,17 @@ from torch import Tensor
 from transformers.models.lxmert.modeling_lxmert import LxmertForPreTraining as Reference
 
 from benchmarks.inference import (
+    COMPILED,
     REFERENCE_TOKENS,
     REGIONS,
-    flops,
+    compiled,
     parse,
     peak_flops,
+    peak_memory,
     print_table,
     seconds,
     table_row,
+    warm_up,
 )
 from lxmert import LxmertConfig, LxmertForPreTraining
 from lxmert.batch import Batch
@@ -166,10 +170,10 @@ def main() -> int:
         with autocast:
             return theirs(**work.call).loss
 
-    def our_loss(work: Work) -> Tensor:
+    def our_loss(work: Work, learner: LxmertLearner = ours) -> Tensor:
         with autocast:
             return torch.stack(
-                [loss for result in ours(work.batch).values() for loss in result.losses.values()]
+                [loss for result in learner(work.batch).values() for loss in result.losses.values()]
             ).sum()
 
     def step(loss: Tensor) -> Tensor:
@@ -182,6 +186,11 @@ def main() -> int:
         "ours, distinct images": lambda distinct, shared: step(our_loss(distinct)),
         grouped: lambda distinct, shared: step(our_loss(shared)),
     }
+    if device.type == "cuda":
+        fast = copy.deepcopy(ours)
+        compiled(fast.model)
+        ways[f"ours, distinct images{COMPILED}"] = lambda distinct, shared: step(our_loss(distinct, fast))
+        ways[f"{grouped}{COMPILED}"] = lambda distinct, shared: step(our_loss(shared, fast))
 
     def draw(seed: int) -> tuple[Work, Work]:
         images = options.rows // options.per_image
@@ -190,20 +199,19 @@ def main() -> int:
             masked(ours, captions(images, options.per_image, seed), device),
         )
 
+    trained = [theirs, ours, fast] if device.type == "cuda" else [theirs, ours]
+
     def clear() -> None:  # outside the timing, as an optimiser's zero_grad would be
-        theirs.zero_grad()
-        ours.zero_grad()
+        for model in trained:
+            model.zero_grad()
 
     work = draw(0)
-    operations: dict[str, int] = {}
-    losses: dict[str, Tensor] = {}
-    for name, way in ways.items():  # also the warm-up; without dropout, so that losses can be compared
-        clear()
-        operations[name], losses[name] = flops(functools.partial(way, *work))
+    # Without dropout, so that losses can be compared.
+    operations, losses = warm_up({name: functools.partial(way, *work) for name, way in ways.items()})
     with torch.no_grad():
         losses["transformers, shared"] = their_loss(work[1])
-    theirs.train()
-    ours.train()
+    for model in trained:
+        model.train()
 
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(options.rounds):
@@ -212,12 +220,16 @@ def main() -> int:
             clear()
             times[name].append(seconds(functools.partial(ways[name], *work), device)[0])
 
+    memory = {}
+    for name, way in ways.items():
+        clear()
+        memory[name] = peak_memory(functools.partial(way, *work), device)
     peak = peak_flops(device) if device.type == "cuda" else None
     tokens = work[0].batch.token_mask.sum() / options.rows
     print_table(
         f"Pre-training step: {options.rounds} rounds of {options.rows} rows, {tokens:.1f} tokens on average",
         [
-            table_row(name, options.rows, times[name], times["transformers"], operations[name], peak)
+            table_row(name, options.rows, times[name], times["transformers"], operations[name], peak, memory[name])
             for name in ways
         ],
         device,

@@ -10,6 +10,7 @@ of it a round serves both ratios. See `benchmarks.inference` for how the runs ar
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 
@@ -18,16 +19,19 @@ from torch import Tensor
 
 from benchmarks.inference import (
     ANSWERS,
+    COMPILED,
     Work,
     answer,
-    flops,
+    compiled,
     models,
     parse,
     peak_flops,
+    peak_memory,
     print_table,
     questions,
     seconds,
     table_row,
+    warm_up,
 )
 from lxmert.pretrained import answer_loss
 
@@ -56,6 +60,13 @@ def main() -> None:
         "ours, distinct images": lambda distinct, shared: step(lambda: answer(ours, distinct.batch)),
         grouped: lambda distinct, shared: step(lambda: answer(ours, shared.batch)),
     }
+    if device.type == "cuda":
+        fast = copy.deepcopy(ours)
+        compiled(fast.lxmert)
+        ways[f"ours, distinct images{COMPILED}"] = lambda distinct, shared: step(
+            lambda: answer(fast, distinct.batch)
+        )
+        ways[f"{grouped}{COMPILED}"] = lambda distinct, shared: step(lambda: answer(fast, shared.batch))
 
     def draw(rows: int, seed: int) -> tuple[Work, Work]:
         return (
@@ -63,21 +74,20 @@ def main() -> None:
             questions(rows // options.per_image, options.per_image, seed, device),
         )
 
+    trained = [theirs, ours, fast] if device.type == "cuda" else [theirs, ours]
+
     def clear() -> None:  # outside the timing, as an optimiser's zero_grad would be
-        theirs.zero_grad()
-        ours.zero_grad()
+        for model in trained:
+            model.zero_grad()
 
     # A few rows suffice to warm up and to count operations, which on a CPU take as long as a round.
     few = 2 * options.per_image
-    operations: dict[str, int] = {}
-    losses: dict[str, Tensor] = {}
-    for name, way in ways.items():  # also the warm-up; without dropout, so that losses can be compared
-        clear()
-        count, losses[name] = flops(functools.partial(way, *draw(few, 0)))
-        operations[name] = count * options.rows // few
+    # Without dropout, so that losses can be compared.
+    counts, losses = warm_up({name: functools.partial(way, *draw(few, 0)) for name, way in ways.items()})
+    operations = {name: count * options.rows // few for name, count in counts.items()}
     theirs_alone, ours_alone = (losses[name].item() for name in list(ways)[:2])
-    theirs.train()
-    ours.train()
+    for model in trained:
+        model.train()
 
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(options.rounds):
@@ -86,11 +96,15 @@ def main() -> None:
             clear()
             times[name].append(seconds(functools.partial(ways[name], *work), device)[0])
 
+    memory = {}
+    for name, way in ways.items():
+        clear()
+        memory[name] = peak_memory(functools.partial(way, *work), device)
     peak = peak_flops(device) if device.type == "cuda" else None
     print_table(
         f"VQA training step: {options.rounds} rounds of {options.rows} rows",
         [
-            table_row(name, options.rows, times[name], times["transformers"], operations[name], peak)
+            table_row(name, options.rows, times[name], times["transformers"], operations[name], peak, memory[name])
             for name in ways
         ],
         device,

@@ -49,7 +49,7 @@ _DISK_ERRORS = (
 )
 
 
-class DownloadError(RuntimeError):
+class DownloadError(Exception):
     """A file could not be had. The message tells what was tried and what to do."""
 
 
@@ -471,7 +471,8 @@ def _unpack(one: Download, archive: Path, folder: Path, title: str) -> None:
                             file.write(block)
                             bar.update(len(block))
                     publish(part, path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        # A RuntimeError: it is encrypted, or packed in a way that zipfile does not know.
         archive.unlink()
         raise DownloadError(f"{archive}: damaged ({error}), and removed. Fetch it again.") from error
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from datamodules.base import convert_once
 from datamodules.examples import convert_vqa, examples_are_current
 from datamodules.release import ReleaseDataModule
+
+RELEASED_SPLITS = {
+    "train": ["train", "valid"],
+    "valid": ["testdev"],
+    "test": ["testdev"],
+    "predict": ["submit"],
+}
+SPLIT_REGIONS = {
+    "train": ["vg_gqa_imgfeat/vg_gqa"],
+    "valid": ["vg_gqa_imgfeat/vg_gqa"],
+    "testdev": ["vg_gqa_imgfeat/gqa_testdev"],
+    "submit": ["vg_gqa_imgfeat/gqa_testdev"],
+}
 
 
 class GqaDataModule(ReleaseDataModule):
@@ -24,10 +35,7 @@ class GqaDataModule(ReleaseDataModule):
 
     Batches have the target answer_scores (R, A) over `answers`, absent for splits without labels.
 
-    Args:
-        root, tokenizer, stores, batch_size, eval_batch_size, max_length, workers, seed, rows_per_image,
-            feature_dim, missing_images: see ReleaseDataModule.
-        train, valid, test, predict: splits, a list or separated by commas.
+    Its arguments are those of ReleaseDataModule.
     """
 
     title = "GQA"
@@ -36,47 +44,9 @@ class GqaDataModule(ReleaseDataModule):
     task = "gqa"
     folder = "gqa"
     answer_file = "trainval_label2ans.json"
-    split_regions: ClassVar = {
-        "train": ["vg_gqa_imgfeat/vg_gqa"],
-        "valid": ["vg_gqa_imgfeat/vg_gqa"],
-        "testdev": ["vg_gqa_imgfeat/gqa_testdev"],
-        "submit": ["vg_gqa_imgfeat/gqa_testdev"],
-    }
+    released_splits = RELEASED_SPLITS
+    split_regions = SPLIT_REGIONS
     region_folders = ("vg_gqa_imgfeat",)
-
-    def __init__(
-        self,
-        root: str | Path,
-        tokenizer: str | Path,
-        *,
-        train: str | Sequence[str] = ("train", "valid"),
-        valid: str | Sequence[str] = ("testdev",),
-        test: str | Sequence[str] = ("testdev",),
-        predict: str | Sequence[str] = ("submit",),
-        stores: str | Path | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 256,
-        max_length: int = 20,
-        workers: int = 0,
-        seed: int = 9595,
-        rows_per_image: int = 1,
-        feature_dim: int = 2048,
-        missing_images: str = "stop",
-    ) -> None:
-        super().__init__(
-            root,
-            tokenizer,
-            splits={"train": train, "valid": valid, "test": test, "predict": predict},
-            stores=stores,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            max_length=max_length,
-            workers=workers,
-            seed=seed,
-            rows_per_image=rows_per_image,
-            feature_dim=feature_dim,
-            missing_images=missing_images,
-        )
 
     def convert_examples(self, split: str, source: Path, store: Path) -> None:
         """Make the text store of a split."""

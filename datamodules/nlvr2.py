@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,12 @@ from lxmert.batch import Batch
 
 ANSWERS = ["False", "True"]
 CHUNK = 10_000  # statements written at once
+RELEASED_SPLITS = {"train": ["train"], "valid": ["valid"], "test": ["test"], "predict": ["test"]}
+SPLIT_REGIONS = {
+    "train": ["nlvr2_imgfeat/train"],
+    "valid": ["nlvr2_imgfeat/valid"],
+    "test": ["nlvr2_imgfeat/test"],
+}
 
 
 class Nlvr2DataModule(ReleaseDataModule):
@@ -33,12 +39,7 @@ class Nlvr2DataModule(ReleaseDataModule):
     A batch of E statements has 2E rows: rows 2e and 2e + 1 are statement e with its left and its right
     image; `example_ids` are the E identifiers and the target `statement` (E,) int64 is 1 where it is true.
 
-    Args:
-        root, tokenizer, stores, max_length, workers, seed, feature_dim, missing_images: see
-            ReleaseDataModule.
-        train, valid, test, predict: splits, a list or separated by commas.
-        batch_size: statements of a training batch, all processes together.
-        eval_batch_size: the same in evaluation.
+    Its arguments are those of ReleaseDataModule; batch sizes count statements.
     """
 
     title = "NLVR2"
@@ -47,46 +48,13 @@ class Nlvr2DataModule(ReleaseDataModule):
     task = "nlvr2"
     folder = "nlvr2"
     answer_file = "trainval_label2ans.json"
-    split_regions: ClassVar = {
-        "train": ["nlvr2_imgfeat/train"],
-        "valid": ["nlvr2_imgfeat/valid"],
-        "test": ["nlvr2_imgfeat/test"],
-    }
+    released_splits = RELEASED_SPLITS
+    split_regions = SPLIT_REGIONS
     image_groups = ("right",)
     region_folders = ("nlvr2_imgfeat",)
 
-    def __init__(
-        self,
-        root: str | Path,
-        tokenizer: str | Path,
-        *,
-        train: str | Sequence[str] = ("train",),
-        valid: str | Sequence[str] = ("valid",),
-        test: str | Sequence[str] = ("test",),
-        predict: str | Sequence[str] = ("test",),
-        stores: str | Path | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 256,
-        max_length: int = 20,
-        workers: int = 0,
-        seed: int = 9595,
-        feature_dim: int = 2048,
-        missing_images: str = "stop",
-    ) -> None:
-        super().__init__(
-            root,
-            tokenizer,
-            splits={"train": train, "valid": valid, "test": test, "predict": predict},
-            stores=stores,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            max_length=max_length,
-            workers=workers,
-            seed=seed,
-            rows_per_image=1,
-            feature_dim=feature_dim,
-            missing_images=missing_images,
-        )
+    def __init__(self, root: str | Path, tokenizer: str | Path, **release: Any) -> None:
+        super().__init__(root, tokenizer, **release)
         self.answers = list(ANSWERS)
 
     def convert_examples(self, split: str, source: Path, store: Path) -> None:

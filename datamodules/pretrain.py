@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,18 @@ from lxmert.counting import below, uniform
 from lxmert.tokenization import LxmertTokenizer
 
 PARTNER_DRAWS = 20  # an exchange for a sentence of another image is tried again this often
+RELEASED_SPLITS = {
+    "train": ["mscoco_train", "mscoco_nominival", "vgnococo"],
+    "valid": ["mscoco_minival"],
+    "test": ["mscoco_minival"],
+    "predict": [],
+}
+SPLIT_REGIONS = {
+    "mscoco_train": ["mscoco_imgfeat/train2014"],
+    "mscoco_nominival": ["mscoco_imgfeat/val2014"],
+    "mscoco_minival": ["mscoco_imgfeat/val2014"],
+    "vgnococo": ["vg_gqa_imgfeat/vg_gqa"],
+}
 
 
 class PretrainDataModule(ReleaseDataModule):
@@ -45,13 +57,13 @@ class PretrainDataModule(ReleaseDataModule):
     Answers outside the table are dropped as the original does; `report` counts them.
 
     Args:
-        root, tokenizer, stores, batch_size, eval_batch_size, max_length, workers, seed, rows_per_image,
-            feature_dim, missing_images: see ReleaseDataModule.
-        train, valid, test, predict: splits, a list or separated by commas.
+        root: the data folder.
+        tokenizer: as for ReleaseDataModule.
         sources: source -> how often an epoch holds each of its sentences (0 or absent: never).
         mismatched: share of rows whose sentence is exchanged, for the matching objective.
         num_objects: object labels of the model; ids beyond are refused.
         num_attributes: the same of attributes.
+        release: the other arguments of ReleaseDataModule.
     """
 
     title = "pre-training"
@@ -60,12 +72,8 @@ class PretrainDataModule(ReleaseDataModule):
     folder = "lxmert"
     answer_file = "all_ans.json"
     most_answers = 9500  # as many as the released table has
-    split_regions: ClassVar = {
-        "mscoco_train": ["mscoco_imgfeat/train2014"],
-        "mscoco_nominival": ["mscoco_imgfeat/val2014"],
-        "mscoco_minival": ["mscoco_imgfeat/val2014"],
-        "vgnococo": ["vg_gqa_imgfeat/vg_gqa"],
-    }
+    released_splits = RELEASED_SPLITS
+    split_regions = SPLIT_REGIONS
     region_folders = ("mscoco_imgfeat", "vg_gqa_imgfeat")
 
     def __init__(
@@ -73,38 +81,13 @@ class PretrainDataModule(ReleaseDataModule):
         root: str | Path,
         tokenizer: str | Path,
         *,
-        train: str | Sequence[str] = ("mscoco_train", "mscoco_nominival", "vgnococo"),
-        valid: str | Sequence[str] = ("mscoco_minival",),
-        test: str | Sequence[str] = ("mscoco_minival",),
-        predict: str | Sequence[str] = (),
         sources: Mapping[str, float],
         mismatched: float = 0.0,
-        stores: str | Path | None = None,
-        batch_size: int = 256,
-        eval_batch_size: int = 256,
-        max_length: int = 20,
-        workers: int = 0,
-        seed: int = 9595,
-        rows_per_image: int = 1,
-        feature_dim: int = 2048,
         num_objects: int = 1600,
         num_attributes: int = 400,
-        missing_images: str = "stop",
+        **release: Any,
     ) -> None:
-        super().__init__(
-            root,
-            tokenizer,
-            splits={"train": train, "valid": valid, "test": test, "predict": predict},
-            stores=stores,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            max_length=max_length,
-            workers=workers,
-            seed=seed,
-            rows_per_image=rows_per_image,
-            feature_dim=feature_dim,
-            missing_images=missing_images,
-        )
+        super().__init__(root, tokenizer, **release)
         if not any(sources.values()) or min(sources.values()) < 0:
             raise ValueError(f"data.sources={dict(sources)}; expected weights of 0 or more, not all of them 0")
         if not 0 <= mismatched < 1:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +37,10 @@ REGION_FILES = (
 ARCHIVES = {name: archive for _, name, archive in REGION_FILES}
 _REGION_FILE = re.compile("|".join(f"({pattern})" for pattern, _, _ in REGION_FILES))
 ROLES = {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",), "predict": ("predict",)}
-RELEASE = "the LXMERT release, https://github.com/airsplay/lxmert"
+RELEASE = (
+    "They are part of the LXMERT release, https://github.com/airsplay/lxmert, whose README links them. Set "
+    "paths.data to the folder that has them."
+)
 TRUNCATION_SAMPLE = 10_000  # sentences of a split whose length is looked at; tokenizing takes its time
 
 
@@ -51,7 +54,7 @@ class ReleaseDataModule(ExampleDataModule):
     Args:
         root: the data folder.
         tokenizer: vocab.txt, a folder or a hub name, for `LxmertTokenizer.from_pretrained`.
-        splits: split names by role ("train", "valid", "test", "predict"), lists or separated by commas.
+        train, valid, test, predict: splits, a list or separated by commas; None for those of the release.
         stores: folder of the converted files; None for `root`/stores.
         batch_size: rows of a training batch, all processes together.
         eval_batch_size: the same in evaluation.
@@ -68,30 +71,35 @@ class ReleaseDataModule(ExampleDataModule):
         tables: the texts behind coded targets. Codes stay the same when a later stage adds texts.
     """
 
-    data_set: ClassVar[str]  # for messages
-    task: ClassVar[str]  # whose submission format predictions have: vqa, gqa, nlvr2
-    toy: ClassVar[str]  # the experiment that needs no files
-    folder: ClassVar[str]  # of the text files
-    answer_file: ClassVar[str]  # in that folder
-    most_answers: ClassVar[int | None] = None  # of those made from the labels
-    split_regions: ClassVar[Mapping[str, Sequence[str]]]  # the released splits and the region files they need
-    image_groups: ClassVar[Sequence[str]] = ()  # groups of the text stores that are further images
-    region_folders: ClassVar[Sequence[str]]  # where the regions may be of images whose ids name no file
+    data_set: str  # for messages
+    origin: str = RELEASE
+    toy: str  # the experiment that needs no files
+    task: str  # whose submission format predictions have: vqa, gqa, nlvr2
+    folder: str  # of the text files
+    answer_file: str  # in that folder
+    most_answers: int | None = None  # of those made from the labels
+    released_splits: Mapping[str, Sequence[str]]  # by role, as the release uses them
+    split_regions: Mapping[str, Sequence[str]]  # the released splits and the region files they need
+    image_groups: Sequence[str] = ()  # groups of the text stores that are further images
+    region_folders: Sequence[str]  # where the regions may be of images whose ids name no file
 
     def __init__(
         self,
         root: str | Path,
         tokenizer: str | Path,
         *,
-        splits: Mapping[str, str | Sequence[str]],
-        stores: str | Path | None,
-        batch_size: int,
-        eval_batch_size: int,
-        max_length: int,
-        workers: int,
-        seed: int,
-        rows_per_image: int,
-        feature_dim: int,
+        train: str | Sequence[str] | None = None,
+        valid: str | Sequence[str] | None = None,
+        test: str | Sequence[str] | None = None,
+        predict: str | Sequence[str] | None = None,
+        stores: str | Path | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 256,
+        max_length: int = 20,
+        workers: int = 0,
+        seed: int = 9595,
+        rows_per_image: int = 1,
+        feature_dim: int = 2048,
         missing_images: str = "stop",
     ) -> None:
         super().__init__(
@@ -105,7 +113,11 @@ class ReleaseDataModule(ExampleDataModule):
             raise ValueError(f"data.missing_images={missing_images}; expected stop or drop")
         self.root = Path(root)
         self.stores = Path(stores) if stores else self.root / "stores"
-        self.splits = {role: _names(names) for role, names in splits.items()}
+        given = {"train": train, "valid": valid, "test": test, "predict": predict}
+        self.splits = {
+            role: split_names(self.released_splits[role] if names is None else names)
+            for role, names in given.items()
+        }
         self.max_length, self.feature_dim, self.missing_images = max_length, feature_dim, missing_images
         self.answers: list[str] = []
         self.tables: dict[str, list[str]] = {}
@@ -148,8 +160,7 @@ class ReleaseDataModule(ExampleDataModule):
         if missing:
             lines = "".join(f"\n  {path}: {what}" for path, what in missing.items())
             raise FileNotFoundError(
-                f"{len(missing)} file(s) of {self.data_set} are missing:{lines}\nThey are part of {RELEASE}, "
-                f"whose README links them. Set paths.data to the folder that has them. `python train.py "
+                f"{len(missing)} file(s) of {self.data_set} are missing:{lines}\n{self.origin} `python train.py "
                 f"experiment={self.toy}` needs none."
             )
 
@@ -463,7 +474,8 @@ def region_file_of(image_id: str) -> str | None:
     return REGION_FILES[found.lastindex - 1][1] if found and found.lastindex else None
 
 
-def _names(splits: str | Sequence[str]) -> list[str]:
+def split_names(splits: str | Sequence[str]) -> list[str]:
+    """Splits given as a list, or separated by commas."""
     names = splits.split(",") if isinstance(splits, str) else splits
     return [name.strip() for name in names if name.strip()]
 

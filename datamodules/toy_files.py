@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from datamodules import toy_captions, toy_gqa_questions, toy_questions, toy_statements
 from datamodules.toy_captions import captions, phrases
-from datamodules.toy_folder import write_whole
+from datamodules.toy_folder import check_sizes, write_whole
 from datamodules.toy_questions import ANNOTATORS, Question, annotate, ask, plural
 from datamodules.toy_world import Detector, Regions, Scene, draw_scenes, render
 
@@ -67,10 +67,7 @@ class ToyParameters:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            least = 0 if name in ("pictures", "seed") else 1
-            if value < least:
-                raise ValueError(f"the toy's {name} must be at least {least}, not {value}")
+        check_sizes("the toy", self)
 
 
 def generate(root: Path | str, parameters: ToyParameters | None = None, *, progress: bool = True) -> Path:

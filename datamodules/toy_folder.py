@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from datamodules.hdf5 import locked
 
 MANIFEST = "toy.json"
+
+
+def check_sizes(toy: str, parameters: Any) -> None:
+    """Raise ValueError unless the sizes of a toy's world, a dataclass of integers, are large enough."""
+    for name, value in asdict(parameters).items():
+        least = 0 if name in ("pictures", "seed") else 1
+        if value < least:
+            raise ValueError(f"{toy}'s {name} must be at least {least}, not {value}")
 
 
 def read_manifest(root: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from datamodules.toy_files import (
     tsv_rows,
     write_vocabulary,
 )
-from datamodules.toy_folder import write_whole
+from datamodules.toy_folder import check_sizes, write_whole
 from datamodules.toy_gqa_questions import GqaQuestion, Phrase, Step, along, ask
 from datamodules.toy_questions import _APART, DIRECTIONS
 from datamodules.toy_world import Detector, Scene, draw_scenes, render
@@ -60,10 +60,7 @@ class ToyGqaParameters:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            least = 0 if name in ("pictures", "seed") else 1
-            if value < least:
-                raise ValueError(f"toy GQA's {name} must be at least {least}, not {value}")
+        check_sizes("toy GQA", self)
 
 
 def generate(root: Path | str, parameters: ToyGqaParameters | None = None, *, progress: bool = True) -> Path:

@@ -24,7 +24,7 @@ from datamodules.toy_files import (
     tsv_rows,
     write_vocabulary,
 )
-from datamodules.toy_folder import write_whole
+from datamodules.toy_folder import check_sizes, write_whole
 from datamodules.toy_questions import plural
 from datamodules.toy_statements import state
 from datamodules.toy_world import Detector, Scene, draw_scenes, render
@@ -59,10 +59,7 @@ class ToyNlvr2Parameters:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            least = 0 if name in ("pictures", "seed") else 1
-            if value < least:
-                raise ValueError(f"toy NLVR2's {name} must be at least {least}, not {value}")
+        check_sizes("toy NLVR2", self)
 
 
 def generate(root: Path | str, parameters: ToyNlvr2Parameters | None = None, *, progress: bool = True) -> Path:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 from datamodules.base import convert_once
 from datamodules.examples import convert_vqa, examples_are_current
-from datamodules.release import ReleaseDataModule
+from datamodules.release import ReleaseDataModule, split_names
 
 ANNOTATED_FOLDERS = ("train2014", "val2014", "test2015")
+SPLIT_REGIONS = {
+    "train": ["mscoco_imgfeat/train2014"],
+    "nominival": ["mscoco_imgfeat/val2014"],
+    "minival": ["mscoco_imgfeat/val2014"],
+    "test": ["mscoco_imgfeat/test2015"],
+}
 RELEASED = "vqa"  # the folder of the release; what lies in others is not part of it
+RELEASED_SPLITS = {
+    "train": ["train", "nominival"],
+    "valid": ["minival"],
+    "test": ["minival"],
+    "predict": ["test"],
+}
 
 
 class VqaDataModule(ReleaseDataModule):
@@ -33,13 +45,13 @@ class VqaDataModule(ReleaseDataModule):
     answer_scores.
 
     Args:
-        root, tokenizer, stores, batch_size, eval_batch_size, max_length, workers, seed, rows_per_image,
-            feature_dim, missing_images: see ReleaseDataModule.
-        train, valid, test, predict: splits, a list or separated by commas.
+        root: the data folder.
+        tokenizer: as for ReleaseDataModule.
         test_only: splits that are refused for training and validation, as those of a data set that has none
             to select a model on. Without validation the last weights are tested.
         folder: of the text files and their stores.
         region_folder: of the region files of images whose ids name none.
+        release: the other arguments of ReleaseDataModule.
 
     Raises:
         ValueError: a split of `test_only` to train or validate on.
@@ -50,55 +62,26 @@ class VqaDataModule(ReleaseDataModule):
     toy = "toy_vqa"
     task = "vqa"
     answer_file = "trainval_label2ans.json"
-    split_regions: ClassVar = {
-        "train": ["mscoco_imgfeat/train2014"],
-        "nominival": ["mscoco_imgfeat/val2014"],
-        "minival": ["mscoco_imgfeat/val2014"],
-        "test": ["mscoco_imgfeat/test2015"],
-    }
+    released_splits = RELEASED_SPLITS
 
     def __init__(
         self,
         root: str | Path,
         tokenizer: str | Path,
         *,
-        train: str | Sequence[str] = ("train", "nominival"),
-        valid: str | Sequence[str] = ("minival",),
-        test: str | Sequence[str] = ("minival",),
-        predict: str | Sequence[str] = ("test",),
         test_only: str | Sequence[str] = (),
         folder: str = RELEASED,
         region_folder: str = "mscoco_imgfeat",
-        stores: str | Path | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 256,
-        max_length: int = 20,
-        workers: int = 0,
-        seed: int = 9595,
-        rows_per_image: int = 1,
-        feature_dim: int = 2048,
-        missing_images: str = "stop",
+        **release: Any,
     ) -> None:
-        self.folder, self.region_folders = folder, (region_folder,)  # type: ignore[misc]
+        self.folder, self.region_folders = folder, (region_folder,)
+        self.split_regions = SPLIT_REGIONS if folder == RELEASED else {}
         if folder != RELEASED:
-            self.title, self.data_set = folder, folder  # type: ignore[misc]
-            self.split_regions = {}  # type: ignore[misc]
-        super().__init__(
-            root,
-            tokenizer,
-            splits={"train": train, "valid": valid, "test": test, "predict": predict},
-            stores=stores,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            max_length=max_length,
-            workers=workers,
-            seed=seed,
-            rows_per_image=rows_per_image,
-            feature_dim=feature_dim,
-            missing_images=missing_images,
-        )
+            self.title = self.data_set = folder
+            self.origin = "They are not part of the LXMERT release: docs/data.md says what makes them."
+        super().__init__(root, tokenizer, **release)
         self.tables = {"answer_type": [], "question_type": [], "annotator_answers": []}
-        held_out = [name.strip() for name in (test_only.split(",") if isinstance(test_only, str) else test_only)]
+        held_out = split_names(test_only)
         for role in ("train", "valid"):
             for split in self.splits[role]:
                 if split in held_out:

@@ -1,12 +1,12 @@
 """GQA data: questions with text ids, images of two region files, the makers' files beside them."""
 
-import inspect
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from arguments import arguments_of
 from folders import F, features_of, write_regions, write_rows, write_vocabulary
 
 from datamodules.gqa import GqaDataModule
@@ -180,4 +180,4 @@ def test_the_makers_files_of_a_split_are_found_as_far_as_they_are_there(root):
 
 def test_the_config_names_arguments_and_leaves_none_of_a_users_out():
     keys = set(yaml.safe_load((ROOT / "conf" / "data" / "gqa.yaml").read_text())) - {"_target_"}
-    assert keys == set(inspect.signature(GqaDataModule).parameters)
+    assert keys == arguments_of(GqaDataModule)

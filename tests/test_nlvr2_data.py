@@ -1,6 +1,5 @@
 """NLVR2 data: two rows a statement, which share its sentence and have an image each."""
 
-import inspect
 import json
 import pickle
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from arguments import arguments_of
 from folders import F, features_of, write_regions, write_rows, write_vocabulary
 
 from datamodules.nlvr2 import Nlvr2DataModule
@@ -232,7 +232,7 @@ def test_the_makers_files_of_a_split_are_found_as_far_as_they_are_there(root):
 
 def test_the_config_names_arguments_and_leaves_none_of_a_users_out():
     keys = set(yaml.safe_load((ROOT / "conf" / "data" / "nlvr2.yaml").read_text())) - {"_target_"}
-    assert keys == set(inspect.signature(Nlvr2DataModule).parameters)
+    assert keys == arguments_of(Nlvr2DataModule)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared/data are not there")

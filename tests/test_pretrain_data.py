@@ -1,7 +1,6 @@
 """Pre-training data: sentences, exchanged sentences, drawn answers, region labels."""
 
 import base64
-import inspect
 import json
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from arguments import arguments_of
 
 from datamodules.hdf5 import StoreError
 from datamodules.pretrain import PretrainDataModule
@@ -259,7 +259,7 @@ def test_sources_that_do_not_fit_the_files_are_refused(root, sources, message):
 
 def test_the_config_names_the_arguments():
     keys = set(yaml.safe_load((Path(__file__).parents[1] / "conf/data/pretrain.yaml").read_text())) - {"_target_"}
-    assert keys == set(inspect.signature(PretrainDataModule).parameters)
+    assert keys == arguments_of(PretrainDataModule)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared/data are not there")

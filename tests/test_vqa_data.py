@@ -1,5 +1,4 @@
 import base64
-import inspect
 import json
 import os
 import pickle
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from arguments import arguments_of
 from lightning import Trainer
 
 from datamodules.base import ExampleDataModule, resume_position
@@ -284,7 +284,7 @@ def test_a_picture_is_found_by_its_exact_id(root):
 def test_the_config_names_arguments_and_leaves_none_of_a_users_out():
     path = Path(__file__).parents[1] / "conf" / "data" / "vqa.yaml"
     keys = set(yaml.safe_load(path.read_text())) - {"_target_"}
-    assert keys == set(inspect.signature(VqaDataModule).parameters)
+    assert keys == arguments_of(VqaDataModule)
 
 
 # ---------------------------------------------------------------------------------------------- bad input

@@ -1,12 +1,12 @@
 """VQA-CP v2, OK-VQA and VizWiz: the makers' files as stores, training on them, no selection on a test split."""
 
-import inspect
 import json
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from arguments import arguments_of
 from folders import F, features_of, write_regions, write_rows, write_vocabulary
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -201,7 +201,7 @@ def test_every_row_has_the_regions_of_its_image(root, name):
 
 def test_the_configs_name_arguments():
     for name in ("okvqa", "vqacp", "vizwiz"):
-        assert set(options(name)) <= set(inspect.signature(VqaDataModule).parameters)
+        assert set(options(name)) <= arguments_of(VqaDataModule)
 
 
 @pytest.mark.parametrize("splits", [{"valid": "test"}, {"valid": ["train", "test"]}, {"train": "train,test"}])
