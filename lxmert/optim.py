@@ -11,6 +11,9 @@ from torch.nn import Parameter
 # AdamW divides its moments by 1 - beta ** step. At this count both corrections are exactly 1 in
 # float32, and counting goes on exactly (float32 holds integers up to 16.7 million).
 STEPS_WITHOUT_BIAS_CORRECTION = 1e6
+# A fused optimiser says that under mixed precision it removes the gradients' scale in its step. Lightning
+# refuses to clip such gradients; asked not to, they are unscaled before they are clipped.
+STEP_UNSCALES = False
 
 
 class BertAdam(torch.optim.AdamW):
@@ -37,6 +40,7 @@ class BertAdam(torch.optim.AdamW):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+        self._step_supports_amp_scaling = STEP_UNSCALES
         for group in self.param_groups:
             for parameter in group["params"]:
                 self.state[parameter] = {
@@ -62,7 +66,9 @@ def adamw(
     for _, parameter in named_parameters:
         (decayed if parameter.ndim > 1 else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
+    optimizer._step_supports_amp_scaling = STEP_UNSCALES
+    return optimizer
 
 
 def linear_warmup_decay(step: int, total: int, warmup: float) -> float:

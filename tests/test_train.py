@@ -116,6 +116,15 @@ def test_two_processes_train_as_one_with_the_same_global_batch(toy, toy_run):
     assert losses[0] == pytest.approx(losses[1], abs=1e-5, rel=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", ["bert_adam", "adamw"])
+def test_the_settings_for_a_gpu_train_on_a_cpu_too(toy, optimizer):
+    folder, overrides = toy
+    gpu = ["trainer=gpu", "trainer.accelerator=cpu", f"optimizer={optimizer}", "optimizer.lr=1e-3"]
+    run = train(*overrides, *gpu, "trainer.max_epochs=1", "trainer.gradient_clip_val=0.1", folder=folder)
+    losses = [float(row["train/loss"]) for row in metrics(run) if row["train/loss"]]
+    assert losses[-1] < losses[0]
+
+
 def test_an_offline_wandb_run_holds_every_logged_metric_and_a_table_of_pictures(toy, toy_run):
     folder, overrides = toy
     run = fresh(*overrides, "logger=wandb", "trainer.max_epochs=1", folder=folder)
