@@ -104,6 +104,10 @@ class ExampleStore:
         """The sentences at `indices`."""
         return self._columns.text.take(indices)
 
+    def image_codes(self, indices: np.ndarray) -> np.ndarray:
+        """The codes of their images."""
+        return self._columns.image[indices]
+
     def read(self, indices: np.ndarray) -> Examples:
         """The examples at `indices`, (R,) integers in 0..len-1, in any order, repeats allowed."""
         columns = self._columns

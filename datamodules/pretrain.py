@@ -218,7 +218,8 @@ class PretrainDataset(ExampleDataset):
     def _images_of(self, indices: np.ndarray) -> np.ndarray:
         images = np.empty(len(indices), np.int64)
         for number, where, places in self._owners(indices):
-            images[where] = self.parts[number].images[self.parts[number].examples.column("image")[places]]
+            part = self.parts[number]
+            images[where] = part.images[part.examples.image_codes(places)]
         return images
 
     def _draw_answers(self, rows: Rows, targets: dict[str, np.ndarray]) -> np.ndarray:
