@@ -125,7 +125,8 @@ class LxmertLearner(LightningModule):
         total = torch.stack(list(losses.values())).sum()
         # In training the logger takes the values of some steps, and each costs milliseconds and a message to
         # every process.
-        taken = stage != "train" or (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        taken = stage != "train" or (self.global_step + 1) % every == 0
         self.log(f"{stage}/loss", total, prog_bar=stage == "train", batch_size=batch.num_rows, sync_dist=taken)
         if taken:
             for name, loss in losses.items():
