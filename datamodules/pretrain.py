@@ -63,6 +63,7 @@ class PretrainDataModule(ReleaseDataModule):
         mismatched: share of rows whose sentence is exchanged, for the matching objective.
         num_objects: object labels of the model; ids beyond are refused.
         num_attributes: the same of attributes.
+        batch_size: rows of a training batch, all processes together.
         release: the other arguments of ReleaseDataModule.
     """
 
@@ -85,9 +86,10 @@ class PretrainDataModule(ReleaseDataModule):
         mismatched: float = 0.0,
         num_objects: int = 1600,
         num_attributes: int = 400,
+        batch_size: int = 256,
         **release: Any,
     ) -> None:
-        super().__init__(root, tokenizer, **release)
+        super().__init__(root, tokenizer, batch_size=batch_size, **release)
         if not any(sources.values()) or min(sources.values()) < 0:
             raise ValueError(f"data.sources={dict(sources)}; expected weights of 0 or more, not all of them 0")
         if not 0 <= mismatched < 1:
