@@ -23,7 +23,7 @@ from tqdm import tqdm
 from datamodules import toy_captions, toy_gqa_questions, toy_questions, toy_statements
 from datamodules.toy_captions import captions, phrases
 from datamodules.toy_folder import check_sizes, write_whole
-from datamodules.toy_questions import ANNOTATORS, Question, annotate, ask, plural
+from datamodules.toy_questions import ANNOTATORS, Question, annotate, ask, ask_places, plural
 from datamodules.toy_world import Detector, Regions, Scene, draw_scenes, render
 
 VERSION = 4  # raise it whenever the same parameters no longer give the same files
@@ -47,6 +47,8 @@ class ToyParameters:
         captions: sentences about a scene in its pre-training file.
         phrases: phrases about a part of the scene, there.
         gqa: further questions a scene, under the name of GQA: there, and in files of their own.
+        visual7w: up to so many questions a scene about where things are, there, under the name that the
+            release gives to Visual Genome's; 0 for no such source.
         regions: boxes an image.
         feature_dim: length of a region's feature.
         pictures: how many of the train scenes are rendered; those of the other splits all are.
@@ -61,6 +63,7 @@ class ToyParameters:
     captions: int = 3
     phrases: int = 4
     gqa: int = 5
+    visual7w: int = 0
     regions: int = 16
     feature_dim: int = 128
     pictures: int = 200
@@ -133,6 +136,7 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
         for order, (split, images) in enumerate(SPLITS.items()):
             rng = Random(f"toy {parameters.seed} {split}")
             words = Random(f"toy {parameters.seed} {split} sentences")
+            where = Random(f"toy {parameters.seed} {split} places")
             noise = np.random.default_rng([parameters.seed, 2, order])
             count = getattr(parameters, split)
             numbers = range(number + 1, number + 1 + count)
@@ -151,8 +155,10 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
                                 annotations[images].append(_annotation(question, ten, n * 1000 + k, n))
                         if split in PRETRAINING:
                             asked = rows[split][-len(questions) :]
-                            more = ask(scene, parameters.gqa, words, without={row["sent"] for row in asked})
-                            sentences[split].append(_sentences(scene, asked, more, parameters, words))
+                            texts = {row["sent"] for row in asked}
+                            more = ask(scene, parameters.gqa, words, without=texts)
+                            places = ask_places(scene, parameters.visual7w, where, without=texts)
+                            sentences[split].append(_sentences(scene, asked, more, places, parameters, words))
                             for k, question in enumerate(more, start=n * 1000 + len(asked)):
                                 certain = [question.answer] * ANNOTATORS  # GQA has one answer to a question
                                 rows[f"gqa_{split}"].append(_row(question, certain, k, scene.image_id, split))
@@ -232,21 +238,26 @@ def _sentences(
     scene: Scene,
     asked: Sequence[dict[str, Any]],
     more: Sequence[Question],
+    places: Sequence[Question],
     parameters: ToyParameters,
     rng: Random,
 ) -> dict[str, Any]:
-    """An image of a pre-training file: `asked` are its VQA rows, which it has too, `more` its GQA questions."""
+    """An image of a pre-training file.
+
+    `asked` are its VQA rows, which it has too, `more` its GQA questions, `places` those of visual7w.
+    """
+    certain = {"gqa": more, **({"visual7w": places} if parameters.visual7w else {})}
     return {
         "img_id": scene.image_id,
         "sentf": {
             "mscoco": captions(scene, parameters.captions, rng),
             "vg": phrases(scene, parameters.phrases, rng),
             "vqa": [row["sent"] for row in asked],
-            "gqa": [question.text for question in more],
+            **{source: [question.text for question in those] for source, those in certain.items()},
         },
         "labelf": {
             "vqa": [row["label"] for row in asked],
-            "gqa": [{question.answer: 1.0} for question in more],
+            **{source: [{question.answer: 1.0} for question in those] for source, those in certain.items()},
         },
     }
 

@@ -17,7 +17,7 @@ MANIFEST = "toy.json"
 def check_sizes(toy: str, parameters: Any) -> None:
     """Raise ValueError unless the sizes of a toy's world, a dataclass of integers, are large enough."""
     for name, value in asdict(parameters).items():
-        least = 0 if name in ("pictures", "seed") else 1
+        least = 0 if name in ("pictures", "seed", "visual7w") else 1
         if value < least:
             raise ValueError(f"{toy}'s {name} must be at least {least}, not {value}")
 

@@ -1,8 +1,8 @@
 """What there is to ask about a toy scene, and how ten simulated annotators answer.
 
-`ask` goes through the kinds of QUESTION_KINDS; each kind is one function that says something about a
-scene, or None where the scene has nothing of the kind to ask. Phrases for things ("the red star") come
-from `name_of`, which only gives names that fit one thing of the scene.
+`ask` goes through the kinds of QUESTION_KINDS, `ask_places` through those of PLACE_KINDS; each kind is one
+function that says something about a scene, or None where the scene has nothing of the kind to ask. Phrases
+for things ("the red star") come from `name_of`, which only gives names that fit one thing of the scene.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Question:
 
     Attributes:
         text: as a person would write it.
-        kind: one of QUESTION_KINDS.
+        kind: one of QUESTION_KINDS or PLACE_KINDS.
         answer: the true answer.
         mistakes: what an annotator who errs says instead; never the true answer.
     """
@@ -98,13 +98,28 @@ def ask(scene: Scene, count: int, rng: Random, without: Collection[str] = ()) ->
     Raises:
         ValueError: so many different questions are not found.
     """
-    kinds, shares = list(QUESTION_KINDS), [share for _, share in QUESTION_KINDS.values()]
+    questions = _ask(QUESTION_KINDS, scene, count, rng, without)
+    if len(questions) < count:
+        raise ValueError(f"there are not {count} different questions to ask about every toy scene; ask fewer")
+    return questions
+
+
+def ask_places(scene: Scene, count: int, rng: Random, without: Collection[str] = ()) -> list[Question]:
+    """Up to `count` different questions about where things are, the kinds in the shares of PLACE_KINDS.
+
+    As `ask`, but there may be fewer: some scenes have hardly a thing that words tell from the others.
+    """
+    return _ask(PLACE_KINDS, scene, count, rng, without)
+
+
+def _ask(kinds: _Kinds, scene: Scene, count: int, rng: Random, without: Collection[str]) -> list[Question]:
+    shares = [share for _, share in kinds.values()]
     questions: dict[str, Question] = {}
-    for kind in rng.choices(kinds, shares, k=10 * count + 100):
+    for kind in rng.choices(list(kinds), shares, k=10 * count + 100):
         if len(questions) == count:
-            return list(questions.values())
+            break
         for _ in range(5):  # before giving the place to another kind, which would shift the shares
-            asked = QUESTION_KINDS[kind][0](scene, rng)
+            asked = kinds[kind][0](scene, rng)
             if (
                 asked
                 and asked.wordings[0] not in questions
@@ -113,7 +128,7 @@ def ask(scene: Scene, count: int, rng: Random, without: Collection[str] = ()) ->
                 mistakes = asked.mistakes or _mistakes(asked.answer)
                 questions[asked.wordings[0]] = Question(rng.choice(asked.wordings), kind, asked.answer, mistakes)
                 break
-    raise ValueError(f"there are not {count} different questions to ask about every toy scene; ask fewer")
+    return list(questions.values())
 
 
 def annotate(questions: Sequence[Question], rng: np.random.Generator) -> list[list[str]]:
@@ -175,6 +190,33 @@ class _Asked(NamedTuple):
     mistakes: tuple[str, ...] = ()
 
 
+class _Axis(NamedTuple):
+    """Left to right, or downwards.
+
+    Attributes:
+        way: (dx, dy), y downwards.
+        answers: where a thing is that lies at the axis' beginning, and at its end.
+        places: these two as one asks for a thing's place.
+        sides: these two as one asks on which side of another thing it is.
+    """
+
+    way: tuple[int, int]
+    answers: tuple[str, str]
+    places: str
+    sides: str
+
+    def ask(self, wordings: tuple[str, ...], along: float) -> _Asked:
+        """What is asked in these words about something at `along`, negative towards the beginning."""
+        first, last = self.answers
+        return _Asked(wordings, first, (last,)) if along < 0 else _Asked(wordings, last, (first,))
+
+
+_AXES = (
+    _Axis((1, 0), ("left", "right"), "to the left or to the right", "to the left or to the right of"),
+    _Axis((0, 1), ("above", "below"), "above or below", "above or below"),
+)
+
+
 def _ask_color(scene: Scene, rng: Random) -> _Asked | None:
     named = _named_things(scene, hidden="color")
     if not named:
@@ -225,16 +267,48 @@ def _ask_count(scene: Scene, rng: Random) -> _Asked | None:
 
 
 def _ask_relation(scene: Scene, rng: Random) -> _Asked | None:
-    direction, (dx, dy) = rng.choice(list(DIRECTIONS.items()))
-    apart = [
-        (one, other, along)
-        for (a, one), (b, other) in permutations(_named_things(scene), 2)
-        if abs(along := dx * (a.x - b.x) / scene.width + dy * (a.y - b.y) / scene.height) > _APART
-    ]
+    direction, way = rng.choice(list(DIRECTIONS.items()))
+    apart = _pairs_apart(scene, way)
     if not apart:
         return None
     one, other, along = rng.choice(apart)  # each pair is there both ways round: yes and no are even
     return _Asked((f"Is the {one} {direction} the {other}?",), "yes" if along > 0 else "no")
+
+
+def _ask_side_of_picture(scene: Scene, rng: Random) -> _Asked | None:
+    axis = rng.choice(_AXES)
+    apart = [
+        (name, along)
+        for thing, name in _named_things(scene)
+        if abs(along := _along(scene, thing, axis.way) - 0.5) > _APART / 2
+    ]
+    if not apart:
+        return None
+    name, along = rng.choice(apart)
+    return axis.ask((f"Is the {name} {axis.places}?", f"Is the {name} {axis.places} in the picture?"), along)
+
+
+def _ask_side_of_thing(scene: Scene, rng: Random) -> _Asked | None:
+    axis = rng.choice(_AXES)
+    apart = _pairs_apart(scene, axis.way)
+    if not apart:
+        return None
+    one, other, along = rng.choice(apart)
+    return axis.ask((f"Is the {one} {axis.sides} the {other}?",), along)
+
+
+def _pairs_apart(scene: Scene, way: tuple[int, int]) -> list[tuple[str, str, float]]:
+    """Names of two things and how far the first is beyond the second that way, each pair both ways round."""
+    return [
+        (one, other, along)
+        for (a, one), (b, other) in permutations(_named_things(scene), 2)
+        if abs(along := _along(scene, a, way) - _along(scene, b, way)) > _APART
+    ]
+
+
+def _along(scene: Scene, thing: Thing, way: tuple[int, int]) -> float:
+    """How far a thing is that way, in parts of the picture's side."""
+    return way[0] * thing.x / scene.width + way[1] * thing.y / scene.height
 
 
 def _ask_comparison(scene: Scene, rng: Random) -> _Asked | None:
@@ -293,11 +367,20 @@ def _mistakes(answer: str) -> tuple[str, ...]:
     return LOOKALIKES[answer]
 
 
-QUESTION_KINDS: dict[str, tuple[Callable[[Scene, Random], _Asked | None], float]] = {
+# name: what asks, its share
+_Kinds = dict[str, tuple[Callable[[Scene, Random], _Asked | None], float]]
+
+QUESTION_KINDS: _Kinds = {
     "color": (_ask_color, 0.28),
     "shape": (_ask_shape, 0.18),
     "existence": (_ask_existence, 0.24),
     "counting": (_ask_count, 0.12),
     "relation": (_ask_relation, 0.09),
     "comparison": (_ask_comparison, 0.09),
+}
+# Where things are. The place of one thing is the step between naming and relating: docs/pretraining.md
+PLACE_KINDS: _Kinds = {
+    "side of the picture": (_ask_side_of_picture, 0.5),
+    "side of a thing": (_ask_side_of_thing, 0.25),
+    "relation": (_ask_relation, 0.25),
 }

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from datamodules import toy_files
-from datamodules.toy import ToyVqaDataModule
+from datamodules.toy import ToyPretrainDataModule, ToyVqaDataModule
 from datamodules.toy_captions import captions, phrases
 from datamodules.toy_files import ToyParameters, generate, question_only_accuracy
 from datamodules.toy_folder import read_manifest
-from datamodules.toy_questions import LOOKALIKES, QUESTION_KINDS, ask
+from datamodules.toy_questions import LOOKALIKES, PLACE_KINDS, QUESTION_KINDS, ask, ask_places
 from datamodules.toy_world import COLORS, OBJECT_NAMES, SHAPES, Detector, draw_scenes
 from lxmert.tokenization import LxmertTokenizer
 
@@ -266,6 +266,22 @@ def true_answer(scene, text: str) -> str:
         return yes(bool(things_named(scene, found[0])))
     if found := says(r"How many (.+) are (?:there|in the picture)\?"):
         return str(len(things_named(scene, found[0])))
+    if found := says(r"Is the (.+) to the left or to the right(?: in the picture)?\?"):
+        x = the(scene, found[0]).x - scene.width / 2
+        assert abs(x) > 10
+        return "left" if x < 0 else "right"
+    if found := says(r"Is the (.+) above or below(?: in the picture)?\?"):
+        y = the(scene, found[0]).y - scene.height / 2
+        assert abs(y) > 10
+        return "above" if y < 0 else "below"
+    if found := says(r"Is the (.+) to the left or to the right of the (.+)\?"):
+        a, b = the(scene, found[0]), the(scene, found[1])
+        assert abs(a.x - b.x) > 20
+        return "left" if a.x < b.x else "right"
+    if found := says(r"Is the (.+) above or below the (.+)\?"):
+        a, b = the(scene, found[0]), the(scene, found[1])
+        assert abs(a.y - b.y) > 20
+        return "above" if a.y < b.y else "below"
     if found := says(r"Is the (.+) to the (left|right) of the (.+)\?"):
         a, b = the(scene, found[0]), the(scene, found[2])
         assert abs(a.x - b.x) > 20
@@ -291,15 +307,16 @@ def true_answer(scene, text: str) -> str:
     raise AssertionError(f"no reading of {text!r}")
 
 
-def test_answers_are_true_of_their_scenes(scenes):
+@pytest.mark.parametrize(("asking", "kinds"), [(ask, QUESTION_KINDS), (ask_places, PLACE_KINDS)])
+def test_answers_are_true_of_their_scenes(scenes, asking, kinds):
     rng = Random("questions")
-    kinds = Counter()
+    met = Counter()
     for scene in scenes:
-        for question in ask(scene, 6, rng):
+        for question in asking(scene, 6, rng):
             assert question.answer == true_answer(scene, question.text), (question, scene)
             assert question.mistakes and question.answer not in question.mistakes
-            kinds[question.kind] += 1
-    assert set(kinds) == set(QUESTION_KINDS)
+            met[question.kind] += 1
+    assert set(met) == set(kinds)
 
 
 def test_things_of_a_scene_stand_apart_and_inside(scenes):
@@ -321,6 +338,26 @@ def test_questions_alone_give_less_than_half_of_the_answers():
     assert 0.33 < question_only_accuracy(train, valid) < 0.45
     yes_no = Counter(a for row in rows for a in row["label"] if row["kind"] == "relation")
     assert abs(yes_no["yes"] - yes_no["no"]) < 0.15 * yes_no.total()
+
+
+def test_questions_about_places_have_each_answer_equally_often():
+    rng = Random("places")
+    answers: dict[str, Counter] = defaultdict(Counter)
+    few = 0
+    for scene in draw_scenes(["any"] * 800, rng):
+        questions = ask_places(scene, 6, rng)
+        few += len(questions) < 6
+        for question in questions:
+            answers["yes or no" if question.kind == "relation" else question.kind][question.answer] += 1
+    assert few < 0.1 * 800
+    for counts in answers.values():
+        even = counts.total() / len(counts)
+        assert all(abs(number - even) < 4 * even**0.5 for number in counts.values()), counts
+    assert {name: len(counts) for name, counts in answers.items()} == {
+        "yes or no": 2,
+        "side of a thing": 4,
+        "side of the picture": 4,
+    }
 
 
 def test_the_question_only_guess_backs_off_from_text_to_type_to_all():
@@ -392,6 +429,24 @@ def test_the_gqa_questions_of_pretraining_are_also_there_as_rows_to_finetune_on(
         ids = {row["question_id"] for row in rows}
         assert len(ids) == len(rows) and not ids & asked
         asked |= ids
+
+
+def test_questions_about_places_are_added_to_the_pretraining_files_and_change_nothing_else(root, tmp_path):
+    more = generate(tmp_path / "toy", small(visual7w=4), progress=False)
+    without, files = contents(root), contents(more)
+    assert {name for name in files if files[name] != without[name]} == {
+        "toy.json",
+        *(f"lxmert/mscoco_{split}.json" for split in ("train", "minival", "nominival")),
+    }
+    for split in ("train", "minival", "nominival"):
+        images = pretraining_of(more, split)
+        texts, labels = ([image[key].pop("visual7w") for image in images] for key in ("sentf", "labelf"))
+        assert images == pretraining_of(root, split)
+        assert max(map(len, texts)) == 4 and [*map(len, texts)] == [*map(len, labels)]
+        assert {answer for own in labels for label in own for answer in label} == {
+            *("yes", "no", "left", "right", "above", "below")
+        }
+        assert not any(set(own) & set(image["sentf"]["vqa"]) for own, image in zip(texts, images, strict=True))
 
 
 def test_a_tenth_of_the_training_questions_is_those_of_a_tenth_of_the_scenes(root):
@@ -478,13 +533,14 @@ def test_sentences_in_the_files_are_true_of_the_scene_they_stand_beside(tmp_path
         return scenes
 
     monkeypatch.setattr(toy_files, "draw_scenes", remember)
-    folder = generate(tmp_path / "toy", small(pictures=0), progress=False)
+    folder = generate(tmp_path / "toy", small(pictures=0, visual7w=3), progress=False)
     for split in ("train", "minival", "nominival"):
         for image in pretraining_of(folder, split):
             scene, texts = drawn[image["img_id"]], image["sentf"]
             assert all(is_true(scene, text) for text in texts["mscoco"] + texts["vg"])
-            answers = [max(label, key=label.get) for label in image["labelf"]["gqa"]]
-            assert answers == [true_answer(scene, question) for question in texts["gqa"]]
+            for source in ("gqa", "visual7w"):
+                answers = [max(label, key=label.get) for label in image["labelf"][source]]
+                assert answers == [true_answer(scene, question) for question in texts[source]]
 
 
 @pytest.mark.parametrize("kind", [captions, phrases])
@@ -615,6 +671,30 @@ def test_the_data_module_generates_converts_and_batches(tmp_path):
         question_only_accuracy(rows_of(data.root, "train"), rows_of(data.root, "minival")), abs=1e-4
     )
     assert data.tokenizer.vocab_size == len((tmp_path / "toy" / "vocab.txt").read_text().splitlines())
+
+
+def test_questions_about_places_are_a_source_of_pretraining(tmp_path):
+    def source(name: str, **world: int) -> ToyPretrainDataModule:
+        data = ToyPretrainDataModule(
+            tmp_path / "toy",
+            world={"train": 12, "minival": 6, "nominival": 4, "test": 3, "regions": 9, "pictures": 0, **world},
+            feature_dim=16,
+            sources={"mscoco": 0, "vg": 0, "vqa": 0, "gqa": 0, "visual7w": 0, name: 1},
+            batch_size=5,
+            train="mscoco_train",
+            valid="mscoco_minival",
+            num_objects=7,
+            num_attributes=7,
+        )
+        data.prepare_data()
+        data.setup("fit")
+        return data
+
+    data = source("visual7w", visual7w=3)
+    texts = [text for image in pretraining_of(data.root, "train") for text in image["sentf"]["visual7w"]]
+    assert sum(batch.num_rows for batch in data.train_dataloader()) == len(texts) // 5 * 5  # whole batches
+    with pytest.raises(ValueError, match="visual7w"):  # the toy without such questions
+        source("visual7w")
 
 
 @pytest.mark.parametrize("wrong", [{"batchsize": 3}, {"world": {"scenes": 3}}])
