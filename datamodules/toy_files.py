@@ -23,7 +23,7 @@ from tqdm import tqdm
 from datamodules import toy_captions, toy_gqa_questions, toy_questions, toy_statements
 from datamodules.toy_captions import captions, phrases
 from datamodules.toy_folder import check_sizes, write_whole
-from datamodules.toy_questions import ANNOTATORS, Question, annotate, ask, ask_places, plural
+from datamodules.toy_questions import ANNOTATORS, Question, annotate, ask, ask_relations, plural
 from datamodules.toy_world import Detector, Regions, Scene, draw_scenes, render
 
 VERSION = 4  # raise it whenever the same parameters no longer give the same files
@@ -47,8 +47,8 @@ class ToyParameters:
         captions: sentences about a scene in its pre-training file.
         phrases: phrases about a part of the scene, there.
         gqa: further questions a scene, under the name of GQA: there, and in files of their own.
-        visual7w: up to so many questions a scene about where things are, there, under the name that the
-            release gives to Visual Genome's; 0 for no such source.
+        visual7w: up to so many questions a scene about the places and sizes of things, there, under the
+            name that the release gives to Visual Genome's; 0 for no such source.
         regions: boxes an image.
         feature_dim: length of a region's feature.
         pictures: how many of the train scenes are rendered; those of the other splits all are.
@@ -136,7 +136,7 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
         for order, (split, images) in enumerate(SPLITS.items()):
             rng = Random(f"toy {parameters.seed} {split}")
             words = Random(f"toy {parameters.seed} {split} sentences")
-            where = Random(f"toy {parameters.seed} {split} places")
+            relating = Random(f"toy {parameters.seed} {split} relations")
             noise = np.random.default_rng([parameters.seed, 2, order])
             count = getattr(parameters, split)
             numbers = range(number + 1, number + 1 + count)
@@ -157,8 +157,8 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
                             asked = rows[split][-len(questions) :]
                             texts = {row["sent"] for row in asked}
                             more = ask(scene, parameters.gqa, words, without=texts)
-                            places = ask_places(scene, parameters.visual7w, where, without=texts)
-                            sentences[split].append(_sentences(scene, asked, more, places, parameters, words))
+                            relations = ask_relations(scene, parameters.visual7w, relating, without=texts)
+                            sentences[split].append(_sentences(scene, asked, more, relations, parameters, words))
                             for k, question in enumerate(more, start=n * 1000 + len(asked)):
                                 certain = [question.answer] * ANNOTATORS  # GQA has one answer to a question
                                 rows[f"gqa_{split}"].append(_row(question, certain, k, scene.image_id, split))
@@ -238,15 +238,15 @@ def _sentences(
     scene: Scene,
     asked: Sequence[dict[str, Any]],
     more: Sequence[Question],
-    places: Sequence[Question],
+    relations: Sequence[Question],
     parameters: ToyParameters,
     rng: Random,
 ) -> dict[str, Any]:
     """An image of a pre-training file.
 
-    `asked` are its VQA rows, which it has too, `more` its GQA questions, `places` those of visual7w.
+    `asked` are its VQA rows, which it has too, `more` its GQA questions, `relations` those of visual7w.
     """
-    certain = {"gqa": more, **({"visual7w": places} if parameters.visual7w else {})}
+    certain = {"gqa": more, **({"visual7w": relations} if parameters.visual7w else {})}
     return {
         "img_id": scene.image_id,
         "sentf": {

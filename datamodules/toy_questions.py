@@ -1,6 +1,6 @@
 """What there is to ask about a toy scene, and how ten simulated annotators answer.
 
-`ask` goes through the kinds of QUESTION_KINDS, `ask_places` through those of PLACE_KINDS; each kind is one
+`ask` goes through the kinds of QUESTION_KINDS, `ask_relations` through those of RELATION_KINDS; each kind is one
 function that says something about a scene, or None where the scene has nothing of the kind to ask. Phrases
 for things ("the red star") come from `name_of`, which only gives names that fit one thing of the scene.
 """
@@ -61,7 +61,7 @@ class Question:
 
     Attributes:
         text: as a person would write it.
-        kind: one of QUESTION_KINDS or PLACE_KINDS.
+        kind: one of QUESTION_KINDS or RELATION_KINDS.
         answer: the true answer.
         mistakes: what an annotator who errs says instead; never the true answer.
     """
@@ -104,12 +104,12 @@ def ask(scene: Scene, count: int, rng: Random, without: Collection[str] = ()) ->
     return questions
 
 
-def ask_places(scene: Scene, count: int, rng: Random, without: Collection[str] = ()) -> list[Question]:
-    """Up to `count` different questions about where things are, the kinds in the shares of PLACE_KINDS.
+def ask_relations(scene: Scene, count: int, rng: Random, without: Collection[str] = ()) -> list[Question]:
+    """Up to `count` different questions about the places and sizes of things, in the shares of RELATION_KINDS.
 
     As `ask`, but there may be fewer: some scenes have hardly a thing that words tell from the others.
     """
-    return _ask(PLACE_KINDS, scene, count, rng, without)
+    return _ask(RELATION_KINDS, scene, count, rng, without)
 
 
 def _ask(kinds: _Kinds, scene: Scene, count: int, rng: Random, without: Collection[str]) -> list[Question]:
@@ -231,6 +231,15 @@ def _ask_shape(scene: Scene, rng: Random) -> _Asked | None:
         return None
     thing, name = rng.choice(_plainest(named, rng))
     return _Asked((f"What shape is the {name}?", f"What is the {name}?"), thing.shape)
+
+
+def _ask_size(scene: Scene, rng: Random) -> _Asked | None:
+    named = _named_things(scene, hidden="size")
+    if not named:
+        return None
+    thing, name = rng.choice(_plainest(named, rng))
+    other = SIZES[1 - SIZES.index(thing.size)]
+    return _Asked((f"What size is the {name}?", f"Is the {name} small or large?"), thing.size, (other,))
 
 
 def _ask_existence(scene: Scene, rng: Random) -> _Asked | None:
@@ -378,9 +387,13 @@ QUESTION_KINDS: _Kinds = {
     "relation": (_ask_relation, 0.09),
     "comparison": (_ask_comparison, 0.09),
 }
-# Where things are. The place of one thing is the step between naming and relating: docs/pretraining.md
-PLACE_KINDS: _Kinds = {
-    "side of the picture": (_ask_side_of_picture, 0.5),
-    "side of a thing": (_ask_side_of_thing, 0.25),
-    "relation": (_ask_relation, 0.25),
+# Places and sizes, of one thing and of two. Those of one are the step between naming and relating, without
+# which relations are hardly learnt: docs/pretraining.md
+RELATION_KINDS: _Kinds = {
+    "side of the picture": (_ask_side_of_picture, 0.35),
+    "side of a thing": (_ask_side_of_thing, 0.15),
+    "relation": (_ask_relation, 0.15),
+    "size": (_ask_size, 0.15),
+    "larger": (_ask_larger, 0.1),
+    "same": (_ask_same, 0.1),
 }

@@ -20,7 +20,7 @@ from datamodules.toy import ToyPretrainDataModule, ToyVqaDataModule
 from datamodules.toy_captions import captions, phrases
 from datamodules.toy_files import ToyParameters, generate, question_only_accuracy
 from datamodules.toy_folder import read_manifest
-from datamodules.toy_questions import LOOKALIKES, PLACE_KINDS, QUESTION_KINDS, ask, ask_places
+from datamodules.toy_questions import LOOKALIKES, QUESTION_KINDS, RELATION_KINDS, ask, ask_relations
 from datamodules.toy_world import COLORS, OBJECT_NAMES, SHAPES, Detector, draw_scenes
 from lxmert.tokenization import LxmertTokenizer
 
@@ -266,6 +266,8 @@ def true_answer(scene, text: str) -> str:
         return yes(bool(things_named(scene, found[0])))
     if found := says(r"How many (.+) are (?:there|in the picture)\?"):
         return str(len(things_named(scene, found[0])))
+    if found := says(r"(?:What size is the (.+)|Is the (.+) small or large)\?"):
+        return the(scene, found[0] or found[1]).size
     if found := says(r"Is the (.+) to the left or to the right(?: in the picture)?\?"):
         x = the(scene, found[0]).x - scene.width / 2
         assert abs(x) > 10
@@ -307,7 +309,7 @@ def true_answer(scene, text: str) -> str:
     raise AssertionError(f"no reading of {text!r}")
 
 
-@pytest.mark.parametrize(("asking", "kinds"), [(ask, QUESTION_KINDS), (ask_places, PLACE_KINDS)])
+@pytest.mark.parametrize(("asking", "kinds"), [(ask, QUESTION_KINDS), (ask_relations, RELATION_KINDS)])
 def test_answers_are_true_of_their_scenes(scenes, asking, kinds):
     rng = Random("questions")
     met = Counter()
@@ -340,24 +342,27 @@ def test_questions_alone_give_less_than_half_of_the_answers():
     assert abs(yes_no["yes"] - yes_no["no"]) < 0.15 * yes_no.total()
 
 
-def test_questions_about_places_have_each_answer_equally_often():
+def test_questions_about_places_and_sizes_have_each_answer_equally_often():
     rng = Random("places")
     answers: dict[str, Counter] = defaultdict(Counter)
     few = 0
     for scene in draw_scenes(["any"] * 800, rng):
-        questions = ask_places(scene, 6, rng)
+        questions = ask_relations(scene, 6, rng)
         few += len(questions) < 6
         for question in questions:
-            answers["yes or no" if question.kind == "relation" else question.kind][question.answer] += 1
+            answers[question.kind][question.answer] += 1
     assert few < 0.1 * 800
-    for counts in answers.values():
-        even = counts.total() / len(counts)
-        assert all(abs(number - even) < 4 * even**0.5 for number in counts.values()), counts
-    assert {name: len(counts) for name, counts in answers.items()} == {
-        "yes or no": 2,
-        "side of a thing": 4,
-        "side of the picture": 4,
-    }
+    sides = {"left", "right", "above", "below"}
+    for kind, expected in {
+        "side of the picture": sides,
+        "side of a thing": sides,
+        "relation": {"yes", "no"},
+        "size": {"small", "large"},
+        "same": {"yes", "no"},
+    }.items():
+        even = answers[kind].total() / len(expected)
+        assert set(answers[kind]) == expected
+        assert all(abs(number - even) < 4 * even**0.5 for number in answers[kind].values()), (kind, answers[kind])
 
 
 def test_the_question_only_guess_backs_off_from_text_to_type_to_all():
@@ -431,7 +436,7 @@ def test_the_gqa_questions_of_pretraining_are_also_there_as_rows_to_finetune_on(
         asked |= ids
 
 
-def test_questions_about_places_are_added_to_the_pretraining_files_and_change_nothing_else(root, tmp_path):
+def test_questions_about_places_and_sizes_are_added_to_the_pretraining_files_and_change_nothing_else(root, tmp_path):
     more = generate(tmp_path / "toy", small(visual7w=4), progress=False)
     without, files = contents(root), contents(more)
     assert {name for name in files if files[name] != without[name]} == {
@@ -443,9 +448,7 @@ def test_questions_about_places_are_added_to_the_pretraining_files_and_change_no
         texts, labels = ([image[key].pop("visual7w") for image in images] for key in ("sentf", "labelf"))
         assert images == pretraining_of(root, split)
         assert max(map(len, texts)) == 4 and [*map(len, texts)] == [*map(len, labels)]
-        assert {answer for own in labels for label in own for answer in label} == {
-            *("yes", "no", "left", "right", "above", "below")
-        }
+        assert all(list(label.values()) == [1.0] for own in labels for label in own)
         assert not any(set(own) & set(image["sentf"]["vqa"]) for own, image in zip(texts, images, strict=True))
 
 
@@ -673,7 +676,7 @@ def test_the_data_module_generates_converts_and_batches(tmp_path):
     assert data.tokenizer.vocab_size == len((tmp_path / "toy" / "vocab.txt").read_text().splitlines())
 
 
-def test_questions_about_places_are_a_source_of_pretraining(tmp_path):
+def test_questions_about_places_and_sizes_are_a_source_of_pretraining(tmp_path):
     def source(name: str, **world: int) -> ToyPretrainDataModule:
         data = ToyPretrainDataModule(
             tmp_path / "toy",
