@@ -436,7 +436,7 @@ def test_the_gqa_questions_of_pretraining_are_also_there_as_rows_to_finetune_on(
         asked |= ids
 
 
-def test_questions_about_places_and_sizes_are_added_to_the_pretraining_files_and_change_nothing_else(root, tmp_path):
+def test_questions_about_places_and_sizes_are_added_to_the_pretraining_files_alone(root, tmp_path):
     more = generate(tmp_path / "toy", small(visual7w=4), progress=False)
     without, files = contents(root), contents(more)
     assert {name for name in files if files[name] != without[name]} == {
