@@ -34,6 +34,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from datamodules.hdf5 import StoreError, locked, publish, sha256_of
+from lxmert.errors import InputError
 from lxmert.files import fetch, write_text
 
 LIST = Path(__file__).with_name("downloads.yaml")
@@ -49,7 +50,7 @@ _DISK_ERRORS = (
 )
 
 
-class DownloadError(Exception):
+class DownloadError(InputError):
     """A file could not be had. The message tells what was tried and what to do."""
 
 

@@ -22,8 +22,10 @@ import h5py
 import numpy as np
 from filelock import FileLock
 
+from lxmert.errors import InputError
 
-class StoreError(ValueError):
+
+class StoreError(InputError):
     """A store, or what it is made from, cannot be used. The message names the file and the remedy."""
 
 

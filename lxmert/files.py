@@ -1,12 +1,19 @@
-"""Finding files by path or hub name, and writing them whole or not at all."""
+"""Finding files by path or hub name, reading JSON, and writing files whole or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from lxmert.errors import InputError
+
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # may be one: JSON can spell what no text can hold
 
 
 def fetch(name_or_path: str | Path, names: Sequence[str]) -> Path:
@@ -71,3 +78,48 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, shrink: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """A whole JSON file, in UTF-8 with or without a byte order mark.
+
+    Args:
+        path: the file.
+        shrink: applied to each object in it while it is read.
+
+    Raises:
+        InputError: no JSON, cut off, nested too deeply, or holding what is no JSON value or no text (NaN, half
+            a surrogate pair); names the file and the place.
+        OSError: it cannot be read.
+    """
+    return parse_json(path.read_bytes(), str(path), shrink)
+
+
+def parse_json(content: bytes, where: str, shrink: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The value of a JSON text, `where` naming it; arguments and errors as of `read_json`."""
+    try:
+        text = content.decode("utf-8-sig")
+        value = json.loads(text, object_hook=shrink, parse_constant=_refuse_constant)
+        if _HALF_CHARACTER.search(text):
+            json.dumps(value, ensure_ascii=False, default=str).encode()
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{where}: broken or truncated JSON at line {error.lineno}, column {error.colno} (character "
+            f"{error.pos}): {error.msg}. If the file ends there, it was cut off: get it again."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 text at byte {error.start}. Get the file again.") from error
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: a text holds half a surrogate pair, {ascii(error.object[error.start])}, which is no "
+            "character. Mend or remove that text."
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{where}: nested too deeply for a file of this kind. Get the file again.") from error
+    except ValueError as error:  # a constant, or a number of thousands of digits
+        raise InputError(f"{where}: {error}. Mend or remove that value.") from error
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON value; expected a number")

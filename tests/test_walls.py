@@ -67,6 +67,7 @@ def test_datamodules_know_nothing_of_the_model():
         "lxmert.tokenization",
         "lxmert.counting",
         "lxmert.answers",
+        "lxmert.errors",
         "lxmert.files",
         "lxmert.scoring",
     )

@@ -7,10 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from lxmert.errors import InputError
+
 Id = TypeVar("Id", int, str)
 
 
-class ScoringError(ValueError):
+class ScoringError(InputError):
     """Predictions or annotations that cannot be scored; the message begins with which of them it is."""
 
 
