@@ -111,7 +111,7 @@ def parse_json(content: bytes, where: str, shrink: Callable[[dict[str, Any]], An
         raise InputError(f"{where}: not UTF-8 text at byte {error.start}. Get the file again.") from error
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{where}: a text holds half a surrogate pair, {ascii(error.object[error.start])}, which is no "
+            f"{where}: a text holds half a surrogate pair, {error.object[error.start]!a}, which is no "
             "character. Mend or remove that text."
         ) from error
     except RecursionError as error:

@@ -18,11 +18,12 @@ COUNT = int(os.environ.get("LXMERT_FUZZ", 40))
 SECONDS, MEMORY = 5, 1 << 30
 TOKENS = [
     b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"-1", b"0", b"1e999", b"NaN", b"null", b"[]", b"{}", b'"', b"[" * 2000,
-    b'{"a":' * 2000, b"9" * 400, b"\\ud800", b"\t", b"\r\n", b"\n\n", b",", b"../../etc/passwd", b"true", b"A" * 5000,
+    b'{"a":' * 2000, b"9" * 400, b"\\ud800", b"\t", b"\r\n", b"\n\n", b",", b"../../etc/passwd", b"true",
+    b"A" * 5000,
 ]  # fmt: skip
 VALUES = [
-    None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "", " ", "\0",
-    "x\0", "\ufeffx", "\ud800", "../../etc/passwd", "/etc/passwd", "x" * 5000, [], [[]], [None], {}, {"": None},
+    None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "", " ",
+    "\0", "x\0", "\ufeffx", "\ud800", "../../etc/passwd", "/etc/passwd", "x" * 5000, [], [[]], [None], {}, {"": None},
     {"a": {"b": []}}, "NaN", "1",
 ]  # fmt: skip
 
