@@ -23,8 +23,8 @@ TOKENS = [
 ]  # fmt: skip
 VALUES = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"), "", " ",
-    "\0", "x\0", "\ufeffx", "\ud800", "../../etc/passwd", "/etc/passwd", "x" * 5000, [], [[]], [None], {}, {"": None},
-    {"a": {"b": []}}, "NaN", "1",
+    "\0", "x\0", "\ufeffx", "\ud800", "../../etc/passwd", "/etc/passwd", "x" * 5000, [], [[]], [None], {},
+    {"": None}, {"a": {"b": []}}, "NaN", "1",
 ]  # fmt: skip
 
 
