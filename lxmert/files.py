@@ -57,6 +57,24 @@ def fetch(name_or_path: str | Path, names: Sequence[str]) -> Path:
     ) from failure
 
 
+def run_checkpoint(name_or_path: str | Path) -> Path | None:
+    """The checkpoint that stands for a run's folder: `checkpoints/best.ckpt`, else `last.ckpt`.
+
+    Returns:
+        Its path; None where `name_or_path` is no folder with `checkpoints` in it.
+
+    Raises:
+        FileNotFoundError: the run has left neither.
+    """
+    folder = Path(name_or_path).expanduser() / "checkpoints"
+    if not folder.is_dir():
+        return None
+    for name in ("best.ckpt", "last.ckpt"):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} holds neither best.ckpt nor last.ckpt: this run has saved no weights yet")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error."""
