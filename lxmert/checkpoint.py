@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lxmert.answers import canonical_answer
-from lxmert.config import LxmertConfig, check_answers, shorten
+from lxmert.config import LxmertConfig, check_answers
 from lxmert.errors import InputError
-from lxmert.files import fetch, read_json, replacing, run_checkpoint, write_text
+from lxmert.files import fetch, read_json, replacing, run_checkpoint, shown, write_text
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def grouped(names: Iterable[str]) -> str:
         inner = {name.removeprefix(f"{group}.").split(".")[0] for name in members}
         layers = "+".join(map(str, sorted(int(part) for part in inner if part.isdigit())))
         several = f"{group}{'.' if layers else ''}{layers} ({len(members)})"
-        words.append(shorten(several if len(members) > 1 else members[0], str))
+        words.append(shown(several if len(members) > 1 else members[0], str))
     return ", ".join(words[:12]) + (f", ... {len(words) - 12} more" if len(words) > 12 else "")
 
 
@@ -279,12 +279,12 @@ def _unreadable(error: Exception) -> str:
         found = re.search(r"(?:GLOBAL|global:|class|function) (?:GLOBAL )?([\w.]*\.\w+)", said)
         if found:
             return (
-                f"it holds pickled objects other than tensors ({shorten(found[1], str)}), which could run any code "
+                f"it holds pickled objects other than tensors ({shown(found[1], str)}), which could run any code "
                 "and are not opened. Where it was made, save the tensors alone, with "
                 "torch.save(model.state_dict(), FILE) or as a safetensors file."
             )
         said = "its pickled part is damaged"
-    reason = shorten(" ".join(said.split()) or type(error).__name__, str)
+    reason = shown(" ".join(said.split()) or type(error).__name__, str)
     return (
         f"it is damaged or was cut off ({reason}). Expected a dictionary of tensors, complete; download or export "
         "it again."
@@ -324,7 +324,7 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
         raise InputError(f"{path} does not hold a dictionary of tensors; expected the weights of an LXMERT")
     if numbered := [name for name in weights if not isinstance(name, str)]:
         raise InputError(
-            f"{path} does not hold a dictionary of tensors by name: a key is {shorten(numbered[0])}; expected the "
+            f"{path} does not hold a dictionary of tensors by name: a key is {shown(numbered[0])}; expected the "
             "weights of an LXMERT"
         )
     if is_run:
@@ -338,7 +338,7 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     for name, tensor in weights.items():
         if problem := _problem(tensor):
             raise InputError(
-                f"{path} does not hold a dictionary of tensors: its entry {shorten(name)} is {problem}; expected "
+                f"{path} does not hold a dictionary of tensors: its entry {shown(name)} is {problem}; expected "
                 "the weights of an LXMERT, each a dense tensor of its own. Save them as such, or get the file again."
             )
     return renamed(weights) if is_run else from_foreign(weights, str(path))
@@ -370,7 +370,7 @@ def from_foreign(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor
             new = re.sub(pattern, replacement, new)
         if new in found:
             raise InputError(
-                f"{source}: {shorten(name)} and another entry are both {shorten(new)} in the reference; keep the one "
+                f"{source}: {shown(name)} and another entry are both {shown(new)} in the reference; keep the one "
                 "that is meant"
             )
         found[new] = tensor
@@ -567,20 +567,42 @@ class Pretrained(nn.Module):
             InputError: a file cannot be read, or config and weights do not fit; no memory was taken then.
         """
         kept = read_config(name_or_path) if config is None else None
-        config = config or kept or LxmertConfig()
         weights = read_weights(name_or_path)
-        report = compare(shapes_of(cls, config), weights, str(name_or_path))
+        return cls.from_weights(config or kept or LxmertConfig(), weights, str(name_or_path), allow_missing, bool(kept))
+
+    @classmethod
+    def from_weights(
+        cls,
+        config: LxmertConfig,
+        weights: dict[str, Tensor],
+        source: str,
+        allow_missing: bool = False,
+        strict: bool = True,
+    ) -> Self:
+        """The model of `config` with `weights` as `read_weights` gives them, in evaluation mode.
+
+        Args:
+            config: sizes.
+            weights: under the reference's names.
+            source: named in the report and in errors.
+            allow_missing: go on when encoder weights are missing or of another shape.
+            strict: the config is that of the weights, so that heads may not be of another shape either.
+
+        Raises:
+            InputError: config and weights do not fit; no memory was taken for the model.
+        """
+        report = compare(shapes_of(cls, config), weights, source)
         if not allow_missing:
             refuse_unloaded(report)
-            if kept and report.reshaped:
+            if strict and report.reshaped:
                 raise InputError(
-                    f"{report}\nthe config beside these weights is another model's. Get both from one place, or pass "
-                    "the config= to use."
+                    f"{report}\nthe config kept with these weights is another model's. Get both from one place, or "
+                    "pass the config= to use."
                 )
         # Random numbers that are overwritten at once would take most of the time.
         with nullcontext() if report.missing or report.reshaped else _Uninitialized():
-            model = cls(config)
-        load_weights(model, weights, str(name_or_path), cls.reference_prefix, allow_missing)
+            model = cls(config)  # type: ignore[call-arg]
+        load_weights(model, weights, source, cls.reference_prefix, allow_missing)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:

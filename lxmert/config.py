@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lxmert.errors import InputError
-from lxmert.files import fetch, read_json, run_checkpoint, write_text
+from lxmert.files import fetch, is_unicode, read_json, run_checkpoint, shown, write_text
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +114,7 @@ class LxmertConfig:
                 f"{self.num_attention_heads}; change one of them"
             )
         if self.hidden_act not in ("gelu", "relu"):
-            raise InputError(f"hidden_act={shorten(self.hidden_act)}; expected 'gelu' or 'relu'")
+            raise InputError(f"hidden_act={shown(self.hidden_act)}; expected 'gelu' or 'relu'")
         if self.answers is not None:
             check_answers(self.answers, "answers")
             if len(self.answers) != self.num_qa_labels:
@@ -134,7 +133,7 @@ class LxmertConfig:
         known = {field.name for field in fields(cls)}
         unknown = sorted(map(str, set(values) - known - FOREIGN_KEYS))
         if unknown:
-            log.warning("LxmertConfig: unknown keys are not used: %s", shorten(", ".join(unknown), str))
+            log.warning("LxmertConfig: unknown keys are not used: %s", shown(", ".join(unknown), str))
         return cls(**{key: value for key, value in values.items() if key in known})
 
     @classmethod
@@ -198,24 +197,11 @@ def check_answers(answers: Any, where: str) -> list[str]:
         InputError: it is not; names `where` and the entry.
     """
     if not isinstance(answers, list):
-        raise InputError(f"{where} is {shorten(answers)}; expected a list of answer texts, in label order")
+        raise InputError(f"{where} is {shown(answers)}; expected a list of answer texts, in label order")
     for place, answer in enumerate(answers):
-        if not isinstance(answer, str) or not answer.isascii() and not _is_unicode(answer):
-            raise InputError(f"{where}[{place}] is {shorten(answer)}; expected the text of an answer")
+        if not isinstance(answer, str) or not is_unicode(answer):
+            raise InputError(f"{where}[{place}] is {shown(answer)}; expected the text of an answer")
     return answers
-
-
-def shorten(value: Any, show: Callable[[Any], str] = ascii) -> str:
-    """A value in a message: at most 200 characters of it."""
-    try:
-        text = show(value)
-    except ValueError:  # a number of thousands of digits
-        return f"a {type(value).__name__} that is too long to be shown"
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_value(name: str, kind: str, value: Any) -> None:
@@ -223,14 +209,14 @@ def _check_value(name: str, kind: str, value: Any) -> None:
     if kind == "int":
         least, most = LEAST[name], MOST_LAYERS if name.endswith("_layers") else MOST
         if type(value) is not int or value < least:
-            raise InputError(f"{name}={shorten(value)}; expected a whole number of at least {least}")
+            raise InputError(f"{name}={shown(value)}; expected a whole number of at least {least}")
         if value > most:
-            raise InputError(f"{name}={shorten(value)}; expected a whole number of at most {most}")
+            raise InputError(f"{name}={shown(value)}; expected a whole number of at most {most}")
     elif kind == "float":
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if name.endswith("_prob") and not (number and 0 <= value < 1):
-            raise InputError(f"{name}={shorten(value)}; expected a probability below 1")
+            raise InputError(f"{name}={shown(value)}; expected a probability below 1")
         if not (number and 0 <= value <= MOST):
-            raise InputError(f"{name}={shorten(value)}; expected a number from 0 to {MOST}")
+            raise InputError(f"{name}={shown(value)}; expected a number from 0 to {MOST}")
     elif kind == "bool" and type(value) is not bool:
-        raise InputError(f"{name}={shorten(value)}; expected true or false")
+        raise InputError(f"{name}={shown(value)}; expected true or false")

@@ -118,6 +118,15 @@ def config_of(source: str, config_source: str | None, weights: Weights) -> Lxmer
             f"{source} has no config; give one with --config: a config.json, or a folder or hub repository with "
             "one (unc-nlp/lxmert-base-uncased has the published sizes)"
         )
+    config = with_heads(config, weights)
+    last = weights.get("answer_head.logit_fc.3.bias")
+    if last is None:
+        return config
+    return replace(config, num_qa_labels=len(last), answers=config.answers or read_answers(source))
+
+
+def with_heads(config: LxmertConfig, weights: Weights) -> LxmertConfig:
+    """`config` with its switches as the heads in `weights` are."""
     heads = heads_of(weights)
     if heads & {"cls", "obj_predict_head"}:
         config = replace(
@@ -134,10 +143,7 @@ def config_of(source: str, config_source: str | None, weights: Weights) -> Lxmer
             visual_attr_loss="obj_predict_head.decoder_dict.attr.bias" in weights,
             visual_feat_loss="obj_predict_head.decoder_dict.feat.bias" in weights,
         )
-    last = weights.get("answer_head.logit_fc.3.bias")
-    if last is None:
-        return config
-    return replace(config, num_qa_labels=len(last), answers=config.answers or read_answers(source))
+    return config
 
 
 def given_config(name_or_path: str) -> LxmertConfig:

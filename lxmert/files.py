@@ -139,5 +139,20 @@ def parse_json(content: bytes, where: str, shrink: Callable[[dict[str, Any]], An
     return value
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a file can hold `text`: it has no half of a surrogate pair."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def shown(value: Any, show: Callable[[Any], str] = repr) -> str:
+    """A value as messages show it: at most 200 characters of what `show` makes of it."""
+    try:
+        text = show(value)
+    except ValueError:  # a number of thousands of digits
+        return f"a number of too many digits to be shown ({type(value).__name__})"
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value; expected a number")

@@ -124,7 +124,7 @@ def test_an_unknown_argument_is_refused():
         ({"hidden_size": True, "num_attention_heads": 1}, "hidden_size=True; expected a whole number"),
         ({"l_layers": None}, "l_layers=None; expected a whole number"),
         ({"vocab_size": 2**63}, f"vocab_size={2**63}; expected a whole number of at most 4194304"),
-        ({"vocab_size": 10**5000}, "vocab_size=a int that is too long to be shown; expected"),
+        ({"vocab_size": 10**5000}, "vocab_size=a number of too many digits to be shown"),
         ({"x_layers": 101}, "x_layers=101; expected a whole number of at most 100"),
         ({"mask_token_id": "[MASK]"}, r"mask_token_id='\[MASK\]'; expected a whole number of at least 0"),
         ({"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob=nan; expected a probability below 1"),
