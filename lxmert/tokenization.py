@@ -482,7 +482,7 @@ def _check_vocab(vocab: dict[str, int], added: set[str], special: list[str], nam
         raise InputError(f"{name}: ids must be 0 to {len(vocab) - 1}, each once")
     if missing := [token for token in special if token not in vocab and token not in added]:
         raise InputError(
-            f"{name}: no special token {', '.join(missing)} in the vocabulary of {len(vocab)}: "
+            f"{name}: no special token {shown(', '.join(missing), str)} in the vocabulary of {len(vocab)}: "
             "add it, or say how it is called there (cls_token=, ...)"
         )
 

@@ -19,7 +19,7 @@ from lxmert import (
 )
 from lxmert.checkpoint import read_answers
 from lxmert.errors import InputError
-from tests.test_checkpoint import assert_same_weights, save_run
+from test_checkpoint import assert_same_weights, save_run
 
 ROOT = Path(__file__).parents[1]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "colo", "##r", "is", "the", "cat", "?", "Red", "é"]
