@@ -19,12 +19,12 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers import Server, serving
 
 from datamodules import download as module
 from datamodules import fetching
 from datamodules.download import LIST, SETS, main, read_list
 from datamodules.hdf5 import StoreError
-from servers import Server, serving
 
 CONTENT, OTHER = (b'["%b"]' % random.Random(seed).randbytes(255_998).hex().encode() for seed in (0, 1))  # 512,000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
