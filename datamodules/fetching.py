@@ -159,8 +159,8 @@ def _network() -> Iterator[None]:
         yield
     except HTTPError:
         raise
-    # A ValueError: an address or a number in a header that cannot be read.
-    except (OSError, HTTPException, ValueError) as error:
+    # The last two: an address or a number in a header that cannot be read, and one of no port.
+    except (OSError, HTTPException, ValueError, OverflowError) as error:
         raise _Broken(plain(getattr(error, "reason", "") or error) or type(error).__name__) from error
 
 
