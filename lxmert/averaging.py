@@ -40,6 +40,7 @@ class AveragedWeights(Callback):
         self.average: dict[str, Tensor] = {}
         self.trained: dict[str, Tensor] = {}
         self.step = 0
+        self.exchanged = False  # the learner holds the average, `average` the weights
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse sharded weights before the training and not in it."""
@@ -85,13 +86,16 @@ class AveragedWeights(Callback):
             self.weights[name].copy_(average)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Put the average in the place of the weights."""
+        """Put the average in the place of the weights, also where a validation was interrupted."""
         weights = checkpoint["state_dict"]
-        checkpoint[TRAINED] = {name: weights[name] for name in self.average}
-        checkpoint["state_dict"] = {**weights, **self.average}
+        at_work = {name: weights[name] for name in self.average}
+        trained, average = (self.average, at_work) if self.exchanged else (at_work, self.average)
+        checkpoint[TRAINED] = trained
+        checkpoint["state_dict"] = {**weights, **average}
 
     def _exchange(self) -> None:
         for name, average in self.average.items():
             kept = self.weights[name].clone()
             self.weights[name].copy_(average)
             average.copy_(kept)
+        self.exchanged = not self.exchanged
