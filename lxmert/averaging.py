@@ -80,11 +80,6 @@ class AveragedWeights(Callback):
         """Train the weights on; before checkpoints are written."""
         self._exchange()
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """What was trained is the average."""
-        for name, average in self.average.items():
-            self.weights[name].copy_(average)
-
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Put the average in the place of the weights, also where a validation was interrupted."""
         weights = checkpoint["state_dict"]
