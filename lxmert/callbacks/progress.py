@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 log = logging.getLogger(__name__)
 
 
-def progress_bar(every_seconds: float = 120) -> Callback:
+def progress_bar(every_seconds: float) -> Callback:
     """A progress bar where it can be drawn; elsewhere a line of progress every `every_seconds`."""
     return RichProgressBar() if sys.stdout.isatty() else ProgressLines(every_seconds)
 
@@ -25,7 +25,7 @@ class ProgressLines(Callback):
         every_seconds: between two lines; the first comes after the first step.
     """
 
-    def __init__(self, every_seconds: float = 120) -> None:
+    def __init__(self, every_seconds: float) -> None:
         self.every_seconds = every_seconds
         self._said = float("-inf")
 
