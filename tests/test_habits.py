@@ -211,6 +211,6 @@ def test_an_mlflow_run_holds_every_logged_metric_in_a_local_database(toy):
     logged = {name for row in metrics(run) for name, value in row.items() if value} - {"step", "epoch"}
     assert logged - recorded == set()
     expected = [float(row["train/loss"]) for row in metrics(run) if row["train/loss"]]
-    assert [value for (value,) in losses] == pytest.approx(expected)
+    assert losses == pytest.approx(expected)
     assert settings["optimizer/lr"] == "0.001" and (status, experiment) == ("FINISHED", "toy_vqa")
     assert not (folder / "mlruns").exists()
