@@ -42,10 +42,8 @@ FORMAT_VERSION = 1
 BOX_CONVENTION = "x1 y1 x2 y2, fractions of the image's width and height"
 UNKNOWN_LABEL = -1
 
-_DATASETS = (
-    *("features", "boxes", "object_ids", "object_conf", "attribute_ids", "attribute_conf"),
-    *("offsets", "image_ids", "image_size", "id_order"),
-)
+OF_REGIONS = ("features", "boxes", "object_ids", "object_conf", "attribute_ids", "attribute_conf")
+_DATASETS = (*OF_REGIONS, "offsets", "image_ids", "image_size", "id_order")
 _CONTRACT = {
     **{"feature_dim": int, "box_convention": str, "detector": str},
     **{"source_name": str, "source_size": int, "source_mtime_ns": int, "source_sha256": str},
@@ -281,7 +279,7 @@ class RegionStore:
         with warnings.catch_warnings():
             # torch warns of a read-only array; nothing here writes to these tensors or hands them out.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return {name: tensor(name) for name in _DATASETS[:6]}
+            return {name: tensor(name) for name in OF_REGIONS}
 
     # ------------------------------------------------------------------------------------ checking
 

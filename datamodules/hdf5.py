@@ -139,6 +139,14 @@ def map_datasets(path: Path | str, names: Iterable[str]) -> dict[str, Column]:
     return {name: place.column(path, name, memory) for name, place in places.items()}
 
 
+def offsets_of(path: Path, names: Iterable[str]) -> dict[str, int]:
+    """Where in the file contiguous datasets begin, in bytes; StoreError where one is not as it was allocated."""
+    with open_store(path) as file:
+        places = {name: _locate(file, path, name) for name in names}
+        _check_apart(path, places)
+    return {name: place.offset for name, place in places.items() if place.offset is not None}
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a dataset's data lie in a file; `offset` is None where they are not in one piece."""
@@ -410,7 +418,7 @@ def allocate(
     arrays: dict[str, np.ndarray],
     columns: dict[str, tuple[tuple[int, ...], Any]],
     attributes: Any,
-) -> dict[str, int]:
+) -> None:
     """Create an HDF5 file with room for `columns`, closed again so that plain writes can fill them.
 
     Filling a file through h5py leaves it unopenable when the process is killed; filling allocated,
@@ -422,9 +430,6 @@ def allocate(
         columns: name -> (shape, dtype) of contiguous datasets to allocate, the largest aligned to
             4,096 bytes so that its rows lie on whole pages; their content is undefined.
         attributes: name -> value, of the whole file.
-
-    Returns:
-        The offset in bytes of each column.
     """
     sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in columns.values()]
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -436,11 +441,9 @@ def allocate(
         file.attrs.update(attributes)
         for name, array in arrays.items():
             file[name] = array
-        offsets = {}
         for name, (shape, dtype) in columns.items():
             kind, space = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape)
-            offsets[name] = h5py.h5d.create(file.id, name.encode(), kind, space, layout).get_offset()
-    return offsets
+            h5py.h5d.create(file.id, name.encode(), kind, space, layout)
 
 
 def publish(temporary: Path, path: Path) -> None:
