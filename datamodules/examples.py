@@ -29,6 +29,7 @@ import h5py
 import numpy as np
 
 from datamodules.hdf5 import (
+    LIBVER,
     REMAKE,
     Column,
     Source,
@@ -318,7 +319,7 @@ def write_examples(
             writer = ExampleWriter(folder, groups, annotated)
             yield writer
             writer.close()
-            with h5py.File(temporary, "w") as file:
+            with h5py.File(temporary, "w", libver=LIBVER) as file:
                 writer.assemble(file)
                 file.attrs["format"], file.attrs["version"] = "examples", VERSION
                 file.attrs["labelled"], file.attrs["annotated"] = labelled, annotated

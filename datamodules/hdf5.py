@@ -31,6 +31,7 @@ class StoreError(InputError):
     """A store, or what it is made from, cannot be used. The message names the file and the remedy."""
 
 
+LIBVER = "v110"  # the oldest form of HDF5 whose own structure has checksums throughout
 REMAKE = "Delete it and convert its source again."
 
 
@@ -437,7 +438,7 @@ def allocate(
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     layout.set_obj_track_times(False)  # the same source gives the same bytes
-    with h5py.File(path, "w", alignment_threshold=max(sizes), alignment_interval=4096) as file:
+    with h5py.File(path, "w", libver=LIBVER, alignment_threshold=max(sizes), alignment_interval=4096) as file:
         file.attrs.update(attributes)
         for name, array in arrays.items():
             file[name] = array
