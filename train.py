@@ -30,6 +30,7 @@ from lxmert.learner import LxmertLearner
 from lxmert.loggers import cut_log
 from lxmert.resume import compare_settings, environment_of, read_state, whole_checkpoint
 from lxmert.run import RunFolder, link_latest, print_results, run_folder, write_summary
+from lxmert.trained import save_run_model
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Root:
     init_answers: str | None = None
     resume: str | None = None
     warmup: float = 0.1
+    freeze: list[str] = field(default_factory=list)
     seed: int = 0
     packages: list[str] = field(default_factory=list)
 
@@ -131,6 +133,9 @@ def act(
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     value = None
     if config.action == "fit":
+        if trainer.is_global_zero:
+            reading = "sigmoid" if "answering" in learner.objectives else "softmax"
+            save_run_model(folder, learner.model.config, datamodule.tokenizer, reading)
         if config.init and not source:
             initialize_from(learner, config.init, config.init_answers or config.init)
         trainer.fit(learner, datamodule, ckpt_path=source, weights_only=True)

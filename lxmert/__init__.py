@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from lxmert.pretrained import LxmertForPreTraining, LxmertForQuestionAnswering, LxmertForVisualReasoning
     from lxmert.tokenization import LxmertTokenizer, LxmertTokenizerFast
+    from lxmert.trained import TrainedRun, load_run, save_run_model
 
 __all__ = [
     "LxmertConfig",
@@ -29,9 +30,12 @@ __all__ = [
     "LxmertModelOutput",
     "LxmertTokenizer",
     "LxmertTokenizerFast",
+    "TrainedRun",
+    "load_run",
+    "save_run_model",
 ]
 
-_MODULES = ("config", "model", "outputs", "pretrained", "tokenization")
+_MODULES = ("config", "model", "outputs", "pretrained", "tokenization", "trained")
 
 
 def __getattr__(name: str) -> Any:

@@ -76,6 +76,7 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         warmup=config.warmup,
         tables=datamodule.tables,
         seed=config.seed,
+        freeze=nodes["freeze"],
         settings=settings_of(nodes),
     )
     loggers = [node for node in nodes["logger"].values() if isinstance(node, dict)]

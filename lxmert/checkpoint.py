@@ -12,9 +12,12 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import pickle
 import re
 import sys
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -22,10 +25,12 @@ from typing import Any, Self
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lxmert.answers import canonical_answer
-from lxmert.config import LxmertConfig
-from lxmert.files import fetch, replacing, write_text
+from lxmert.config import LxmertConfig, check_answers
+from lxmert.errors import InputError
+from lxmert.files import fetch, read_json, replacing, run_checkpoint, shown, write_text
 
 log = logging.getLogger(__name__)
 
@@ -107,13 +112,13 @@ def renamed(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor
     """Tensors of a model or learner of ours under the reference's names; `prefix` is put before ours first.
 
     Raises:
-        ValueError: two of them would have the same name.
+        InputError: two of them would have the same name.
     """
     weights: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         new = reference_name(prefix + name)
         if new in weights:
-            raise ValueError(
+            raise InputError(
                 f"{name} and another parameter are both {new} in the reference: a run may have one answer head; "
                 "choose one of the objectives answering and question_answering"
             )
@@ -140,7 +145,7 @@ def grouped(names: Iterable[str]) -> str:
         inner = {name.removeprefix(f"{group}.").split(".")[0] for name in members}
         layers = "+".join(map(str, sorted(int(part) for part in inner if part.isdigit())))
         several = f"{group}{'.' if layers else ''}{layers} ({len(members)})"
-        words.append(several if len(members) > 1 else members[0])
+        words.append(shown(several if len(members) > 1 else members[0], str))
     return ", ".join(words[:12]) + (f", ... {len(words) - 12} more" if len(words) > 12 else "")
 
 
@@ -200,11 +205,20 @@ class LoadReport:
 
 
 def compare(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> LoadReport:
-    """What of `weights` fits a model's parameters `own`; both under the reference's names."""
+    """What of `weights` fits a model's parameters `own`; both under the reference's names.
+
+    Raises:
+        InputError: what the model would take over are no real numbers.
+    """
     report = LoadReport(source, is_bert(weights))
     for name, tensor in own.items():
         if name not in weights:
             report.missing.append(name)
+        elif not weights[name].is_floating_point():
+            raise InputError(
+                f"{source}: {name} is of type {weights[name].dtype}; expected floating-point numbers. Save the "
+                "weights as such, or get the file again."
+            )
         elif weights[name].shape != tensor.shape:
             report.reshaped.append((name, tuple(weights[name].shape), tuple(tensor.shape)))
         else:
@@ -213,12 +227,17 @@ def compare(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: st
     return report
 
 
-def open_weights(path: Path) -> Any:
+def open_weights(path: Path, whole: bool = True) -> Any:
     """What a weights file holds; nothing in it is run.
+
+    Args:
+        path: the file.
+        whole: compare all of a PyTorch file with its checksums, which takes half a second a GB; else only
+            what is not a tensor.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or not safely.
+        InputError: it cannot be read, or not safely.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -226,14 +245,62 @@ def open_weights(path: Path) -> Any:
     try:
         if is_safetensors:
             return load_file(path)
+        is_zip = zipfile.is_zipfile(path)  # PyTorch before 1.6, and the original, wrote another format
+        if is_zip:
+            _check_sums(path, whole)
         # A run's checkpoint also has the optimiser's state, twice its weights: mapped, it is not read.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=path.suffix == ".ckpt")
+        mapped = is_zip and path.suffix == ".ckpt"
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except PermissionError:
+        raise
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"{path} cannot be read as a {'safetensors file' if is_safetensors else 'PyTorch checkpoint'}: "
-            f"{error}. Expected a dictionary of tensors, complete and not pickled objects; download or export "
-            "it again."
+            f"{_unreadable(error)}"
         ) from error
+
+
+def _check_sums(path: Path, whole: bool) -> None:
+    """Compare the records of a checkpoint with their checksums, which PyTorch writes and does not read."""
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise zipfile.BadZipFile(f"its record {record.filename!a} is compressed")
+            if whole or record.filename.endswith("/data.pkl"):
+                with archive.open(record) as file:
+                    while file.read(1 << 20):
+                        pass
+
+
+def _unreadable(error: Exception) -> str:
+    """Why a weights file cannot be read, and what to do. PyTorch's own message advises to run what is in it."""
+    said = str(error)
+    if isinstance(error, pickle.UnpicklingError) and "weights_only" in said.lower().replace(" ", "_"):
+        found = re.search(r"(?:GLOBAL|global:|class|function) (?:GLOBAL )?([\w.]*\.\w+)", said)
+        if found:
+            return (
+                f"it holds pickled objects other than tensors ({shown(found[1], str)}), which could run any code "
+                "and are not opened. Where it was made, save the tensors alone, with "
+                "torch.save(model.state_dict(), FILE) or as a safetensors file."
+            )
+        said = "its pickled part is damaged"
+    reason = shown(" ".join(said.split()) or type(error).__name__, str)
+    return (
+        f"it is damaged or was cut off ({reason}). Expected a dictionary of tensors, complete; download or export "
+        "it again."
+    )
+
+
+def weights_file(source: str | Path) -> Path:
+    """The file with the weights of a file, folder, run's folder or hub name.
+
+    Raises:
+        FileNotFoundError: nothing of that name, here or on the hub.
+    """
+    path = Path(source).expanduser()
+    if not path.is_dir() and (path.is_file() or path.suffix in WEIGHT_SUFFIXES):
+        return path
+    return run_checkpoint(path) or fetch(source, WEIGHT_FILES)
 
 
 def read_weights(source: str | Path) -> dict[str, Tensor]:
@@ -242,44 +309,77 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     Args:
         source: a folder or hub name with `model.safetensors` or `pytorch_model.bin`, of an LXMERT or a
             BERT; a file of the original release (`*_LXRT.pth`, `BEST.pth`), with or without `module.`
-            prefixes; or a checkpoint of a run (`*.ckpt`), of which the model and its objectives count.
+            prefixes; or a checkpoint of a run (`*.ckpt`), of which the model and its objectives count, or
+            the run's folder.
 
     Raises:
         FileNotFoundError: nothing of that name, here or on the hub.
-        ValueError: the file is not a checkpoint that can be read safely.
+        InputError: the file is not a checkpoint that can be read safely.
     """
-    path = Path(source).expanduser()
-    if not path.is_file() and path.suffix not in WEIGHT_SUFFIXES:
-        path = fetch(source, WEIGHT_FILES)
+    path = weights_file(source)
     content = open_weights(path)
     is_run = isinstance(content, dict) and "state_dict" in content
     weights = content["state_dict"] if is_run else content
-    if not isinstance(weights, dict) or not all(isinstance(item, Tensor) for item in weights.values()):
-        raise ValueError(f"{path} does not hold a dictionary of tensors; expected the weights of an LXMERT")
+    if not isinstance(weights, dict) or not weights:
+        raise InputError(f"{path} does not hold a dictionary of tensors; expected the weights of an LXMERT")
+    if numbered := [name for name in weights if not isinstance(name, str)]:
+        raise InputError(
+            f"{path} does not hold a dictionary of tensors by name: a key is {shown(numbered[0])}; expected the "
+            "weights of an LXMERT"
+        )
     if is_run:
         own = {name: each for name, each in weights.items() if name.startswith(("model.", "objectives."))}
         if not own:
-            raise ValueError(
+            raise InputError(
                 f"{path} holds no LXMERT: none of its {len(weights)} tensors is called model.*; expected a "
                 "checkpoint that train.py wrote"
             )
-        return renamed(own)
-    return from_foreign(weights)
-
-
-def from_foreign(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of another project under the reference's names."""
-    found = {}
+        weights = own
     for name, tensor in weights.items():
+        if problem := _problem(tensor):
+            raise InputError(
+                f"{path} does not hold a dictionary of tensors: its entry {shown(name)} is {problem}; expected "
+                "the weights of an LXMERT, each a dense tensor of its own. Save them as such, or get the file again."
+            )
+    return renamed(weights) if is_run else from_foreign(weights, str(path))
+
+
+def _problem(tensor: Any) -> str:
+    """What keeps an entry of a state dict from being weights in memory; nothing if it is in order."""
+    if not isinstance(tensor, Tensor):
+        return f"of type {type(tensor).__name__}"
+    if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
+        return "a nested tensor" if tensor.is_nested else "quantised" if tensor.is_quantized else "sparse"
+    if tensor.device.type != "cpu":
+        return f"without numbers, on the device {tensor.device.type}"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"of shape {list(tensor.shape)}, more numbers than the file holds"
+    return ""
+
+
+def from_foreign(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Weights of another project under the reference's names.
+
+    Raises:
+        InputError: two of them would have the same name.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        new = name
         for pattern, replacement in FOREIGN_RENAMES:
-            name = re.sub(pattern, replacement, name)
-        found[name] = tensor
+            new = re.sub(pattern, replacement, new)
+        if new in found:
+            raise InputError(
+                f"{source}: {shown(name)} and another entry are both {shown(new)} in the reference; keep the one "
+                "that is meant"
+            )
+        found[new] = tensor
     found.pop("cls.predictions.decoder.weight", None)  # the word embeddings again: the two are tied
     bias = found.pop("cls.predictions.decoder.bias", None)
     if bias is not None:
         found.setdefault("cls.predictions.bias", bias)
     first = found.get("answer_head.logit_fc.0.weight")
-    if first is not None and first.shape[0] == first.shape[-1]:
+    if first is not None and first.ndim == 2 and first.shape[0] == first.shape[1]:
         # It reads two pooled outputs side by side: the original calls NLVR2's head like an answer head.
         return {re.sub(r"^answer_head\.", "pair_head.", name): tensor for name, tensor in found.items()}
     if is_bert(found):
@@ -295,25 +395,31 @@ def read_config(source: str | Path) -> LxmertConfig | None:
 
     Raises:
         FileNotFoundError: the checkpoint does not exist, or the folder or hub repository has no config.
-        ValueError: it cannot be read.
+        InputError: it cannot be read.
     """
-    path = Path(source).expanduser()
-    if path.suffix == ".ckpt":
-        content = open_weights(path)
-        values = content.get("lxmert_config") if isinstance(content, dict) else None
-        return None if values is None else LxmertConfig.from_dict(values)
-    return None if path.is_file() else LxmertConfig.from_pretrained(source)
+    path = run_checkpoint(source) or Path(source).expanduser()
+    if path.is_dir() or path.suffix not in WEIGHT_SUFFIXES and not path.is_file():
+        return LxmertConfig.from_pretrained(source)
+    if path.suffix != ".ckpt":
+        return None
+    content = open_weights(path, whole=False)
+    values = content.get("lxmert_config") if isinstance(content, dict) else None
+    return None if values is None else LxmertConfig.from_file_content(values, f"{path}, lxmert_config")
 
 
 def read_answers(source: str | Path) -> list[str] | None:
     """The answer list kept with weights, in label order; None where there is none.
 
     Args:
-        source: a checkpoint of a run, a folder or hub repository with `config.json`, a weights file with
-            its `*.answers.json` beside it, or a JSON list of answers, plain or as the original's
+        source: a checkpoint of a run or its folder, a folder or hub repository with `config.json`, a weights
+            file with its `*.answers.json` beside it, or a JSON list of answers, plain or as the original's
             `all_ans.json` has them (`[{"ans": ...}]`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be read, or holds no answers.
     """
-    path = Path(source).expanduser()
+    path = run_checkpoint(source) or Path(source).expanduser()
     if path.suffix == ".ckpt":
         run = read_config(path)
         return None if run is None else run.answers
@@ -322,13 +428,17 @@ def read_answers(source: str | Path) -> list[str] | None:
         if not path.exists():
             return None
     if path.suffix == ".json":
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return [entry["ans"] if isinstance(entry, dict) else entry for entry in entries]
+        entries = read_json(path)
+        if isinstance(entries, list):
+            entries = [entry.get("ans") if isinstance(entry, dict) else entry for entry in entries]
+        return check_answers(entries, f"{path}: the answer list")
     try:
         config = fetch(source, ["config.json"])
     except FileNotFoundError:
         return None
-    return json.loads(config.read_text(encoding="utf-8")).get("answers")
+    values = read_json(config)  # it may be a BERT's
+    answers = values.get("answers") if isinstance(values, dict) else None
+    return None if answers is None else check_answers(answers, f"{config}: answers")
 
 
 def answers_beside(weights: Path) -> Path:
@@ -347,7 +457,7 @@ def match_answer_head(weights: dict[str, Tensor], theirs: Sequence[str] | None, 
         How many of `ours` were found.
 
     Raises:
-        ValueError: `theirs` has not one answer for each row.
+        InputError: `theirs` has not one answer for each row.
     """
     layer = [name for name in weights if name.startswith("answer_head.logit_fc.3.")]
     if not theirs or not ours:
@@ -360,10 +470,9 @@ def match_answer_head(weights: dict[str, Tensor], theirs: Sequence[str] | None, 
     found = {place: old for place, old in enumerate(places) if old is not None}
     for name in layer:
         old = weights[name]
-        if len(old) != len(theirs):
-            raise ValueError(
-                f"{len(theirs)} answers for the {len(old)} rows of {name}: the list is another head's"
-            )
+        rows = old.shape[0] if old.ndim else 0
+        if rows != len(theirs):
+            raise InputError(f"{len(theirs)} answers for the {rows} rows of {name}: the list is another head's")
         weights[name] = old.new_zeros(len(ours), *old.shape[1:])
         weights[name][list(found)] = old[list(found.values())]
     return len(found) if layer else 0
@@ -385,21 +494,50 @@ def load_weights(
         allow_missing: go on when encoder weights are missing or of another shape.
 
     Raises:
-        ValueError: encoder weights are missing or of another shape; nothing has been copied then.
+        InputError: encoder weights are missing, of another shape or no numbers; nothing has been copied then.
     """
     own = renamed(module.state_dict(), prefix)
     report = compare(own, weights, source)
-    if report.unloaded_encoder and not allow_missing:
-        raise ValueError(
-            f"{report}\n{len(report.unloaded_encoder)} encoder weights would keep random values: the file is "
-            f"of another architecture or incomplete. {report.other_vocabulary}Fix the model's config, or allow "
-            "missing weights if you mean it."
-        )
+    if not allow_missing:
+        refuse_unloaded(report)
+    for name in report.loaded:
+        if not weights[name].sum(dtype=torch.float32).isfinite():  # a tenth of the time of looking at each
+            raise InputError(
+                f"{source}: {name} holds numbers that are not finite (NaN or infinite): the training that wrote it "
+                "diverged, or the file is damaged. Use an earlier checkpoint, or get the file again."
+            )
     with torch.no_grad():
         for name in report.loaded:
             own[name].copy_(weights[name])
     log.log(logging.WARNING if report.missing or report.reshaped else logging.INFO, "%s", report)
     return report
+
+
+def refuse_unloaded(report: LoadReport) -> None:
+    """Raise InputError where encoder weights are missing or of another shape."""
+    if report.unloaded_encoder:
+        raise InputError(
+            f"{report}\n{len(report.unloaded_encoder)} encoder weights would keep random values: the file is "
+            f"of another architecture or incomplete. {report.other_vocabulary}Fix the model's config, or allow "
+            "missing weights if you mean it."
+        )
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Modules made in it keep whatever their memory holds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def shapes_of(architecture: type[Pretrained], config: LxmertConfig) -> dict[str, Tensor]:
+    """A model's parameters under the reference's names, without memory: for their shapes alone."""
+    with torch.device("meta"), _Uninitialized():
+        model = architecture(config)  # type: ignore[call-arg]
+    return renamed(model.state_dict(), model.reference_prefix)
 
 
 class Pretrained(nn.Module):
@@ -416,19 +554,55 @@ class Pretrained(nn.Module):
 
         Args:
             name_or_path: a folder with `config.json` and `model.safetensors`, a hub repository's name,
-                a run's checkpoint, or a weights file (which has no config: the published sizes are
-                assumed).
+                a run's folder or checkpoint, or a weights file (which has no config: the published sizes
+                are assumed).
             config: sizes to use instead of those found.
             allow_missing: go on when encoder weights are missing or of another shape.
 
         Returns:
             The model, in evaluation mode. One report of what was loaded is logged.
+
+        Raises:
+            FileNotFoundError: nothing of that name, here or on the hub.
+            InputError: a file cannot be read, or config and weights do not fit; no memory was taken then.
         """
-        if config is None:
-            config = read_config(name_or_path) or LxmertConfig()
+        kept = read_config(name_or_path) if config is None else None
         weights = read_weights(name_or_path)
-        model = cls(config)
-        load_weights(model, weights, str(name_or_path), cls.reference_prefix, allow_missing)
+        return cls.from_weights(config or kept or LxmertConfig(), weights, str(name_or_path), allow_missing, bool(kept))
+
+    @classmethod
+    def from_weights(
+        cls,
+        config: LxmertConfig,
+        weights: dict[str, Tensor],
+        source: str,
+        allow_missing: bool = False,
+        strict: bool = True,
+    ) -> Self:
+        """The model of `config` with `weights` as `read_weights` gives them, in evaluation mode.
+
+        Args:
+            config: sizes.
+            weights: under the reference's names.
+            source: named in the report and in errors.
+            allow_missing: go on when encoder weights are missing or of another shape.
+            strict: the config is that of the weights, so that heads may not be of another shape either.
+
+        Raises:
+            InputError: config and weights do not fit; no memory was taken for the model.
+        """
+        report = compare(shapes_of(cls, config), weights, source)
+        if not allow_missing:
+            refuse_unloaded(report)
+            if strict and report.reshaped:
+                raise InputError(
+                    f"{report}\nthe config kept with these weights is another model's. Get both from one place, or "
+                    "pass the config= to use."
+                )
+        # Random numbers that are overwritten at once would take most of the time.
+        with nullcontext() if report.missing or report.reshaped else _Uninitialized():
+            model = cls(config)  # type: ignore[call-arg]
+        load_weights(model, weights, source, cls.reference_prefix, allow_missing)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lxmert.files import fetch, write_text
+from lxmert.errors import InputError
+from lxmert.files import fetch, is_unicode, read_json, run_checkpoint, shown, write_text
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,10 @@ FOREIGN_KEYS = {
 LEAST = {
     "vocab_size": 1, "hidden_size": 1, "num_attention_heads": 1, "num_qa_labels": 1, "num_object_labels": 1,
     "num_attr_labels": 1, "intermediate_size": 1, "max_position_embeddings": 1, "type_vocab_size": 1,
-    "l_layers": 0, "r_layers": 0, "x_layers": 1, "visual_feat_dim": 1, "visual_pos_dim": 1,
+    "l_layers": 0, "r_layers": 0, "x_layers": 1, "visual_feat_dim": 1, "visual_pos_dim": 1, "mask_token_id": 0,
 }  # fmt: skip
+# Far above any model; what a damaged file asks for is found out in no time, and sizes multiply without overflow.
+MOST, MOST_LAYERS = 2**22, 100
 
 
 @dataclass
@@ -67,7 +70,7 @@ class LxmertConfig:
             weights so that answer heads are always matched by text.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        InputError: a value of another type, out of its range, or sizes that do not fit together.
     """
 
     vocab_size: int = 30522
@@ -103,24 +106,21 @@ class LxmertConfig:
     answers: list[str] | None = None
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}; expected a whole number of at least {least}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}; expected a probability below 1")
+        for field in fields(self):
+            _check_value(field.name, field.type, getattr(self, field.name))
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
+            raise InputError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads="
                 f"{self.num_attention_heads}; change one of them"
             )
         if self.hidden_act not in ("gelu", "relu"):
-            raise ValueError(f"hidden_act={self.hidden_act!r}; expected 'gelu' or 'relu'")
-        if self.answers is not None and len(self.answers) != self.num_qa_labels:
-            raise ValueError(
-                f"{len(self.answers)} answers for num_qa_labels={self.num_qa_labels}; make them equal"
-            )
+            raise InputError(f"hidden_act={shown(self.hidden_act)}; expected 'gelu' or 'relu'")
+        if self.answers is not None:
+            check_answers(self.answers, "answers")
+            if len(self.answers) != self.num_qa_labels:
+                raise InputError(
+                    f"{len(self.answers)} answers for num_qa_labels={self.num_qa_labels}; make them equal"
+                )
 
     @property
     def num_hidden_layers(self) -> dict[str, int]:
@@ -131,25 +131,49 @@ class LxmertConfig:
     def from_dict(cls, values: dict[str, Any]) -> LxmertConfig:
         """Build from a mapping; keys that mean nothing here are reported in one warning."""
         known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known - FOREIGN_KEYS)
+        unknown = sorted(map(str, set(values) - known - FOREIGN_KEYS))
         if unknown:
-            log.warning("LxmertConfig: unknown keys are not used: %s", ", ".join(unknown))
+            log.warning("LxmertConfig: unknown keys are not used: %s", shown(", ".join(unknown), str))
         return cls(**{key: value for key, value in values.items() if key in known})
 
     @classmethod
-    def from_json_file(cls, path: str | Path) -> LxmertConfig:
-        """Read a `config.json`."""
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:  # not JSON, or not UTF-8
-            raise ValueError(f"{path} is not a JSON file: {error}; save or download it again") from error
+    def from_file_content(cls, values: Any, where: str) -> LxmertConfig:
+        """Build from what the file (or the entry of one) called `where` holds.
+
+        Raises:
+            InputError: it is no config; names `where` and the key.
+        """
         if not isinstance(values, dict):
-            raise ValueError(f"{path} holds a {type(values).__name__}; expected the fields of an LxmertConfig")
-        return cls.from_dict(values)
+            raise InputError(
+                f"{where} holds a {type(values).__name__}; expected the fields of an LxmertConfig as a JSON object. "
+                "Save or download it again."
+            )
+        try:
+            return cls.from_dict(values)
+        except InputError as error:
+            raise InputError(f"{where}: {error}. Mend that value, or save or download it again.") from error
+
+    @classmethod
+    def from_json_file(cls, path: str | Path) -> LxmertConfig:
+        """Read a `config.json`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            InputError: it is no JSON file, or no config.
+        """
+        return cls.from_file_content(read_json(Path(path)), str(path))
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> LxmertConfig:
-        """Read `config.json` from a folder, or from the hub repository of that name."""
+        """Read `config.json` from a folder, or from the hub repository of that name; or a run's, from its folder."""
+        checkpoint = run_checkpoint(name_or_path)
+        if checkpoint and not (Path(name_or_path).expanduser() / "config.json").is_file():
+            from lxmert.checkpoint import read_config  # which imports this module
+
+            config = read_config(checkpoint)
+            if config is None:
+                raise InputError(f"{checkpoint} holds no lxmert_config: train.py did not write it")
+            return config
         return cls.from_json_file(fetch(name_or_path, ["config.json"]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,3 +188,35 @@ class LxmertConfig:
         """Write `config.json` into `folder`."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_text(Path(folder) / "config.json", self.to_json_string())
+
+
+def check_answers(answers: Any, where: str) -> list[str]:
+    """`answers` if it is a list of texts.
+
+    Raises:
+        InputError: it is not; names `where` and the entry.
+    """
+    if not isinstance(answers, list):
+        raise InputError(f"{where} is {shown(answers)}; expected a list of answer texts, in label order")
+    for place, answer in enumerate(answers):
+        if not isinstance(answer, str) or not is_unicode(answer):
+            raise InputError(f"{where}[{place}] is {shown(answer)}; expected the text of an answer")
+    return answers
+
+
+def _check_value(name: str, kind: str, value: Any) -> None:
+    """Refuse a value that is not of its field's type, or out of its range."""
+    if kind == "int":
+        least, most = LEAST[name], MOST_LAYERS if name.endswith("_layers") else MOST
+        if type(value) is not int or value < least:
+            raise InputError(f"{name}={shown(value)}; expected a whole number of at least {least}")
+        if value > most:
+            raise InputError(f"{name}={shown(value)}; expected a whole number of at most {most}")
+    elif kind == "float":
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name.endswith("_prob") and not (number and 0 <= value < 1):
+            raise InputError(f"{name}={shown(value)}; expected a probability below 1")
+        if not (number and 0 <= value <= MOST):
+            raise InputError(f"{name}={shown(value)}; expected a number from 0 to {MOST}")
+    elif kind == "bool" and type(value) is not bool:
+        raise InputError(f"{name}={shown(value)}; expected true or false")

@@ -25,10 +25,11 @@ from lxmert.checkpoint import (
     read_answers,
     read_config,
     read_weights,
-    renamed,
+    shapes_of,
     write_folder,
 )
 from lxmert.config import LxmertConfig
+from lxmert.errors import InputError
 from lxmert.files import replacing, write_text
 from lxmert.model import LxmertModel
 from lxmert.pretrained import LxmertForPreTraining, LxmertForQuestionAnswering, LxmertForVisualReasoning
@@ -60,7 +61,7 @@ def export(source: str, out: Path, to: str, config_source: str | None = None) ->
         FileExistsError: `out`, or the answer list beside it, exists.
         FileNotFoundError: `source` does not.
         OSError: `out` cannot be written.
-        ValueError: the weights cannot be read, do not fit their config, or have no place in `out`.
+        InputError: the weights cannot be read, do not fit their config, or have no place in `out`.
     """
     for path in [out, answers_beside(out)] if to == "original" else [out]:
         if path.exists():
@@ -68,7 +69,7 @@ def export(source: str, out: Path, to: str, config_source: str | None = None) ->
     parts = ("lxmert.", "cls.", "obj_predict_head.", "answer_head.", "pair_head.")
     weights = {name: each for name, each in read_weights(source).items() if name.startswith(parts)}
     if is_bert(weights):
-        raise ValueError(f"{source} is a BERT; only an LXMERT can be exported. Train one from it: init={source}")
+        raise InputError(f"{source} is a BERT; only an LXMERT can be exported. Train one from it: init={source}")
     architecture = architecture_of(weights)
     config = config_of(source, config_source, weights)
     untrained = check(weights, architecture, config, source)
@@ -109,14 +110,23 @@ def config_of(source: str, config_source: str | None, weights: Weights) -> Lxmer
     """The config given, else the one kept with the weights, with switches and answers as the heads are.
 
     Raises:
-        ValueError: there is none, or its answers are another head's.
+        InputError: there is none, or its answers are another head's.
     """
     config = read_config(source) if config_source is None else given_config(config_source)
     if config is None:
-        raise ValueError(
+        raise InputError(
             f"{source} has no config; give one with --config: a config.json, or a folder or hub repository with "
             "one (unc-nlp/lxmert-base-uncased has the published sizes)"
         )
+    config = with_heads(config, weights)
+    last = weights.get("answer_head.logit_fc.3.bias")
+    if last is None:
+        return config
+    return replace(config, num_qa_labels=len(last), answers=config.answers or read_answers(source))
+
+
+def with_heads(config: LxmertConfig, weights: Weights) -> LxmertConfig:
+    """`config` with its switches as the heads in `weights` are."""
     heads = heads_of(weights)
     if heads & {"cls", "obj_predict_head"}:
         config = replace(
@@ -133,10 +143,7 @@ def config_of(source: str, config_source: str | None, weights: Weights) -> Lxmer
             visual_attr_loss="obj_predict_head.decoder_dict.attr.bias" in weights,
             visual_feat_loss="obj_predict_head.decoder_dict.feat.bias" in weights,
         )
-    last = weights.get("answer_head.logit_fc.3.bias")
-    if last is None:
-        return config
-    return replace(config, num_qa_labels=len(last), answers=config.answers or read_answers(source))
+    return config
 
 
 def given_config(name_or_path: str) -> LxmertConfig:
@@ -150,15 +157,13 @@ def check(weights: Weights, architecture: type[Architecture], config: LxmertConf
     """The heads of `architecture` that `weights` lacks altogether: objectives that were never trained.
 
     Raises:
-        ValueError: `weights` do not fit the config, or the encoder or a head is not whole.
+        InputError: `weights` do not fit the config, or the encoder or a head is not whole.
     """
-    with torch.device("meta"):  # names and shapes alone
-        model = architecture(config)
-    report = compare(renamed(model.state_dict(), model.reference_prefix), weights, source)
+    report = compare(shapes_of(architecture, config), weights, source)
     parts = {part_of(name) for name in weights}
     torn = [name for name in report.missing if part_of(name) in parts]
     if report.reshaped or report.unexpected or report.unloaded_encoder or torn:
-        raise ValueError(f"{report}\nthe weights and their config do not fit; --config gives another config")
+        raise InputError(f"{report}\nthe weights and their config do not fit; --config gives another config")
     return sorted({part_of(name) for name in report.missing})
 
 
@@ -171,7 +176,7 @@ def original_names(weights: Weights, file: str) -> dict[str, Tensor]:
     """`weights` under the names that the original gives them in a file called `file`.
 
     Raises:
-        ValueError: files of that name have no place for the heads there are.
+        InputError: files of that name have no place for the heads there are.
     """
     heads = heads_of(weights)
     if file.endswith(PRETRAINED):
@@ -180,9 +185,9 @@ def original_names(weights: Weights, file: str) -> dict[str, Tensor]:
         encoder, other = "lxrt_encoder.model.bert.", f"*{PRETRAINED}, as for a pre-trained model"
         homeless = heads & {"cls", "obj_predict_head"}
     else:
-        raise ValueError(f"{file} is no file name of the original's; call OUT *{PRETRAINED} or *.pth")
+        raise InputError(f"{file} is no file name of the original's; call OUT *{PRETRAINED} or *.pth")
     if homeless:
-        raise ValueError(
+        raise InputError(
             f"the original keeps no {', '.join(sorted(homeless))} in a file called {file}; call OUT {other}"
         )
     names = {name: name.replace("lxmert.", encoder, 1) if name.startswith("lxmert.") else name for name in weights}

@@ -57,6 +57,24 @@ def fetch(name_or_path: str | Path, names: Sequence[str]) -> Path:
     ) from failure
 
 
+def run_checkpoint(name_or_path: str | Path) -> Path | None:
+    """The checkpoint that stands for a run's folder: `checkpoints/best.ckpt`, else `last.ckpt`.
+
+    Returns:
+        Its path; None where `name_or_path` is no folder with `checkpoints` in it.
+
+    Raises:
+        FileNotFoundError: the run has left neither.
+    """
+    folder = Path(name_or_path).expanduser() / "checkpoints"
+    if not folder.is_dir():
+        return None
+    for name in ("best.ckpt", "last.ckpt"):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} holds neither best.ckpt nor last.ckpt: this run has saved no weights yet")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error."""
@@ -119,6 +137,21 @@ def parse_json(content: bytes, where: str, shrink: Callable[[dict[str, Any]], An
     except ValueError as error:  # a constant, or a number of thousands of digits
         raise InputError(f"{where}: {error}. Mend or remove that value.") from error
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a file can hold `text`: it has no half of a surrogate pair."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def shown(value: Any, show: Callable[[Any], str] = repr) -> str:
+    """A value as messages show it: at most 200 characters of what `show` makes of it."""
+    try:
+        text = show(value)
+    except ValueError:  # a number of thousands of digits
+        return f"a number of too many digits to be shown ({type(value).__name__})"
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _refuse_constant(name: str) -> Any:

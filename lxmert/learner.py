@@ -20,6 +20,7 @@ from lxmert.errors import InputError
 from lxmert.finite import FiniteWatch
 from lxmert.model import LxmertModel
 from lxmert.objectives.base import Objective, Result
+from lxmert.optim import freeze as freeze_parameters
 from lxmert.optim import linear_warmup_decay
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class LxmertLearner(LightningModule):
         warmup: fraction of all steps over which the learning rate rises.
         tables: texts behind the integer codes in the batches' targets.
         seed: with the epoch, the batch and the process it seeds dropout.
+        freeze: patterns of parameters that stay as they are (`lxmert.optim.freeze`).
         settings: of the run, as plain values; a resumed run must have the same ones where they decide what it
             learns (lxmert/resume.py).
     """
@@ -52,6 +54,7 @@ class LxmertLearner(LightningModule):
         warmup: float,
         tables: Mapping[str, Sequence[str]],
         seed: int,
+        freeze: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -68,6 +71,7 @@ class LxmertLearner(LightningModule):
         # DDP waits for every parameter that may get a gradient; these never do.
         for parameter in model.unread_parameters(self.reads):
             parameter.requires_grad_(False)
+        freeze_parameters(self, freeze)
         self.metrics = nn.ModuleDict(
             {
                 stage: nn.ModuleDict({name: each.make_metrics(tables) for name, each in objectives.items()})
@@ -186,9 +190,8 @@ class LxmertLearner(LightningModule):
             metrics.reset()
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over trainable parameters, with linear warm-up and decay by step."""
-        trainable = [(name, each) for name, each in self.named_parameters() if each.requires_grad]
-        optimizer = self.make_optimizer(trainable)
+        """The optimiser over what learns, with linear warm-up and decay by step."""
+        optimizer = self.make_optimizer(list(self.named_parameters()))
         schedule = LambdaLR(optimizer, lambda step: linear_warmup_decay(step, self.total_steps, self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -22,7 +22,7 @@ CHECKPOINTS = ("last.ckpt", "best.ckpt")
 FREE_DATA = {
     *("root", "stores", "tokenizer", "workers", "eval_batch_size", "valid", "test", "predict", "test_only"),
 }
-FIXED = ("optimizer", "objective", "recipe", "warmup", "seed", "model", "data")
+FIXED = ("optimizer", "objective", "recipe", "warmup", "seed", "freeze", "model", "data")
 
 
 def runs_of(outputs: Path, experiment: str) -> list[Path]:

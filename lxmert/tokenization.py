@@ -18,14 +18,18 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
-from lxmert.files import write_text
+from lxmert.errors import InputError
+from lxmert.files import is_unicode, read_json, shown, write_text
 
 Texts = str | Sequence[str] | Sequence[tuple[str, str]]
 
 _NO_LIMIT = int(1e30)  # what transformers writes for "no longest length"
+_LONGEST = 2**24  # tokens of a sentence; the library dies of lengths that no memory holds
 _FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _SETTINGS = (*_SPECIAL, "do_lower_case", "tokenize_chinese_chars", "strip_accents", "model_max_length")
+_SWITCHES = ("do_lower_case", "tokenize_chinese_chars", "clean_up_tokenization_spaces")
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
 _PADDINGS = ("longest", "max_length", "do_not_pad")
 _ENGLISH_SPACING = [(f" {mark}", mark) for mark in ".?!,"] + [(" ' ", "'")]
@@ -66,7 +70,8 @@ class LxmertTokenizer:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the vocabulary is empty, repeats a piece, skips an id or lacks a special token.
+        InputError: the vocabulary is empty, repeats a piece, skips an id or lacks a special token, or a setting is
+            of another type.
     """
 
     model_input_names = ("input_ids", "token_type_ids", "attention_mask")
@@ -89,6 +94,14 @@ class LxmertTokenizer:
         clean_up_tokenization_spaces: bool = False,
         added_tokens: Sequence[AddedToken] = (),
     ) -> None:
+        _check_settings(
+            {
+                "do_lower_case": do_lower_case, "tokenize_chinese_chars": tokenize_chinese_chars,
+                "clean_up_tokenization_spaces": clean_up_tokenization_spaces, "strip_accents": strip_accents,
+                "model_max_length": model_max_length, "unk_token": unk_token, "sep_token": sep_token,
+                "pad_token": pad_token, "cls_token": cls_token, "mask_token": mask_token,
+            }
+        )  # fmt: skip
         self.unk_token, self.sep_token, self.pad_token = unk_token, sep_token, pad_token
         self.cls_token, self.mask_token = cls_token, mask_token
         self.do_lower_case = do_lower_case
@@ -134,45 +147,40 @@ class LxmertTokenizer:
 
         Raises:
             FileNotFoundError: neither a path nor a hub model that can be reached or is in the cache.
-            ValueError: a file cannot be read, or asks for what this tokenizer does not do.
+            InputError: a file cannot be read, or asks for what this tokenizer does not do.
         """
-        path = Path(name_or_path)
+        path = Path(name_or_path).expanduser()
         if path.is_file():
             files = {"tokenizer.json" if path.suffix == ".json" else "vocab.txt": path}
         else:
             folder = path if path.is_dir() else _download(str(name_or_path), revision)
             files = {name: folder / name for name in _FILES if (folder / name).is_file()}
             if "tokenizer.json" not in files and "vocab.txt" not in files:
+                is_run = (folder / "checkpoints").is_dir()
                 raise FileNotFoundError(
                     f"{folder} ({name_or_path}) holds neither tokenizer.json nor vocab.txt: "
-                    "copy the tokenizer's files there, or give the path of a vocab.txt"
+                    + ("it is a run from before they were kept. C" if is_run else "c")
+                    + "opy the tokenizer's files there, or give the path of a vocab.txt"
                 )
         config: dict[str, Any] = {}
         for name in ("special_tokens_map.json", "tokenizer_config.json"):
-            config |= _read_json(files[name]) if name in files else {}
-        for side in ("padding_side", "truncation_side"):
-            if config.get(side, "right") != "right":
-                raise ValueError(f"{files['tokenizer_config.json']}: {side} must be 'right', got {config[side]!r}")
+            config |= _read_settings(files[name]) if name in files else {}
         source = files.get("tokenizer.json") or files["vocab.txt"]
         if "tokenizer.json" in files:
             found = _read_tokenizer_json(source)
         else:
             found = {"vocab": _read_vocab(source), "added_tokens": config.get("added_tokens_decoder", {})}
-        added = {int(i): token for i, token in found.pop("added_tokens").items()}
-        for key in (*_SETTINGS, "clean_up_tokenization_spaces"):
-            if key in config:
-                value = config[key]
-                found[key] = value["content"] if isinstance(value, dict) else value
-        flags = [{k: v for k, v in added[i].items() if k not in ("id", "__type")} for i in sorted(added)]
+        added: dict[int, AddedToken] = found.pop("added_tokens")
+        found |= {key: config[key] for key in (*_SETTINGS, "clean_up_tokenization_spaces") if key in config}
         try:
-            tokenizer = cls(**{**found, "added_tokens": [AddedToken(**kw) for kw in flags], **settings})
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
+            tokenizer = cls(**{**found, "added_tokens": [added[i] for i in sorted(added)], **settings})
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
         for i, token in added.items():
-            if tokenizer._tokenizer.token_to_id(token["content"]) != i:
-                raise ValueError(
-                    f"{source}: added token {token['content']!r} has id {i}: ids of added tokens must "
-                    "follow those of the vocabulary without gaps"
+            if tokenizer._tokenizer.token_to_id(token.content) != i:
+                raise InputError(
+                    f"{source}: added token {shown(token.content)} has id {i}: ids of added tokens must "
+                    "follow those of the vocabulary without gaps; get the file again"
                 )
         return tokenizer
 
@@ -265,7 +273,7 @@ class LxmertTokenizer:
         if not truncates and padding == "do_not_pad":
             return self._tokenizer, None
         limit = self.model_max_length if max_length is None else max_length
-        if (truncates or padding == "max_length") and not 0 <= limit < _NO_LIMIT:
+        if (truncates or padding == "max_length") and not 0 <= limit <= _LONGEST:
             raise ValueError(
                 f"cannot truncate or pad to {'no length' if limit == _NO_LIMIT else limit}: "
                 "give max_length= here, or model_max_length= to the tokenizer"
@@ -384,7 +392,7 @@ class LxmertTokenizer:
         vocab = self._tokenizer.get_vocab(with_added_tokens=False)
         pieces = sorted(vocab, key=vocab.__getitem__)
         if broken := [piece for piece in pieces if "\n" in piece or "\r" in piece]:
-            raise ValueError(f"a vocab.txt cannot hold the piece {broken[0]!r}: it has a line break")
+            raise InputError(f"a vocab.txt cannot hold the piece {broken[0]!r}: it has a line break")
         path = Path(save_directory) / (f"{filename_prefix}-vocab.txt" if filename_prefix else "vocab.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(f"{piece}\n" for piece in pieces))
@@ -447,14 +455,34 @@ def _first_bad(rows: list[Any]) -> str:
     return f"texts must be str or pairs of str, and all of one kind, got for example {rows[0]!r}"
 
 
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Refuse a constructor argument of another type than it must have."""
+    for key, value in settings.items():
+        if key in _SWITCHES and not isinstance(value, bool):
+            raise InputError(f"{key} must be true or false, got {shown(value)}")
+        if key == "strip_accents" and value is not None and not isinstance(value, bool):
+            raise InputError(f"{key} must be true, false or null, got {shown(value)}")
+        if key in _SPECIAL and not (isinstance(value, str) and value and is_unicode(value)):
+            raise InputError(f"{key} must be a token's text, got {shown(value)}")
+        if key == "model_max_length" and value is not None and not _is_length(value):
+            raise InputError(f"{key} must be a number of tokens, got {shown(value)}")
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**40 and value == int(value)
+
+
 def _check_vocab(vocab: dict[str, int], added: set[str], special: list[str], name: str) -> None:
     if not vocab:
-        raise ValueError(f"{name}: the vocabulary is empty")
+        raise InputError(f"{name}: the vocabulary is empty")
+    for piece, i in vocab.items():
+        if not isinstance(piece, str) or not piece or not is_unicode(piece) or type(i) is not int:
+            raise InputError(f"{name}: piece {shown(piece)} with id {shown(i)}; expected a text and a whole number")
     if sorted(vocab.values()) != list(range(len(vocab))):
-        raise ValueError(f"{name}: ids must be 0 to {len(vocab) - 1}, each once")
+        raise InputError(f"{name}: ids must be 0 to {len(vocab) - 1}, each once")
     if missing := [token for token in special if token not in vocab and token not in added]:
-        raise ValueError(
-            f"{name}: no special token {', '.join(missing)} in the vocabulary of {len(vocab)}: "
+        raise InputError(
+            f"{name}: no special token {shown(', '.join(missing), str)} in the vocabulary of {len(vocab)}: "
             "add it, or say how it is called there (cls_token=, ...)"
         )
 
@@ -464,57 +492,115 @@ def _read_vocab(path: Path) -> dict[str, int]:
         raise FileNotFoundError(
             f"{path}: no such vocab.txt; folders and hub names: LxmertTokenizer.from_pretrained"
         )
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is no part of the first piece
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text at byte {error.start}; get the file again") from error
+    if not text.strip():
+        return {}
     vocab: dict[str, int] = {}
-    for i, line in enumerate(_read_text(path).removesuffix("\n").split("\n")):
+    for i, line in enumerate(text.removesuffix("\n").split("\n")):
+        if not line.strip(" \t"):
+            raise InputError(
+                f"{path}: line {i + 1} is blank; expected a piece on each line, whose number is its id. Get the "
+                "file again; if the line does not belong there, remove it"
+            )
         if line in vocab:
-            raise ValueError(
-                f"{path}: lines {vocab[line] + 1} and {i + 1} hold the same piece {line!r}: remove one"
+            raise InputError(
+                f"{path}: lines {vocab[line] + 1} and {i + 1} hold the same piece {shown(line)}: remove one"
             )
         vocab[line] = i
-    return {} if list(vocab) == [""] else vocab
+    return vocab
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error})") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}); fetch or write it again") from error
+def _read_object(path: Path) -> dict[str, Any]:
+    data = read_json(path)
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: must hold a JSON object, got {type(data).__name__}")
+        raise InputError(f"{path}: must hold a JSON object, got {type(data).__name__}; fetch or write it again")
     return data
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """What a tokenizer_config.json or special_tokens_map.json says, special tokens as texts.
+
+    `added_tokens_decoder`, where it has one, by id.
+    """
+    data = _read_object(path)
+    for side in ("padding_side", "truncation_side"):
+        if data.get(side, "right") != "right":
+            raise InputError(f"{path}: {side} must be 'right', got {shown(data[side])}")
+    for key in _SPECIAL:
+        if isinstance(data.get(key), dict):
+            data[key] = data[key].get("content")
+    _in_file(path, data)
+    tokens = data.get("added_tokens_decoder", {})
+    if not isinstance(tokens, dict):
+        raise InputError(f"{path}: added_tokens_decoder must be an object, got {shown(tokens)}; get the file again")
+    data["added_tokens_decoder"] = _added_tokens(
+        [(int(i) if i.isascii() and i.isdigit() and len(i) < 10 else i, token) for i, token in tokens.items()],
+        f"{path}: added_tokens_decoder",
+    )
+    return data
+
+
+def _added_tokens(tokens: Sequence[tuple[Any, Any]], where: str) -> dict[int, AddedToken]:
+    """Added tokens by id, from the pairs of id and description in the file `where`."""
+    found: dict[int, AddedToken] = {}
+    for i, token in tokens:
+        flags = token if isinstance(token, dict) else {}
+        flags = {key: value for key, value in flags.items() if key not in ("id", "__type")}
+        content = flags.pop("content", None)
+        wrong = sorted(key for key, value in flags.items() if key not in _FLAGS or not isinstance(value, bool))
+        if type(i) is not int or not 0 <= i < 2**31 or i in found:
+            raise InputError(f"{where}: id {shown(i)}; expected a whole number, each once. Get the file again.")
+        if not isinstance(content, str) or not content or wrong:
+            raise InputError(
+                f"{where}: {shown(token)}; expected an object with the token's text as content, and true or false "
+                f"for {', '.join(_FLAGS)}. Get the file again."
+            )
+        found[i] = AddedToken(content, **flags)
+    return found
 
 
 def _read_tokenizer_json(path: Path) -> dict[str, Any]:
     """Constructor arguments; `added_tokens` by id."""
-    data = _read_json(path)
+    data = _read_object(path)
     expected: dict[str, dict[str, Any]] = {
         "model": {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100},
         "normalizer": {"type": "BertNormalizer", "clean_text": True},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
     }
     for part, wanted in expected.items():
+        if not isinstance(data.get(part), dict):
+            data[part] = {}
         for key, value in wanted.items():
-            if (got := (data.get(part) or {}).get(key)) != value:
-                raise ValueError(
-                    f"{path}: not a BERT tokenizer: {part}.{key} must be {value!r}, got {got!r}; "
+            if (got := data[part].get(key)) != value:
+                raise InputError(
+                    f"{path}: not a BERT tokenizer: {part}.{key} must be {value!r}, got {shown(got)}; "
                     "give a vocab.txt to use its vocabulary alone"
                 )
-    normalizer = data["normalizer"]
-    return {
-        "vocab": data["model"].get("vocab", {}),
-        "unk_token": data["model"].get("unk_token", "[UNK]"),
-        "do_lower_case": normalizer["lowercase"],
-        "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
-        "strip_accents": normalizer["strip_accents"],
-        "added_tokens": {token["id"]: token for token in data.get("added_tokens", [])},
+    model, normalizer, tokens = data["model"], data["normalizer"], data.get("added_tokens", [])
+    if not isinstance(model.get("vocab"), dict):
+        raise InputError(f"{path}: model.vocab must be an object of piece to id; get the file again")
+    if not isinstance(tokens, list):
+        raise InputError(f"{path}: added_tokens must be a list, got {shown(tokens)}; get the file again")
+    settings = {
+        "unk_token": model.get("unk_token", "[UNK]"),
+        "do_lower_case": normalizer.get("lowercase"),
+        "tokenize_chinese_chars": normalizer.get("handle_chinese_chars"),
+        "strip_accents": normalizer.get("strip_accents"),
     }
+    _in_file(path, settings)
+    pairs = [(token.get("id") if isinstance(token, dict) else None, token) for token in tokens]
+    return settings | {"vocab": model["vocab"], "added_tokens": _added_tokens(pairs, f"{path}: added_tokens")}
+
+
+def _in_file(path: Path, settings: dict[str, Any]) -> None:
+    """`_check_settings` of what `path` holds."""
+    try:
+        _check_settings(settings)
+    except InputError as error:
+        raise InputError(f"{path}: {error}. Mend it, or get the file again.") from error
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lxmert import LxmertConfig
+from lxmert.errors import InputError
 
 OURS_ALONE = {"answers", "mask_token_id"}
 SIZES = [
@@ -120,13 +121,44 @@ def test_an_unknown_argument_is_refused():
         ({"attention_probs_dropout_prob": -0.1}, "attention_probs_dropout_prob=-0.1; expected a probability"),
         ({"answers": ["yes", "no"]}, "2 answers for num_qa_labels=9500; make them equal"),
         *(({name: 0}, f"{name}=0; expected a whole number of at least 1") for name in SIZES),
+        ({"hidden_size": True, "num_attention_heads": 1}, "hidden_size=True; expected a whole number"),
+        ({"l_layers": None}, "l_layers=None; expected a whole number"),
+        ({"vocab_size": 2**63}, f"vocab_size={2**63}; expected a whole number of at most 4194304"),
+        ({"vocab_size": 10**5000}, "vocab_size=a number of too many digits to be shown"),
+        ({"x_layers": 101}, "x_layers=101; expected a whole number of at most 100"),
+        ({"mask_token_id": "[MASK]"}, r"mask_token_id='\[MASK\]'; expected a whole number of at least 0"),
+        ({"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob=nan; expected a probability below 1"),
+        ({"hidden_dropout_prob": "0.1"}, "hidden_dropout_prob='0.1'; expected a probability below 1"),
+        ({"attention_probs_dropout_prob": [0.1]}, r"attention_probs_dropout_prob=\[0.1\]; expected a probability"),
+        ({"initializer_range": float("inf")}, "initializer_range=inf; expected a number from 0 to 4194304"),
+        ({"initializer_range": -0.02}, "initializer_range=-0.02; expected a number from 0"),
+        ({"visual_loss_normalizer": None}, "visual_loss_normalizer=None; expected a number from 0"),
+        ({"task_qa": 1}, "task_qa=1; expected true or false"),
+        ({"return_dict": "false"}, "return_dict='false'; expected true or false"),
+        ({"hidden_act": ["gelu"]}, r"hidden_act=\['gelu'\]; expected 'gelu' or 'relu'"),
+        ({"answers": "yes"}, "answers is 'yes'; expected a list of answer texts"),
+        ({"answers": ["yes", 2], "num_qa_labels": 2}, r"answers\[1\] is 2; expected the text of an answer"),
+        ({"answers": [["yes"]], "num_qa_labels": 1}, r"answers\[0\] is \['yes'\]; expected the text"),
+        ({"answers": ["\ud800"], "num_qa_labels": 1}, r"answers\[0\] is '\\ud800'; expected the text"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(values, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         LxmertConfig(**values)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         LxmertConfig.from_dict(values)
+
+
+def test_a_config_file_with_a_wrong_value_is_named_with_its_key(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"l_layers": 2, "hidden_size": "768"}')
+    with pytest.raises(InputError, match=rf"^{path}: hidden_size='768'; expected a whole number.*Mend that value"):
+        LxmertConfig.from_pretrained(tmp_path)
+    path.write_text('{"hidden_dropout_prob": NaN}')
+    with pytest.raises(InputError, match=rf"^{path}: NaN is no JSON value"):
+        LxmertConfig.from_pretrained(tmp_path)
+    path.write_bytes(b'\xef\xbb\xbf{"l_layers": 2}')  # a byte order mark
+    assert LxmertConfig.from_pretrained(tmp_path).l_layers == 2
 
 
 @given(st.text(string.printable, max_size=20).filter(lambda text: not text.strip().startswith("{")))
@@ -134,7 +166,7 @@ def test_values_that_do_not_fit_are_refused(values, message):
 def test_a_file_that_is_no_config_is_named(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("bad") / "config.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"bad\d+/config.json (is not a JSON file|holds a)"):
+    with pytest.raises(ValueError, match=r"bad\d+/config.json(: broken or truncated JSON| holds a)"):
         LxmertConfig.from_json_file(path)
 
 

@@ -314,7 +314,7 @@ def test_a_sweep_keeps_to_the_outputs_each_job_apart_and_returns_its_metric(fold
     ("overrides", "expected"),
     [
         (["callbacks.best.monitor=val/answring/accuracy"], "Did you mean val/answering/accuracy"),
-        (["+freeze=encoder"], "there is no root key freeze"),
+        (["+thaw=encoder"], "there is no root key thaw"),
         (["trainer.overfit_batches=2"], "data.train=minival data.valid=minival"),
         (["+callbacks.mine._target_=os.system"], "nothing else is built from a configuration"),
         (["+callbacks.mine._target_=lxmert.run.subprocess.run"], "nothing else is built"),

@@ -1,4 +1,4 @@
-"""Experiments as they are, changed in nothing but size, on several processes; stopped, and gone on with on more."""
+"""Experiments as they are but in size, on several processes; stopped, and gone on with on more of them."""
 
 import signal
 

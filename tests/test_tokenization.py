@@ -406,7 +406,7 @@ def test_a_bad_vocabulary_dict_is_refused():
 def test_bad_json_files_are_refused_by_name(tmp_path):
     write_small(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"tokenizer_config\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json: broken or truncated JSON"):
         LxmertTokenizer.from_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"padding_side": "left"}', encoding="utf-8")
     with pytest.raises(ValueError, match="padding_side must be 'right', got 'left'"):
