@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 import warnings
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.errors import CompactHydraException
 from lightning import Trainer, seed_everything
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from lxmert.build import build
+from lxmert.callbacks import BestCheckpoint, LastCheckpoint, finish_wandb
 from lxmert.checkpoint import load_weights, match_answer_head, read_answers, read_weights
+from lxmert.errors import InputError
+from lxmert.finite import NotFiniteError
+from lxmert.interrupts import Interrupted, Interrupts
 from lxmert.learner import LxmertLearner
-from lxmert.model import LxmertModel
-from lxmert.run import link_latest, newest_checkpoint, print_results, write_start, write_summary
+from lxmert.loggers import cut_log
+from lxmert.resume import compare_settings, environment_of, read_state, whole_checkpoint
+from lxmert.run import RunFolder, link_latest, print_results, run_folder, write_summary
+from lxmert.trained import save_run_model
 
 log = logging.getLogger(__name__)
 
+CONF = Path(__file__).parent / "conf"
 ACTIONS = ("fit", "validate", "test", "predict")
 SPLIT_KEYS = {"validate": "valid", "test": "test", "predict": "predict"}
 
@@ -50,98 +59,136 @@ class Root:
     init_answers: str | None = None
     resume: str | None = None
     warmup: float = 0.1
+    freeze: list[str] = field(default_factory=list)
     seed: int = 0
+    packages: list[str] = field(default_factory=list)
 
 
-def build(config: DictConfig) -> tuple[Any, LxmertLearner, Trainer]:
-    """The only place where configuration becomes objects: data, the learner that fits it, the trainer."""
-    nodes: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    make = partial(instantiate, _convert_="all")  # plain lists and dicts, not OmegaConf's
-    for name, node in nodes["objective"].items():
-        if "_target_" not in node:
-            raise ValueError(f"objective.{name} is configured but not selected; add it to objective=[...]")
-    datamodule = make(nodes["data"])
-    # Before the trainer asks for it: the model's vocabulary and answers are the data's, and what a test
-    # needs should be missed before the training, not after it.
-    for stage in ("fit", "test") if config.action == "fit" else (config.action,):
-        datamodule.prepare_data(stage)
-        datamodule.setup(stage)
-    # Unlabelled data has no answers of its own.
-    answers = datamodule.answers or (read_answers(config.checkpoint) if config.checkpoint else None)
-    if not answers:
-        raise ValueError(
-            "there is no answer list: neither labels, nor an answer file in the data folder, nor a checkpoint"
-        )
-    if not datamodule.splits["valid"] and nodes["callbacks"].get("last_of_epoch"):
-        nodes["callbacks"]["last_of_epoch"]["save_on_train_epoch_end"] = True  # no validation to save after
-    sizes = replace(
-        make(nodes["model"]),
-        vocab_size=len(datamodule.tokenizer),
-        mask_token_id=datamodule.tokenizer.mask_token_id,
-        num_qa_labels=len(answers),
-        answers=answers,
-    )
-    learner = LxmertLearner(
-        LxmertModel(sizes),
-        {name: make(node, _partial_=True)(sizes) for name, node in nodes["objective"].items()},
-        make(nodes["optimizer"]),
-        warmup=config.warmup,
-        tables=datamodule.tables,
-        seed=config.seed,
-    )
-    trainer = make(
-        nodes["trainer"],
-        default_root_dir=HydraConfig.get().runtime.output_dir,
-        logger=[make(node) for node in nodes["logger"].values() if isinstance(node, dict)],
-        callbacks=[make(node) for node in nodes["callbacks"].values() if node],
-    )
-    return datamodule, learner, trainer
-
-
-def run(config: DictConfig) -> dict[str, float]:
-    """Do what `action` says; returns the metrics by their logged names."""
-    began = time.time()
+def run(config: DictConfig) -> float | None:
+    """Do what `action` says; returns the value of the metric that chooses the best checkpoint, for sweeps."""
+    interrupts, first = Interrupts(), not getattr(rank_zero_only, "rank", 0)
     folder = Path(HydraConfig.get().runtime.output_dir)
     check(config)
     if config.split:
         config.data[SPLIT_KEYS[config.action]] = [config.split]
-    resume = newest_checkpoint(folder) if config.resume == "last" else config.resume
-    seed_everything(config.seed, verbose=False)
-    # Lightning's tips and hardware lines, and warnings about its own use of torch and about the learner's
-    # hook being the one that it uses, would hide the news.
+    resume = config.resume or ("auto" if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else None)
+    source = checkpoint_of(resume, folder)
+    opened = RunFolder(folder, goes_on=goes_on(resume, folder)) if first else None
+    failed = True
+    trainer: Trainer | None = None
+    # Lightning's tips and hardware lines would hide the news, and the first process tells what all of them would.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if getattr(rank_zero_only, "rank", 0):  # the first process tells what all of them would
-        logging.disable(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|on_before_batch_transfer)", module="lightning.*")
-    datamodule, learner, trainer = build(config)
-    if trainer.is_global_zero:
-        write_start(folder, config)
-        link_latest(folder)
+    logging.disable(logging.NOTSET if first else logging.WARNING)
+    interrupts.install()
+    try:
+        if opened:
+            opened.write_start(config, HydraConfig.get().runtime.choices["experiment"])
+            link_latest(folder, Path(config.paths.outputs))
+        with warnings.catch_warnings():
+            # About Lightning's own use of torch, and about the learner's hook being the one that it uses.
+            about = ".*(LeafSpec|on_before_batch_transfer|does not have many workers)"
+            warnings.filterwarnings("ignore", message=about, module="lightning.*")
+            seed_everything(config.seed, verbose=False)
+            state = read_state(source) if source else None
+            if state and first:
+                cut_log(
+                    folder / "logs/metrics.csv", state["global_step"], validated=not state.get("validation_due")
+                )
+            datamodule, learner, trainer = build(config, environment_of(folder).get("id"))
+            if state and "settings" in state:
+                compare_settings(state["settings"], learner.settings)
+            del state
+            value = act(config, folder, datamodule, learner, trainer, source, interrupts)
+            failed = False
+            return value
+    except Interrupted as signal:
+        if trainer is None or trainer.state.fn != "fit":
+            log.warning("stopped by signal %d; the same command with resume=%s goes on", signal.signum, folder)
+        raise
+    finally:
+        interrupts.remove()
+        if failed and trainer is not None:
+            end_other_processes(trainer)
+        finish_wandb(failed)
+        if opened:
+            opened.close()
+
+
+def act(
+    config: DictConfig,
+    folder: Path,
+    datamodule: Any,
+    learner: LxmertLearner,
+    trainer: Trainer,
+    source: Path | None,
+    interrupts: Interrupts,
+) -> float | None:
+    """Fit and test, or what else `action` says, and write the summary."""
+    began = time.time()
+    best = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
+    last = next((each for each in trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)), None)
+    if last:
+        last.interrupts = interrupts
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-
+    value = None
     if config.action == "fit":
-        if config.init and not resume:
+        if trainer.is_global_zero:
+            reading = "sigmoid" if "answering" in learner.objectives else "softmax"
+            save_run_model(folder, learner.model.config, datamodule.tokenizer, reading)
+        if config.init and not source:
             initialize_from(learner, config.init, config.init_answers or config.init)
-        trainer.fit(learner, datamodule, ckpt_path=resume, weights_only=True)
+        trainer.fit(learner, datamodule, ckpt_path=source, weights_only=True)
         fitted = dict(trainer.callback_metrics)
-        best, last = trainer.checkpoint_callbacks[0], trainer.checkpoint_callbacks[-1]
-        used = best.best_model_path or last.best_model_path  # type: ignore[attr-defined]
-        trainer.test(learner, datamodule, ckpt_path=used, weights_only=True, verbose=False)
+        used = (best.best_model_path if best else "") or (str(last.path) if last and last.path.exists() else "")
+        if best and best.best_model_score is not None:
+            value = float(best.best_model_score)
+        if used and datamodule.splits["test"]:
+            trainer.test(learner, datamodule, ckpt_path=used, weights_only=True, verbose=False)
     else:
-        fitted = {}
-        used = config.checkpoint
-        action = getattr(trainer, config.action)
+        fitted, used = {}, config.checkpoint
         options = {"return_predictions": False} if config.action == "predict" else {"verbose": False}
-        action(learner, datamodule, ckpt_path=used, weights_only=True, **options)
-    metrics = {name: float(value) for name, value in (fitted | dict(trainer.callback_metrics)).items()}
-
+        getattr(trainer, config.action)(learner, datamodule, ckpt_path=used, weights_only=True, **options)
+    metrics = {name: float(each) for name, each in (fitted | dict(trainer.callback_metrics)).items()}
     if trainer.is_global_zero:
-        facts = {"checkpoint": str(used), "resumed_from": resume, "seconds": round(time.time() - began, 1)}
+        facts: dict[str, Any] = {"checkpoint": used or None, "resumed_from": str(source) if source else None}
+        facts |= {"steps": trainer.global_step, "seconds": round(time.time() - began, 1)}
         facts |= {"data": datamodule.report(), "baselines": datamodule.baselines()}
         write_summary(folder, config.action, metrics, facts)
         print_results(folder, metrics, datamodule.baselines(), datamodule.title)
-    return metrics
+    return metrics.get(best.monitor) if value is None and best and best.monitor else value
+
+
+def checkpoint_of(resume: str | None, folder: Path) -> Path | None:
+    """The file that a fit goes on from; `last` and `auto` look into the run's own folder.
+
+    Raises:
+        FileNotFoundError: there is none, and `auto` was not asked for.
+    """
+    if resume is None:
+        return None
+    if resume == "auto" and not list(folder.glob("checkpoints/*.ckpt")):
+        return None
+    if resume in ("last", "auto"):
+        return whole_checkpoint(folder)
+    return whole_checkpoint(Path(resume)) if Path(resume).is_dir() else Path(resume)
+
+
+def goes_on(resume: str | None, folder: Path) -> bool:
+    """Whether the run in `folder` goes on, rather than a new one starting there."""
+    return resume in ("last", "auto") or (bool(resume) and Path(str(resume)).resolve() == folder.resolve())
+
+
+def end_other_processes(trainer: Trainer, seconds: float = 3) -> None:
+    """End the processes that this one started and that wait for it; most have failed as it did."""
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    until = time.monotonic() + seconds
+    while any(each.poll() is None for each in launcher.procs) and time.monotonic() < until:
+        time.sleep(0.05)
+    for each in launcher.procs:
+        each.kill()
 
 
 def initialize_from(learner: LxmertLearner, source: str, answers: str) -> None:
@@ -158,31 +205,73 @@ def check(config: DictConfig) -> None:
     """Reject what does not go together before anything is loaded.
 
     Raises:
-        ValueError: an unknown action, or a key that the action does not use or lacks.
+        InputError: an unknown action or key, or a key that the action does not use or lacks.
+        FileNotFoundError: a file that is named and not there.
     """
+    known = [each.name for each in fields(Root)]
+    if unknown := [str(key) for key in config if key not in known]:
+        raise InputError(f"there is no root key {', '.join(unknown)}; the keys are {', '.join(known)}")
     if config.action not in ACTIONS:
-        raise ValueError(f"action={config.action}; expected one of {', '.join(ACTIONS)}")
+        raise InputError(f"action={config.action}; expected one of {', '.join(ACTIONS)}")
     if config.action == "fit" and (config.checkpoint or config.split):
-        raise ValueError(
+        raise InputError(
             "checkpoint= and split= are for validate, test and predict; fitting uses resume=, init=, data.*"
         )
     if config.action != "fit" and not config.checkpoint:
-        raise ValueError(f"action={config.action} needs checkpoint=PATH, the checkpoints/best.ckpt of a run")
+        raise InputError(f"action={config.action} needs checkpoint=PATH, the checkpoints/best.ckpt of a run")
     if config.action != "fit" and (config.resume or config.init):
-        raise ValueError(f"resume= and init= are for fitting; action={config.action} uses checkpoint=")
+        raise InputError(f"resume= and init= are for fitting; action={config.action} uses checkpoint=")
     for key in ("checkpoint", "resume"):
-        if config[key] and config[key] != "last" and not Path(config[key]).exists():
+        if config[key] and config[key] not in ("last", "auto") and not Path(config[key]).exists():
             raise FileNotFoundError(f"{key}={config[key]} does not exist")
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(config: DictConfig) -> None:
-    """Entry point."""
-    run(config)
+def usage() -> str:
+    """The experiments, a line each, and what to write behind one."""
+    lines = []
+    for path in sorted((CONF / "experiment").glob("*.yaml")):
+        about = path.read_text(encoding="utf-8").splitlines()[1].lstrip("# ")
+        lines.append(f"  {path.stem:<18} {about}")
+    return "\n".join(
+        [
+            "python train.py experiment=NAME [key=value ...]",
+            "",
+            "Experiments (those of your own: --config-dir FOLDER, with FOLDER/experiment/NAME.yaml):",
+            *lines,
+            "",
+            "Some keys: trainer=cpu|gpu|ddp|fsdp  trainer.devices=8  init=WEIGHTS  resume=last|auto|RUN|FILE.ckpt",
+            "  action=test checkpoint=FILE.ckpt  paths.data=FOLDER  logger=wandb  data.batch_size=32",
+            "All of them, with their values: python train.py experiment=NAME --cfg job. Sweeps: --multirun.",
+        ]
+    )
 
 
-if __name__ == "__main__":
+class Refused(CompactHydraException):
+    """What a user can mend: shown without the way through the code."""
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def start(config: DictConfig) -> float | None:
+    """Run with the composed configuration."""
+    try:
+        return run(config)
+    except (InputError, NotFiniteError, FileNotFoundError, FileExistsError, PermissionError) as error:
+        raise Refused(f"{type(error).__name__}: {error}") from error
+
+
+def main() -> None:
+    """Entry point, also of the installed command `lxmert-train`."""
+    asked = {"-h", "--help"} & set(sys.argv[1:])
+    chosen = any(argument.split("=")[0].lstrip("+") == "experiment" for argument in sys.argv[1:])
+    if not chosen and (asked or not any(argument.startswith("-") for argument in sys.argv[1:])):
+        print(usage(), file=sys.stdout if asked else sys.stderr)
+        sys.exit(0 if asked else 2)
     # Tokenizer threads and forked data workers do not go together.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     ConfigStore.instance().store("root_schema", Root)
+    OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+    start()
+
+
+if __name__ == "__main__":
     main()

@@ -133,6 +133,8 @@ def sweep(runs: Sequence[str], folder: Path, overrides: Sequence[str]) -> None:
         f"hydra.sweep.dir={folder}",
         "hydra.sweep.subdir=${hydra:runtime.choices.ablation}",
         "hydra.sweeper.max_batch_size=1",  # the first failure ends it
+        "hydra.output_subdir=.hydra",  # what `unfinished` compares with
+        "resume=auto",  # a run that was killed
     ]
     train.main()
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from datamodules.collate import ExampleDataset
 from datamodules.hdf5 import locked
 from datamodules.sampling import BatchSampler
+from lxmert.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -133,12 +134,12 @@ class TrainLoader(DataLoader):
         """Compare with the run that is resumed.
 
         Raises:
-            ValueError: the rest of the epoch would not be what the interrupted run had left.
+            InputError: the rest of the epoch would not be what the interrupted run had left.
         """
         now = self.state_dict()
         changed = [f"{key} was {state.get(key)}, is {now[key]}" for key in now if state.get(key) != now[key]]
         if changed:
-            raise ValueError(
+            raise InputError(
                 f"The checkpoint was saved in the middle of an epoch with another order of the data: "
                 f"{'; '.join(changed)}. Resume with the same settings, or start a new run from its weights."
             )
@@ -156,13 +157,13 @@ def resume_position(trainer: Trainer) -> tuple[int, int]:
     at the end of a step is saved before `completed` is counted.
 
     Raises:
-        ValueError: a checkpoint saved at the end of an epoch, resumed with `max_steps`: Lightning 2.6
+        InputError: a checkpoint saved at the end of an epoch, resumed with `max_steps`: Lightning 2.6
             counts that epoch twice, and all later ones would have another order.
     """
     epoch: Any = trainer.fit_loop.epoch_progress.current
     batch: Any = trainer.fit_loop.epoch_loop.batch_progress
     if trainer.max_steps != -1 and epoch.started == epoch.processed > epoch.completed:
-        raise ValueError(
+        raise InputError(
             "This checkpoint was saved at the end of an epoch and cannot be continued exactly with "
             "trainer.max_steps. Set trainer.max_epochs instead, or resume from a checkpoint saved after a step."
         )

@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
-import h5py
 import numpy as np
 import pybase64
 import torch
 from tqdm import tqdm
 
-from datamodules.features import BOX_CONVENTION, FORMAT_VERSION, UNKNOWN_LABEL, RegionStore
+from datamodules.features import BOX_CONVENTION, FORMAT_VERSION, OF_REGIONS, UNKNOWN_LABEL, RegionStore
 from datamodules.hdf5 import (
+    REMAKE,
+    Column,
     Source,
     StoreError,
     allocate,
@@ -35,9 +38,13 @@ from datamodules.hdf5 import (
     clear_write_errors,
     is_current,
     locked,
+    map_datasets,
+    offsets_of,
     publish,
     sha256_of,
 )
+from lxmert.errors import InputError
+from lxmert.files import read_json
 
 BOTTOM_UP_ATTENTION = "bottom-up-attention Faster R-CNN, ResNet-101, Visual Genome 1600-400"
 GQA_OBJECTS = "GQA object features, Faster R-CNN, ResNet-101, trained on GQA"
@@ -54,10 +61,14 @@ _LABELS = {  # the sources' names -> the store's
 }
 _GQA_INFO = ("width", "height", "objectsNum", "idx", "file")
 _BLOCK = 1 << 22
-_LONGEST_LINE = 1 << 27
+_LONGEST_LINE = _LARGEST_ARRAY = 1 << 27  # bytes
+_LONGEST_ID = 255  # bytes
+_LARGEST_NUMBER = 2**31 - 1  # of what a source counts
+_BOM = b"\xef\xbb\xbf"
+_NOT_IN_IDS = re.compile(rb"[\x00-\x1f\x7f]|" + _BOM)
 _IMAGES_PER_NOTE = 128
 _LARGEST_FP16 = 65504.0
-_BOX_TOLERANCE = 1e-5
+BOX_TOLERANCE = 1e-5  # of a box, as a fraction of the image's side; that of the original code
 
 
 def convert_tsv(source: Path, store: Path, *, detector: str = BOTTOM_UP_ATTENTION, progress: bool = True) -> Path:
@@ -102,7 +113,7 @@ def convert_gqa_objects(folder: Path, store: Path, *, detector: str = GQA_OBJECT
     100 places the first objectsNum count. There are no object names: they are unknown in the store. The info
     file stands for the folder in the store's source stamp.
 
-    Arguments, result and errors are those of `convert_tsv`.
+    Arguments, result and errors are those of `convert_tsv`; InputError where the info file is not JSON.
     """
     info = Path(folder) / "gqa_objects_info.json"
     return _convert(info, Path(store), detector, progress, _index_gqa, _read_gqa)
@@ -123,6 +134,7 @@ class _Index:
     places: list[Any] = field(default_factory=list)  # a line's first byte, a file, or a row of a file
 
     def add(self, image_id: bytes, size: tuple[int, int], count: int, place: Any) -> None:
+        """Note an image; `check_id` has been called."""
         self.image_ids.append(image_id)
         self.sizes.append(size)
         self.counts.append(count)
@@ -130,7 +142,7 @@ class _Index:
 
 
 @dataclass
-class _Regions:
+class Regions:
     """One image as its source has it; `where` it stands is for messages."""
 
     where: str
@@ -140,7 +152,11 @@ class _Regions:
     labels: dict[str, np.ndarray]  # by the store's names; none where the source has none
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The image's part of each column of the store; StoreError where a value is wrong."""
+        """The image's part of each column of the store.
+
+        Raises:
+            StoreError: a value is wrong.
+        """
         self._check_features()
         return {
             # torch casts to fp16 ten times faster than numpy
@@ -162,9 +178,11 @@ class _Regions:
         boxes = self.boxes / np.array([width, height, width, height], np.float32)
         in_order = (boxes[:, 2:] >= boxes[:, :2]).all(1)
         # NaN fails every comparison
-        if boxes.min() > -_BOX_TOLERANCE and boxes.max() < 1 + _BOX_TOLERANCE and in_order.all():
+        if boxes.min() > -BOX_TOLERANCE and boxes.max() < 1 + BOX_TOLERANCE and in_order.all():
+            if in_fractions(self.boxes, width):
+                _reject(self.where, "boxes in fractions of the image, expected pixels")
             return boxes
-        inside = ((boxes < 1 + _BOX_TOLERANCE) & (boxes > -_BOX_TOLERANCE)).all(1)
+        inside = ((boxes < 1 + BOX_TOLERANCE) & (boxes > -BOX_TOLERANCE)).all(1)
         wrong = np.flatnonzero(~(inside & in_order))[0]
         _reject(
             self.where,
@@ -190,6 +208,31 @@ class _Regions:
         return columns
 
 
+def in_fractions(boxes: np.ndarray, width: float) -> bool:
+    """Whether all boxes (n, 4) of an image lie in its first pixel: nobody's pixels, but fractions."""
+    return width > 2 and bool(boxes.max() <= 1 + BOX_TOLERANCE)
+
+
+def check_id(image_id: bytes, where: str) -> None:
+    """Refuse what is no id: a store could not keep it, or nobody ask for it."""
+    if not image_id:
+        _reject(where, "img_id is empty, expected the image's id")
+    if len(image_id) > _LONGEST_ID:
+        _reject(where, f"img_id is of {len(image_id):,} bytes, expected at most {_LONGEST_ID}")
+    if found := _NOT_IN_IDS.search(image_id):
+        _reject(where, f"img_id holds {found[0]!r}, expected no control characters")
+    try:
+        image_id.decode()
+    except UnicodeDecodeError:
+        _reject(where, f"img_id is {image_id!r}, expected UTF-8 text")
+
+
+def _shown(image_id: bytes) -> str:
+    """An image's id in a message."""
+    text = image_id[:80].decode(errors="replace")
+    return text if text.isprintable() else ascii(text)
+
+
 def _reject(where: str, what: str) -> NoReturn:
     raise StoreError(f"{where}: {what}. The file is damaged or of another format: get it again or mend this row.")
 
@@ -203,7 +246,7 @@ def _convert(
     detector: str,
     progress: bool,
     make_index: Callable[[Path, tqdm], _Index],
-    read: Callable[[Path, _Index, int], Iterable[_Regions]],
+    read: Callable[[Path, _Index, int], Iterable[Regions]],
 ) -> Path:
     partial = store.with_name(f".{store.name}.partial")
     note = store.with_name(f".{store.name}.partial.json")
@@ -221,6 +264,7 @@ def _convert(
             title, total, done = f"{source.name}: convert", len(index.counts), layout.done
             with tqdm(total=total, initial=done, desc=title, unit="image", disable=not progress) as bar:
                 _fill(partial, note, layout, index.counts, read(source, index, done), bar)
+            RegionStore(partial)  # what is published can be opened
             if not Source.of(source).same_file(stamp):
                 raise StoreError(f"{source}: changed while it was converted. Run the conversion again.")
             publish(partial, store)
@@ -233,13 +277,21 @@ def _convert(
     return store
 
 
+def _check_file(path: Path) -> None:
+    if not path.is_file():  # a pipe would be waited for
+        raise StoreError(f"{path}: not a file. Check the path.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}). Check its owner and mode.") from error
+
+
 @dataclass
 class _Layout:
-    """The note beside an unfinished store: what it will be, where its columns begin, what is done."""
+    """The note beside an unfinished store: what it will be, its bytes, how many images are done."""
 
     contract: dict[str, Any]
     size: int
-    column_offsets: dict[str, int]
     done: int = 0
 
     def write(self, note: Path) -> None:
@@ -264,10 +316,8 @@ def _resume(store: Path, partial: Path, note: Path, index: _Index, stamp: Source
         "min_regions": min(index.counts),
         "max_regions": max(index.counts),
     }
-    if partial.exists() and note.exists():
-        noted = json.loads(note.read_text())
-        if noted["contract"] == contract and noted["size"] == partial.stat().st_size:
-            return _Layout(**noted)
+    if (noted := _noted(note, partial, contract)) is not None:
+        return noted
     note.unlink(missing_ok=True)
     partial.unlink(missing_ok=True)
     image_ids = np.array(index.image_ids, np.bytes_)
@@ -285,27 +335,40 @@ def _resume(store: Path, partial: Path, note: Path, index: _Index, stamp: Source
         "attribute_conf": ((regions,), np.float32),
         "features": ((regions, index.feature_dim), np.float16),
     }
-    needed = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in columns.values())
+    needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in columns.values())
     check_free_space(store, needed)
-    column_offsets = allocate(partial, arrays, columns, contract)
-    layout = _Layout(contract, partial.stat().st_size, column_offsets)
+    allocate(partial, arrays, columns, contract)
+    layout = _Layout(contract, partial.stat().st_size)
     layout.write(note)
     return layout
 
 
+def _noted(note: Path, partial: Path, contract: dict[str, Any]) -> _Layout | None:
+    """What a killed run noted, where it fits the unfinished store beside it and the store to be made."""
+    try:
+        noted = read_json(note)
+        RegionStore(partial)
+        layout = _Layout(noted["contract"], noted["size"], noted["done"])
+        fits = layout.contract == contract and layout.size == partial.stat().st_size
+        return layout if fits and 0 <= layout.done <= contract["num_images"] and type(layout.done) is int else None
+    except (InputError, OSError, TypeError, KeyError):  # damaged, or none: the store is begun anew
+        return None
+
+
 def _fill(
-    partial: Path, note: Path, layout: _Layout, counts: list[int], images: Iterable[_Regions], bar: tqdm
+    partial: Path, note: Path, layout: _Layout, counts: list[int], images: Iterable[Regions], bar: tqdm
 ) -> None:
     """Write the regions of every image not yet done to their places in each column."""
     region = sum(counts[: layout.done])
     noted: Future[None] | None = None
-    file = os.open(partial, os.O_WRONLY)
+    offsets = offsets_of(partial, OF_REGIONS)
+    file = os.open(partial, os.O_WRONLY | getattr(os, "O_BINARY", 0))
     try:
         # The disk takes its time: the next images are decoded meanwhile.
         with ThreadPoolExecutor(1) as pool:
             for regions in images:
                 for name, rows in regions.columns().items():
-                    _write_at(file, rows, layout.column_offsets[name] + region * rows[0].nbytes)
+                    _write_at(file, rows, offsets[name] + region * rows[0].nbytes)
                 region += counts[layout.done]
                 layout.done += 1
                 bar.update()
@@ -327,7 +390,11 @@ def _note(file: int, note: Path, layout: _Layout) -> None:
 def _write_at(file: int, rows: np.ndarray, offset: int) -> None:
     data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
     while data:  # a nearly full disk takes a part before it refuses the rest
-        written = os.pwrite(file, data, offset)
+        if hasattr(os, "pwrite"):
+            written = os.pwrite(file, data, offset)
+        else:  # Windows
+            os.lseek(file, offset, os.SEEK_SET)
+            written = os.write(file, data)
         data, offset = data[written:], offset + written
 
 
@@ -336,28 +403,19 @@ def _write_at(file: int, rows: np.ndarray, offset: int) -> None:
 
 def _index_tsv(source: Path, bar: tqdm) -> _Index:
     """Check the structure of every line, down to the length of its arrays; decode none."""
+    _check_file(source)
     index, digest, place = _Index(), hashlib.sha256(), 0
     lines_of: dict[bytes, int] = {}
     with source.open("rb", buffering=0) as file:
-        for number, line in enumerate(_lines(file, source), 1):
+        for number, line in enumerate(tsv_lines(file, source), 1):
             digest.update(line.content)
             bar.update(len(line.content))
-            where, row = _split(line, source, number)
-            height, width, count = (_whole(row, name, where) for name in ("img_h", "img_w", "num_boxes"))
-            if not index.feature_dim:
-                index.feature_dim = _feature_dim(row["features"], count, where)
-            for column, (dtype, values) in _array_columns(index.feature_dim).items():
-                expected = (count * values * np.dtype(dtype).itemsize + 2) // 3 * 4
-                if len(row[column]) != expected:
-                    _reject(
-                        where,
-                        f"{column} has {len(row[column])} base64 characters, expected {expected} for {count} "
-                        f"boxes and the first line's {index.feature_dim} features",
-                    )
-            if row["img_id"] in lines_of:
-                _reject(where, f"line {lines_of[row['img_id']]} is of the same image, expected one line each")
-            lines_of[row["img_id"]] = number
-            index.add(row["img_id"], (width, height), count, place)
+            row = tsv_row(line, source, number, index.feature_dim)
+            index.feature_dim = row.feature_dim
+            if row.image_id in lines_of:
+                _reject(row.where, f"line {lines_of[row.image_id]} is of the same image, expected one line each")
+            lines_of[row.image_id] = number
+            index.add(row.image_id, row.size, row.count, place)
             place += len(line.content)
     if not index.counts:
         raise StoreError(f"{source}: the file is empty. Get it again.")
@@ -365,26 +423,21 @@ def _index_tsv(source: Path, bar: tqdm) -> _Index:
     return index
 
 
-def _read_tsv(source: Path, index: _Index, start: int) -> Iterator[_Regions]:
+def _read_tsv(source: Path, index: _Index, start: int) -> Iterator[Regions]:
     """Decode the images from number `start` on."""
-    columns = _array_columns(index.feature_dim)
     with source.open("rb", buffering=0) as file:
         if start < len(index.places):
             file.seek(index.places[start])
         numbers = range(start, len(index.counts))
-        for number, line in zip(numbers, _lines(file, source), strict=False):
-            where, row = _split(line, source, number + 1)
-            count = index.counts[number]
-            arrays = {
-                column: _decode(row, column, dtype, (count, values), where)
-                for column, (dtype, values) in columns.items()
-            }
-            labels = {name: arrays[column][:, 0] for column, name in _LABELS.items()}
-            yield _Regions(where, index.sizes[number], arrays["features"], arrays["boxes"], labels)
+        for number, line in zip(numbers, tsv_lines(file, source), strict=False):
+            row = tsv_row(line, source, number + 1, index.feature_dim)
+            if (row.image_id, row.count) != (index.image_ids[number], index.counts[number]):
+                raise StoreError(f"{source}: changed while it was converted. Run the conversion again.")
+            yield row.regions()
 
 
 @dataclass
-class _Line:
+class Line:
     """A line, its end included, in a buffer that the next line may overwrite."""
 
     buffer: bytearray
@@ -393,17 +446,18 @@ class _Line:
 
     @property
     def content(self) -> memoryview:
+        """Its bytes, not copied."""
         return memoryview(self.buffer)[self.begin : self.end]
 
 
-def _lines(file: FileIO, source: Path) -> Iterator[_Line]:
+def tsv_lines(file: FileIO, source: Path) -> Iterator[Line]:
     """The lines of an unbuffered file. Python's own, and splitting them, would cost more than the decoding."""
     buffer = bytearray(_BLOCK)
     begin = end = 0
     while True:
         after = buffer.find(b"\n", begin, end) + 1
         if after:
-            yield _Line(buffer, begin, after)
+            yield Line(buffer, begin, after)
             begin = after
             continue
         rest = buffer[begin:end]
@@ -416,18 +470,65 @@ def _lines(file: FileIO, source: Path) -> Iterator[_Line]:
         read = file.readinto(memoryview(buffer)[end:])
         if not read:
             if rest:
-                yield _Line(buffer, 0, end)
+                yield Line(buffer, 0, end)
             return
         end += read
 
 
-def _split(line: _Line, source: Path, number: int) -> tuple[str, dict[str, Any]]:
+@dataclass
+class TsvRow:
+    """A line of a TSV whose structure is right, its arrays still in base64."""
+
+    where: str
+    image_id: bytes
+    size: tuple[int, int]  # width, height
+    count: int
+    feature_dim: int
+    fields: dict[str, Any]
+
+    def regions(self) -> Regions:
+        """Decode the arrays; StoreError where they are not base64."""
+        arrays = {
+            column: _decode(self.fields, column, dtype, (self.count, values), self.where)
+            for column, (dtype, values) in _array_columns(self.feature_dim).items()
+        }
+        labels = {name: arrays[column][:, 0] for column, name in _LABELS.items()}
+        return Regions(self.where, self.size, arrays["features"], arrays["boxes"], labels)
+
+
+def tsv_row(line: Line, source: Path, number: int, feature_dim: int) -> TsvRow:
+    """Check the structure of a line, down to the length of its arrays.
+
+    Args:
+        line: the line, whose buffer the row's fields share.
+        source: the file, for messages.
+        number: of the line, from 1.
+        feature_dim: F of the lines before; 0 takes this one's.
+
+    Raises:
+        StoreError: a column that is absent, no number, or of another length.
+    """
+    where, fields = _split(line, source, number)
+    height, width, count = (_whole(fields, name, where) for name in ("img_h", "img_w", "num_boxes"))
+    feature_dim = feature_dim or _feature_dim(fields["features"], count, where)
+    for column, (dtype, values) in _array_columns(feature_dim).items():
+        expected = (count * values * np.dtype(dtype).itemsize + 2) // 3 * 4
+        if len(fields[column]) != expected:
+            _reject(
+                where,
+                f"{column} has {len(fields[column])} base64 characters, expected {expected} for {count} boxes and "
+                f"the first line's {feature_dim} features",
+            )
+    return TsvRow(where, fields["img_id"], (width, height), count, feature_dim, fields)
+
+
+def _split(line: Line, source: Path, number: int) -> tuple[str, dict[str, Any]]:
     """Where a row stands, for messages, and its ten columns by name: bytes, the features without a copy."""
     content = line.content
     while len(content) and content[-1] in b"\r\n":
         content = content[:-1]
     fields: list[Any] = []
-    begin = 0
+    begin = len(_BOM) if number == 1 and bytes(content[: len(_BOM)]) == _BOM else 0
     for _ in _TSV_COLUMNS[1:]:
         tab = line.buffer.find(b"\t", line.begin + begin, line.end) - line.begin
         if tab < 0:
@@ -436,18 +537,17 @@ def _split(line: _Line, source: Path, number: int) -> tuple[str, dict[str, Any]]
         begin = tab + 1
     # Whatever follows the ninth tab is taken for features, and refused for its length if it is not.
     fields.append(content[begin:])
-    image_id = bytes(fields[0][:80])
-    where = f"{source}: line {number}, image {image_id.decode(errors='replace') or '(no id)'}"
+    image_id = bytes(fields[0][: _LONGEST_ID + 1])
+    where = f"{source}: line {number}, image {_shown(image_id) or '(no id)'}"
     if len(fields) != len(_TSV_COLUMNS):
         _reject(where, f"{len(fields)} columns, expected {len(_TSV_COLUMNS)}; the line may be truncated")
-    if not image_id:
-        _reject(where, "img_id is empty, expected the image's id")
+    check_id(fields[0], where)
     return where, dict(zip(_TSV_COLUMNS, fields, strict=True))
 
 
 def _whole(row: dict[str, Any], column: str, where: str) -> int:
     text = row[column]
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdigit() or len(text) > 10 or not 0 < int(text) <= _LARGEST_NUMBER:
         _reject(where, f"{column} is {text[:20].decode(errors='replace')!r}, expected a whole number above 0")
     return int(text)
 
@@ -482,22 +582,31 @@ def _decode(row: dict[str, Any], column: str, dtype: str, shape: tuple[int, int]
 # --------------------------------------------------------------------------------------------- npz
 
 
+# What kinds of numbers each array may hold, by numpy's letters.
+_NPZ = {
+    **dict.fromkeys(("num_bbox", "image_w", "image_h", "objects_id", "attrs_id"), "iu"),
+    **dict.fromkeys(("x", "bbox", "objects_conf", "attrs_conf"), "fiu"),
+}
+
+
 def _index_npz(source: Path, bar: tqdm) -> _Index:
     """Read the ids, sizes and counts of every file, and the feature size of the first."""
     index = _Index()
     files_of: dict[str, str] = {}
     for path in sorted(source.glob("*.npz")):
         image_id = path.name.removesuffix(".npz").removesuffix(".jpg").removesuffix(".png")
-        where = f"{path}: image {image_id}"
+        where = _npz_place(path, os.fsencode(image_id))
+        check_id(os.fsencode(image_id), where)
+        _check_file(path)
         names = ("bbox", "num_bbox", "image_w", "image_h", *(() if index.counts else ("x",)))
         content = _load(path, where, *names)
         _check_shapes(content, where, num_bbox=(), image_w=(), image_h=())
         count, width, height = (int(content[name]) for name in ("num_bbox", "image_w", "image_h"))
-        if min(count, width, height) < 1:
+        if not 1 <= min(count, width, height) <= max(count, width, height) <= _LARGEST_NUMBER:
             _reject(where, f"{count} boxes on {width} x {height} pixels, expected 1 or more of each")
         _check_shapes(content, where, bbox=(count, 4))
         if not index.counts:
-            index.feature_dim = len(np.atleast_1d(content["x"]))
+            index.feature_dim = len(np.atleast_1d(content["x"])) or 1
         if image_id in files_of:
             _reject(where, f"{files_of[image_id]} is of the same image, expected one file each")
         files_of[image_id] = path.name
@@ -509,17 +618,21 @@ def _index_npz(source: Path, bar: tqdm) -> _Index:
     return index
 
 
-def _read_npz(source: Path, index: _Index, start: int) -> Iterator[_Regions]:
+def _read_npz(source: Path, index: _Index, start: int) -> Iterator[Regions]:
     """Read the images from number `start` on."""
     for number in range(start, len(index.counts)):
         path, count = index.places[number], index.counts[number]
-        where = f"{path}: image {index.image_ids[number].decode()}"
+        where = _npz_place(path, index.image_ids[number])
         content = _load(path, where, "x", "bbox")
         labels = {name: content[column] for column, name in _LABELS.items() if column in content}
         _check_shapes(content, where, x=(index.feature_dim, count), bbox=(count, 4))
         _check_shapes(labels, where, **dict.fromkeys(labels, (count,)))
-        features = np.ascontiguousarray(content["x"].T, np.float32)
-        yield _Regions(where, index.sizes[number], features, content["bbox"].astype(np.float32), labels)
+        features = np.array(content["x"].T, np.float32, order="C")
+        yield Regions(where, index.sizes[number], features, content["bbox"].astype(np.float32), labels)
+
+
+def _npz_place(path: Path, image_id: bytes) -> str:
+    return f"{os.fsencode(path).decode(errors='replace')}: image {_shown(image_id)}"
 
 
 def _check_shapes(content: dict[str, np.ndarray], where: str, **expected: tuple[int, ...]) -> None:
@@ -531,11 +644,29 @@ def _check_shapes(content: dict[str, np.ndarray], where: str, **expected: tuple[
 def _load(path: Path, where: str, *required: str) -> dict[str, np.ndarray]:
     """The required arrays of an npz file, and its labels where it has them."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = [*required, *(name for name in _LABELS if name in file)]
-            return {name: file[name] for name in names}
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        _reject(where, f"cannot be read ({error}), expected an npz file with {', '.join(required)}")
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            names = [*required, *(name for name in _LABELS if name in members)]
+            return {name: _array(archive, members[name], _NPZ[name]) for name in names}
+    # zipfile, its three decompressors and numpy's reader of headers have a dozen classes between them.
+    except Exception as error:
+        _reject(where, f"cannot be read ({error!r:.200}), expected an npz file with {', '.join(required)}")
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kinds: str) -> np.ndarray:
+    """An array of an npz file; what it is and its size are checked before it is unpacked."""
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with archive.open(member) as stream:
+        shape, by_column, dtype = headers[np.lib.format.read_magic(stream)](stream)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.kind not in kinds:
+            raise TypeError(f"{member.filename} holds {dtype}, expected {'whole ' * (kinds == 'iu')}numbers")
+        if size != member.file_size - stream.tell() or size > _LARGEST_ARRAY:
+            raise ValueError(
+                f"{member.filename} unpacks to {member.file_size} bytes, expected its header's {size} and at most "
+                f"{_LARGEST_ARRAY}"
+            )
+        return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if by_column else "C")
 
 
 # --------------------------------------------------------------------------------------------- GQA
@@ -543,8 +674,9 @@ def _load(path: Path, where: str, *required: str) -> dict[str, np.ndarray]:
 
 def _index_gqa(source: Path, bar: tqdm) -> _Index:
     """Check the info of every image and the shapes of every chunk; read no features."""
+    _check_file(source)
     index = _Index(sha256=sha256_of(source))
-    shapes: dict[int, tuple[int, int, int]] = {}
+    shapes: dict[int, tuple[int, ...]] = {}
     image_in: dict[tuple[int, int], str] = {}
     infos = _gqa_infos(source)
     # In the order of the chunks, which are then read from end to end.
@@ -552,7 +684,7 @@ def _index_gqa(source: Path, bar: tqdm) -> _Index:
         width, height, count, row, file = (infos[image_id][name] for name in _GQA_INFO)
         where = f"{source}: image {image_id}"
         if file not in shapes:
-            shapes[file] = _gqa_shape(_gqa_chunk(source, file))
+            shapes[file] = gqa_chunk(_gqa_file(source, file))[0].shape
         rows, most, dim = shapes[file]
         index.feature_dim = index.feature_dim or dim
         if dim != index.feature_dim:
@@ -567,57 +699,84 @@ def _index_gqa(source: Path, bar: tqdm) -> _Index:
     return index
 
 
-def _read_gqa(source: Path, index: _Index, start: int) -> Iterator[_Regions]:
+def _read_gqa(source: Path, index: _Index, start: int) -> Iterator[Regions]:
     """Read the images from number `start` on, one chunk open at a time."""
-    number, chunk = -1, None
-    try:
-        for image in range(start, len(index.counts)):
-            file, row = index.places[image]
-            if chunk is None or file != number:
-                if chunk is not None:
-                    chunk.close()
-                number, chunk = file, h5py.File(_gqa_chunk(source, file), "r", locking="best-effort")
-            where = f"{chunk.filename}: image {index.image_ids[image].decode()}"
-            try:
-                features, boxes = (
-                    chunk[name][row, : index.counts[image]].astype(np.float32) for name in ("features", "bboxes")
-                )
-            except OSError as error:
-                _reject(where, f"cannot be read ({error}), expected a whole HDF5 file")
-            yield _Regions(where, index.sizes[image], features, boxes, {})
-    finally:
-        if chunk is not None:
-            chunk.close()
+    number, path = -1, source
+    chunk: tuple[Column, ...] = ()
+    for image in range(start, len(index.counts)):
+        file, row = index.places[image]
+        if file != number:
+            number, path = file, _gqa_file(source, file)
+            chunk = gqa_chunk(path)
+        with _of_source(path):
+            features, boxes = [np.array(column[row, : index.counts[image]], np.float32) for column in chunk]
+        where = f"{path}: image {index.image_ids[image].decode()}"
+        yield Regions(where, index.sizes[image], features, boxes, {})
 
 
 def _gqa_infos(source: Path) -> dict[str, dict[str, int]]:
-    try:
-        infos = json.loads(source.read_text(encoding="utf-8"))
-    except ValueError as error:  # not UTF-8 or not JSON
-        raise StoreError(f"{source}: not JSON ({error}). Get the file again.") from error
+    infos = read_json(source)
     if not isinstance(infos, dict) or not infos:
         raise StoreError(f"{source}: expected an object of image id -> {', '.join(_GQA_INFO)}. Check the path.")
     for image_id, info in infos.items():
+        where = f"{source}: image {_shown(image_id.encode()) or '(no id)'}"
+        check_id(image_id.encode(), where)
         numbers = [info.get(name) if isinstance(info, dict) else None for name in _GQA_INFO]
         least = (1, 1, 1, 0, 0)
-        if any(type(number) is not int or number < low for number, low in zip(numbers, least, strict=True)):
-            _reject(f"{source}: image {image_id}", f"{info!r:.80}, expected counts {', '.join(_GQA_INFO)}")
+        if any(
+            type(number) is not int or not low <= number <= _LARGEST_NUMBER
+            for number, low in zip(numbers, least, strict=True)
+        ):
+            _reject(where, f"{info!r:.80}, expected counts {', '.join(_GQA_INFO)}")
+    if source.read_bytes().count(b'"objectsNum"') > len(infos):
+        json.loads(source.read_bytes(), object_pairs_hook=lambda pairs: _refuse_repeated(source, pairs))
     return infos
 
 
-def _gqa_chunk(source: Path, file: int) -> Path:
+def _refuse_repeated(source: Path, pairs: list[tuple[str, Any]]) -> None:
+    names: set[str] = set()
+    for name, _ in pairs:
+        if name in names:
+            raise StoreError(f"{source}: {name} is there twice, expected each name once. Remove one.")
+        names.add(name)
+
+
+def _gqa_file(source: Path, file: int) -> Path:
     return source.with_name(f"gqa_objects_{file}.h5")
 
 
-def _gqa_shape(path: Path) -> tuple[int, int, int]:
-    """The images, boxes an image and features of a chunk."""
-    try:
-        with h5py.File(path, "r", locking="best-effort") as chunk:
-            features, boxes = chunk["features"].shape, chunk["bboxes"].shape
-    except (OSError, KeyError) as error:
+def gqa_chunk(path: Path) -> tuple[Column, Column]:
+    """The features (n, 100, F) and the boxes (n, 100, 4) of a chunk of GQA's object features, not yet read.
+
+    Raises:
+        StoreError: it is missing, damaged, or holds something else.
+    """
+    with _of_source(path):
+        if not path.is_file():
+            raise StoreError(f"{path}: no such file")
+        features, boxes = map_datasets(path, ("features", "bboxes")).values()
+    shape = features.shape
+    if (
+        len(shape) != 3
+        or boxes.shape != (*shape[:2], 4)
+        or 0 in shape
+        or shape[1] * shape[2] > _LARGEST_ARRAY // 4
+    ):
         raise StoreError(
-            f"{path}: cannot be read ({error}), expected features and bboxes. Get it again."
+            f"{path}: features {shape} and bboxes {boxes.shape}, expected (n, 100, F) and (n, 100, 4)."
+        )
+    if features.dtype.kind != "f" or boxes.dtype.kind not in "fiu":
+        raise StoreError(f"{path}: features {features.dtype} and bboxes {boxes.dtype}, expected float32 of both.")
+    return features, boxes
+
+
+@contextmanager
+def _of_source(path: Path) -> Iterator[None]:
+    """Errors about a file that cannot be made again from another one."""
+    try:
+        yield
+    except StoreError as error:
+        what = str(error).removeprefix(f"{path}: ").removesuffix(REMAKE).strip(" .")
+        raise StoreError(
+            f"{path}: cannot be read ({what}), expected features and bboxes. Get it again."
         ) from error
-    if len(features) != 3 or boxes != (*features[:2], 4) or 0 in features:
-        raise StoreError(f"{path}: features {features} and bboxes {boxes}, expected (n, 100, F) and (n, 100, 4).")
-    return features

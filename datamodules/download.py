@@ -10,52 +10,47 @@ again.
 from __future__ import annotations
 
 import argparse
-import errno
 import fnmatch
 import json
-import shutil
 import sys
 import time
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from datamodules.fetching import (
+    DownloadError,
+    Expected,
+    NoFile,
+    fetch_from,
+    is_page,
+    looks_like_json,
+    part_of,
+    remove,
+    require_space,
+    size_of,
+    size_text,
+)
 from datamodules.hdf5 import StoreError, locked, publish, sha256_of
+from datamodules.unpacking import unpack
 from lxmert.errors import InputError
-from lxmert.files import fetch, write_text
+from lxmert.files import fetch, read_json, write_text
 
 LIST = Path(__file__).with_name("downloads.yaml")
 SETS = ("vqa", "gqa", "nlvr2", "pretrain", "weights")
 HUB_FILES = (["config.json"], ["vocab.txt"], ["model.safetensors", "pytorch_model.bin"])
-TIMEOUT = 60.0  # seconds without an answer
-RETRY_WAITS = (1.0, 5.0, 20.0)  # seconds before each further try of a broken connection, from its last progress on
-BLOCK = 1 << 20
-
-_DISK_ERRORS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
-    *(errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR),
-)
-
-
-class DownloadError(InputError):
-    """A file could not be had. The message tells what was tried and what to do."""
-
-
-class _NoFile(Exception):
-    """Why one server did not give a file."""
+RECORD = "downloads.json"  # in the data folder: what was got, with its hash
+MOST_UNKNOWN = 4_000_000_000  # bytes of a file whose size the list does not tell
+MOST_OF_AN_ERROR = 1 << 16
 
 
 # ----------------------------------------------------------------------------------------- the list
@@ -96,6 +91,16 @@ class Download:
         """Where it lies in the data folder while, or once, it is whole."""
         first = folder / self.targets[0]
         return first.with_name(self.name) if self.unpack else first
+
+    def expected(self) -> Expected:
+        """What may come: stated sizes are rounded, and some are of two files together."""
+        if self.size is None:
+            least, most, text = 1, MOST_UNKNOWN, f"1 B to {size_text(MOST_UNKNOWN)}"
+        elif self.exact:
+            least, most, text = self.size, self.size, f"{self.size:,}"
+        else:
+            least, most, text = self.size // 10, 2 * self.size, f"about {size_text(self.size)}"
+        return Expected(least, most, text, self.name.endswith(".json"), bool(self.sha256))
 
     def missing(self, folder: Path) -> list[str]:
         """The targets that are not there."""
@@ -189,11 +194,13 @@ def download(downloads: Sequence[Download], folder: Path) -> list[str]:
         What could not be had, as messages; the others are fetched nevertheless.
 
     Raises:
-        DownloadError: too little free disk space.
+        DownloadError: too little free disk space, or a damaged record of former downloads.
         StoreError: the folder cannot be written.
     """
     failures = []
-    with locked(folder / "download"):
+    with locked(folder / "download"), _disk_errors(folder):
+        record = _read_record(folder)
+        failures += [problem for one in downloads for problem in _changed(one, folder, record)]
         missing = [one for one in downloads if one.missing(folder)]
         _check_space(missing, folder)
         for number, one in enumerate(missing, 1):
@@ -239,20 +246,20 @@ def _print_list(title: str, downloads: Sequence[Download], hub: Sequence[HubRepo
         table.add_row(
             one.targets[0] + more + (" (only when named)" if one.extra else ""),
             one.name,
-            _text(one.size),
-            _text(one.unpacked) if one.unpack else "",
+            size_text(one.size),
+            size_text(one.unpacked) if one.unpack else "",
             _state(one, folder),
             ", ".join(hosts),
         )
     for repository in hub:
-        table.add_row(repository.name, "the hub's cache", _text(repository.size), "", "", "huggingface.co")
+        table.add_row(repository.name, "the hub's cache", size_text(repository.size), "", "", "huggingface.co")
     table.add_section()
     counted = [one for one in downloads if not one.extra]
     table.add_row(
         "together",
         "",
-        _text(sum(one.size or 0 for one in counted) + sum(repository.size for repository in hub)),
-        _text(sum(one.unpacked or 0 for one in counted if one.unpack)),
+        size_text(sum(one.size or 0 for one in counted) + sum(repository.size for repository in hub)),
+        size_text(sum(one.unpacked or 0 for one in counted if one.unpack)),
         "",
         f"{sum(one.size is None for one in counted)} of unknown size not counted",
     )
@@ -260,15 +267,6 @@ def _print_list(title: str, downloads: Sequence[Download], hub: Sequence[HubRepo
     console.print(table)
     for text in dict.fromkeys(one.by_hand for one in downloads if one.by_hand):
         console.print(text, highlight=False)
-
-
-def _text(size: int | None) -> str:
-    if size is None:
-        return "?"
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
-    return f"{size} B"
 
 
 def _state(one: Download, folder: Path) -> str:
@@ -279,8 +277,8 @@ def _state(one: Download, folder: Path) -> str:
         return f"{len(one.targets) - missing} of {len(one.targets)}"
     if one.path(folder).exists():
         return "not unpacked"
-    part = _size(_part(one.path(folder)))
-    return f"{_text(part)} of it" if part else "no"
+    part = size_of(part_of(one.path(folder)))
+    return f"{size_text(part)} of it" if part else "no"
 
 
 # --------------------------------------------------------------------------------------- disk space
@@ -290,34 +288,24 @@ def _check_space(missing: Sequence[Download], folder: Path) -> None:
     """An archive is removed once it is unpacked, so what counts is the highest sum on the way."""
     kept = peak = 0
     for one in missing:
-        part, whole = _size(_part(one.path(folder))), _size(one.path(folder))
+        part, whole = size_of(part_of(one.path(folder))), size_of(one.path(folder))
         fetched = 0 if whole else max((one.size or 0) - part, 0)
         # An archive's content is no smaller than the archive.
         content = (one.unpacked or one.size or whole) if one.unpack else 0
         peak = max(peak, kept + fetched + content)
         kept += content - part - whole if one.unpack else fetched
-    _require_space(folder, peak, f"{len(missing)} file(s), unpacked")
-
-
-def _require_space(folder: Path, needed: int, what: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise DownloadError(
-            f"{folder}: {what}, need {_text(needed)} or more, and {_text(free)} are free there. Free some space, "
-            "choose another disk with --to, or name fewer files."
-        )
+    require_space(folder, peak, f"{len(missing)} file(s), unpacked")
 
 
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
+    except OSError as error:  # those of the network have become messages by then
         where = error.filename or folder
         raise DownloadError(
-            f"{where}: cannot be written: {error.strerror}. Mend that, or choose another folder with --to."
+            f"{where}: cannot be read or written: {error.strerror or error}. Mend that, or choose another folder "
+            "with --to."
         ) from error
 
 
@@ -329,197 +317,118 @@ def _get(one: Download, folder: Path, title: str) -> None:
     path = one.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        _fetch(one, path, title)
+        _fetch(one, folder, path, title)
+    elif problem := _problem(path, one):
+        raise DownloadError(f"{path}: {problem}. Remove it, and it is fetched.")
     if one.unpack:
-        _unpack(one, path, folder, title)
+        missing = [folder / target for target in one.missing(folder)]
+        archive = path.relative_to(folder).as_posix()
+        url = _read_record(folder).get(archive, {"url": archive})["url"]
+        for file in unpack(path, missing, one.unpacked, title):
+            _record(folder, file.path, url, file.size, file.sha256)
+            publish(file.part, file.path)
         path.unlink()
 
 
-def _fetch(one: Download, path: Path, title: str) -> None:
-    part, reasons = _part(path), []
+def _fetch(one: Download, folder: Path, path: Path, title: str) -> None:
+    part, reasons = part_of(path), []
     for url in one.urls:
         # A partial file may be of something else than the server has now. When it does not come out right,
         # that is found out by fetching all of it.
         for start_anew in (False, True):
             if start_anew:
-                _remove(part)
-            before = _size(part)
+                remove(part)
+            before = size_of(part)
             try:
                 with tqdm(desc=title, unit="B", unit_scale=True) as bar:
-                    _fetch_from(url, part, one, bar)
-                _check(part, one)
-            except _NoFile as reason:
+                    fetch_from(url, part, one.expected(), bar)
+                if problem := _problem(part, one):
+                    remove(part)
+                    raise NoFile(problem)
+            except NoFile as reason:
                 reasons.append(f"\n  {url}: {reason}")
-                if not before or _size(part):
+                if not before or size_of(part):
                     break
                 continue
+            _record(folder, path, url, size_of(part), one.sha256 or sha256_of(part))
             publish(part, path)
-            _remove(part)
+            remove(part)
             return
     raise DownloadError(
         f"{path}: no server gave it:{''.join(reasons)}" + (f"\n{one.by_hand}" if one.by_hand else "")
     )
 
 
-def _check(part: Path, one: Download) -> None:
-    problem = None
-    if one.exact and _size(part) != one.size:
-        problem = f"it is of {_size(part):,} bytes, expected {one.size:,}"
-    elif one.sha256 and (found := sha256_of(part)) != one.sha256:
-        problem = f"its SHA-256 is {found}, expected {one.sha256}"
-    elif one.unpack and not zipfile.is_zipfile(part):
-        problem = "it is no zip archive, or is damaged"
+def _problem(path: Path, one: Download) -> str | None:
+    """What is wrong with a fetched file."""
+    expected, size = one.expected(), size_of(path)
+    with path.open("rb") as file:
+        if is_page(file.read(100)):
+            return "it is a web page or an error message"
+    if objection := expected.objection(size):
+        return f"it is of {objection}"
+    if one.sha256 and (found := sha256_of(path)) != one.sha256:
+        return f"its SHA-256 is {found}, expected {one.sha256}"
+    if one.unpack and not zipfile.is_zipfile(path):
+        return "it is no zip archive, or is damaged"
+    if expected.json and not looks_like_json(path):
+        return "it is no JSON, or cut off"
+    return "it is an error message" if expected.json and _is_error(path) else None
+
+
+def _is_error(path: Path) -> bool:
+    """Whether a JSON file is what servers send with status 200 when something is wrong."""
+    if size_of(path) > MOST_OF_AN_ERROR:
+        return False
+    try:
+        content = read_json(path)
+    except InputError:  # JSON lines are none as a whole
+        return False
+    return isinstance(content, dict) and bool({"error", "errors", "message", "detail"} & content.keys())
+
+
+# --------------------------------------------------------------------------------------- the record
+
+
+def _record(folder: Path, path: Path, url: str, size: int, sha256: str) -> None:
+    """Write down what was got, before it has its name: a record without a file does no harm."""
+    entry = {"url": url, "size": size, "sha256": sha256, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    record = _read_record(folder) | {path.relative_to(folder).as_posix(): entry}
+    write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    try:
+        record = read_json(path) if path.exists() else {}
+        problem = None if isinstance(record, dict) and all(map(_is_entry, record.values())) else (
+            f"{path}: expected an object of files, each with url, size, sha256 and time."
+        )  # fmt: skip
+    except InputError as error:
+        problem = str(error)
     if problem:
-        _remove(part)
-        raise _NoFile(problem)
+        raise DownloadError(
+            f"{problem} Remove it to go on: what was fetched so far is kept, and no longer compared with it."
+        )
+    return record
 
 
-def _fetch_from(url: str, part: Path, one: Download, bar: tqdm) -> None:
-    """Fetch the rest of a file into `part`; a connection that breaks is taken up again."""
-    progress, waits = -1, iter(RETRY_WAITS)
-    while True:
-        try:
-            _read_from(url, part, one, bar)
-            return
-        except (OSError, HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-                raise
-            reason = _reason(error)
-            if progress < 0 and not bar.n - bar.initial:
-                raise _NoFile(reason) from error  # it never answered
-        if bar.n > progress:
-            progress, waits = bar.n, iter(RETRY_WAITS)
-        wait = next(waits, None)
-        if wait is None:
-            raise _NoFile(
-                f"the connection broke at byte {_size(part):,} and could not be taken up again: {reason}"
+def _is_entry(entry: Any) -> bool:
+    kinds = {"url": str, "size": int, "sha256": str, "time": str}
+    return isinstance(entry, dict) and all(type(entry.get(key)) is kind for key, kind in kinds.items())
+
+
+def _changed(one: Download, folder: Path, record: dict[str, Any]) -> list[str]:
+    """What has another size than what was fetched."""
+    found = []
+    for target in set(one.targets) & record.keys():
+        file, was = folder / target, record[target]
+        if file.is_file() and size_of(file) != was["size"]:
+            found.append(
+                f"{file}: has {size_of(file):,} bytes; what was fetched on {was['time'][:10]} had {was['size']:,} "
+                f"(SHA-256 {was['sha256']}). Remove it, and the next run fetches it again."
             )
-        time.sleep(wait)
-
-
-def _read_from(url: str, part: Path, one: Download, bar: tqdm) -> None:
-    note = _note(part)
-    noted = json.loads(note.read_text()) if note.exists() else {}
-    done = _size(part) if one.sha256 or noted.get("url") == url else 0
-    headers = {"User-Agent": "lxmert-lightning", "Accept-Encoding": "identity"}
-    if done:
-        headers["Range"] = f"bytes={done}-"
-        if noted.get("url") == url and noted.get("etag"):
-            headers["If-Range"] = noted["etag"]
-    try:
-        response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
-    except HTTPError as error:
-        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
-            return  # nothing is left to fetch
-        if error.code == 416:
-            _remove(part)
-        raise
-    with response:
-        start, total = _extent(response, done)
-        if response.headers.get_content_type() == "text/html":
-            raise _NoFile("the server answers with a web page")
-        if one.exact and total is not None and total != one.size:
-            raise _NoFile(f"the server has {total:,} bytes, expected {one.size:,}")
-        _require_space(part.parent, (total or one.size or 0) - start, part.name.removesuffix(".part"))
-        if not start:
-            part.unlink(missing_ok=True)  # before the note, which must never speak of another file's bytes
-        etag = response.headers.get("ETag", "")
-        write_text(note, json.dumps({"url": url, "etag": "" if etag.startswith("W/") else etag}))
-        bar.total, bar.initial, bar.n = total, start, start
-        with part.open("ab") as file:
-            while block := response.read(BLOCK):
-                file.write(block)
-                bar.update(len(block))
-    if total is not None and bar.n != total:
-        raise ConnectionError(f"the server stopped after {bar.n:,} of {total:,} bytes")
-
-
-def _extent(response: HTTPResponse, done: int) -> tuple[int, int | None]:
-    """Where in the file an answer begins, and the size of the whole, None where it is not told."""
-    if response.status != 206:  # without ranges, or the file has changed: all of it comes
-        length = response.headers.get("Content-Length")
-        return 0, int(length) if length else None
-    extent = response.headers.get("Content-Range", "")
-    if not extent.startswith(f"bytes {done}-"):
-        raise _NoFile(f"asked for bytes from {done:,} on, the server sent {extent or 'others'}")
-    total = extent.rpartition("/")[2]
-    return done, int(total) if total.isdigit() else None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, HTTPError):
-        return f"{error.code} {error.reason}"
-    return str(getattr(error, "reason", "") or error) or type(error).__name__
-
-
-# ---------------------------------------------------------------------------------------- unpacking
-
-
-def _unpack(one: Download, archive: Path, folder: Path, title: str) -> None:
-    """Take the missing targets out of an archive, each written under another name and renamed when whole."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            members = _members(one, content, archive, folder)
-            size = sum(member.file_size for member in members.values())
-            _require_space(folder, size, f"what {archive.name} holds")
-            with tqdm(total=size, desc=f"{title}: unpack", unit="B", unit_scale=True) as bar:
-                for target, member in members.items():
-                    path = folder / target
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    part = _part(path)
-                    with content.open(member) as source, part.open("wb") as file:
-                        while block := source.read(BLOCK):
-                            file.write(block)
-                            bar.update(len(block))
-                    publish(part, path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        # A RuntimeError: it is encrypted, or packed in a way that zipfile does not know.
-        archive.unlink()
-        raise DownloadError(f"{archive}: damaged ({error}), and removed. Fetch it again.") from error
-
-
-def _members(one: Download, content: zipfile.ZipFile, archive: Path, folder: Path) -> dict[str, zipfile.ZipInfo]:
-    """The member of each missing target, found by its name in whatever folder of the archive."""
-    by_name: dict[str, list[zipfile.ZipInfo]] = {}
-    for member in content.infolist():
-        place = PurePosixPath(member.filename.replace("\\", "/"))
-        if place.is_absolute() or ".." in place.parts or ":" in member.filename:
-            raise DownloadError(
-                f"{archive}: holds {member.filename!r}, a path outside of it; nothing was unpacked. This is not "
-                "the file its makers published: remove it and get it elsewhere."
-            )
-        if not member.is_dir():
-            by_name.setdefault(place.name, []).append(member)
-    found = {}
-    for target in one.missing(folder):
-        name = PurePosixPath(target).name
-        candidates = by_name.get(name, [])
-        if len(candidates) != 1:
-            held = ", ".join(sorted(by_name)[:10]) or "nothing"
-            raise DownloadError(
-                f"{archive}: holds {len(candidates)} files called {name}, expected one, and {held}. Unpack it "
-                f"by hand as {folder / target}, then remove it."
-            )
-        found[target] = candidates[0]
     return found
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
-
-
-def _note(part: Path) -> Path:
-    """Beside a partial file: the address it comes from, so that it is not continued from another's."""
-    return part.with_name(f"{part.name}.json")
-
-
-def _remove(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _note(part).unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 if __name__ == "__main__":

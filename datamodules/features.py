@@ -11,7 +11,7 @@ The file's attributes are the contract: where the features come from and what th
 from __future__ import annotations
 
 import mmap
-import resource
+import sys
 import warnings
 import weakref
 from collections import deque
@@ -24,23 +24,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.hdf5 import LazyDataset, StoreError, map_dataset, open_store
+from datamodules.hdf5 import (
+    REMAKE,
+    Column,
+    LazyDataset,
+    StoreError,
+    check_codes,
+    check_column,
+    check_offsets,
+    has_dataset,
+    map_datasets,
+    open_store,
+    read_attributes,
+)
 
 FORMAT_VERSION = 1
 BOX_CONVENTION = "x1 y1 x2 y2, fractions of the image's width and height"
 UNKNOWN_LABEL = -1
 
-_DATASETS = (
-    *("features", "boxes", "object_ids", "object_conf", "attribute_ids", "attribute_conf"),
-    *("offsets", "image_ids", "image_size", "id_order"),
-)
+OF_REGIONS = ("features", "boxes", "object_ids", "object_conf", "attribute_ids", "attribute_conf")
+_DATASETS = (*OF_REGIONS, "offsets", "image_ids", "image_size", "id_order")
+_CONTRACT = {
+    **{"feature_dim": int, "box_convention": str, "detector": str},
+    **{"source_name": str, "source_size": int, "source_mtime_ns": int, "source_sha256": str},
+    **{"num_images": int, "num_regions": int, "min_regions": int, "max_regions": int},
+}
+_AT_ONCE = 1 << 20  # ids compared
 
 
 class RegionStore:
     """Regions by image number, straight from the page cache.
 
-    Opening reads the attributes alone; each process maps the datasets at its first read, so a store
-    may be pickled, and crosses a fork. Nothing of the file becomes resident memory of its own.
+    Opening checks that the file is what it says: every dataset's place, type and shape, and the values of those
+    that have one for each image. Not those of the regions themselves, features, boxes and labels, which
+    `python -m datamodules.validate` looks into. A store may be pickled, and crosses a fork: each process maps
+    the file at its first read. Nothing of the file becomes resident memory of its own.
 
     Args:
         path: a file made by `convert_tsv` or `convert_npz`.
@@ -48,7 +66,7 @@ class RegionStore:
     Attributes:
         path: the file.
         feature_dim: F, the size of a region's feature vector.
-        contract: format_version, feature_dim, box_convention, detector, source_name, source_size,
+        contract: feature_dim, box_convention, detector, source_name, source_size,
             source_mtime_ns, source_sha256, num_images, num_regions, min_regions, max_regions.
 
     Raises:
@@ -57,27 +75,11 @@ class RegionStore:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        with open_store(self.path) as file:
-            contract = {
-                name: value.item() if isinstance(value, np.generic) else value
-                for name, value in file.attrs.items()
-            }
-            missing = [name for name in _DATASETS if name not in file]
-        version = contract.get("format_version")
-        if contract.get("kind") != "regions" or missing:
-            raise StoreError(
-                f"{self.path}: not a region store (without {', '.join(missing) or 'its contract'}). Convert "
-                "the features with convert_tsv or convert_npz."
-            )
-        if version != FORMAT_VERSION:
-            raise StoreError(
-                f"{self.path}: format version {version}, expected {FORMAT_VERSION}. Delete it and convert "
-                "its source again."
-            )
-        self.contract: dict[str, Any] = contract
-        self.feature_dim: int = contract["feature_dim"]
+        self.contract: dict[str, Any] = _read_contract(self.path)
+        self.feature_dim: int = self.contract["feature_dim"]
         self._buffers = _Buffers()
         self._cold = True
+        self._check()
 
     def __len__(self) -> int:
         return self.contract["num_images"]
@@ -95,13 +97,16 @@ class RegionStore:
     @cached_property
     def image_ids(self) -> np.ndarray:
         """(n,) bytes, in the order of the source."""
-        return np.asarray(map_dataset(self.path, "image_ids"))
+        return np.asarray(self._mapped["image_ids"])
 
     def index(self, ids: Sequence[str]) -> np.ndarray:
         """The numbers of the images with these ids: (len(ids),) int64, -1 where absent."""
         if not len(ids):
             return np.empty(0, np.int64)
-        wanted = np.strings.encode(np.asarray(ids, dtype=np.str_), "utf-8")
+        width = self.image_ids.itemsize
+        encoded = [name.encode(errors="surrogatepass") for name in ids]
+        # numpy would cut off what is too long, and NULs at the end; no image has the empty id.
+        wanted = np.array([b"" if len(name) > width or b"\0" in name else name for name in encoded], f"S{width}")
         places = np.searchsorted(self.image_ids, wanted, sorter=self._id_order).clip(max=len(self) - 1)
         images = self._id_order[places]
         return np.where(self.image_ids[images] == wanted, images, -1)
@@ -134,8 +139,10 @@ class RegionStore:
             sizes: "object_ids" and "attribute_ids" -> how many there are.
         """
         for name, size in sizes.items():
-            labels = np.asarray(map_dataset(self.path, name))
-            place = int(labels.argmax())
+            labels = np.asarray(self._mapped[name])
+            lowest, place = int(labels.argmin()), int(labels.argmax())
+            if labels[lowest] < UNKNOWN_LABEL:
+                check_codes(self.path, name, labels, UNKNOWN_LABEL, size)
             if labels[place] >= size:
                 image = self.image_ids[np.searchsorted(self._offsets, place, side="right") - 1].decode()
                 what = name.removesuffix("_ids")
@@ -199,7 +206,7 @@ class RegionStore:
     def image_size(self, images: np.ndarray | Sequence[int]) -> Tensor:
         """(I, 2) int64: the width and height in pixels of I images."""
         images = self._checked(images)
-        return torch.from_numpy(np.asarray(self._image_size)[images].astype(np.int64))
+        return torch.from_numpy(self._image_size[images].astype(np.int64))
 
     def _gather(self, name: str, rows: _Rows, out: Tensor, fill: float) -> Tensor:
         """The rows of one dataset into `out` (I, N, ...), `fill` in the padding."""
@@ -220,13 +227,13 @@ class RegionStore:
         return out
 
     def _read_ahead(self, rows: _Rows) -> None:
-        """Ask the kernel for the pages of these images' features, all at once."""
-        features = self._mapped_features
-        if features is None:
+        """Ask the kernel for the pages of these images' features, all at once; Windows takes no such hint."""
+        features = self._mapped["features"]
+        if not isinstance(features, np.memmap) or not hasattr(mmap, "MADV_WILLNEED"):
             return
-        first = features.ctypes.data % mmap.ALLOCATIONGRANULARITY
+        pages: Any = features._mmap  # type: ignore[attr-defined]  # of the whole file
+        first = features.ctypes.data - np.frombuffer(pages, np.uint8).ctypes.data
         row = features[0].nbytes
-        pages: Any = features.base
         for start, count in zip((first + rows.starts * row).tolist(), (rows.counts * row).tolist(), strict=True):
             page = start - start % mmap.PAGESIZE
             pages.madvise(mmap.MADV_WILLNEED, page, start - page + count)
@@ -249,32 +256,94 @@ class RegionStore:
 
     @cached_property
     def _offsets(self) -> np.ndarray:
-        return np.asarray(map_dataset(self.path, "offsets"))
+        return np.asarray(self._mapped["offsets"])
 
     @cached_property
     def _id_order(self) -> np.ndarray:
-        return np.asarray(map_dataset(self.path, "id_order"))
+        return np.asarray(self._mapped["id_order"])
 
     @cached_property
     def _image_size(self) -> np.ndarray:
-        return np.asarray(map_dataset(self.path, "image_size"))
+        return np.asarray(self._mapped["image_size"])
 
     @cached_property
-    def _mapped_features(self) -> np.memmap | None:
-        features = map_dataset(self.path, "features")
-        return features if isinstance(features, np.memmap) else None
+    def _mapped(self) -> dict[str, Column]:
+        return map_datasets(self.path, _DATASETS)
 
     @cached_property
     def _columns(self) -> dict[str, Tensor | LazyDataset]:
         def tensor(name: str) -> Tensor | LazyDataset:
-            mapped = self._mapped_features if name == "features" else None
-            column = map_dataset(self.path, name) if mapped is None else mapped
+            column = self._mapped[name]
             return column if isinstance(column, LazyDataset) else torch.from_numpy(column)
 
         with warnings.catch_warnings():
             # torch warns of a read-only array; nothing here writes to these tensors or hands them out.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return {name: tensor(name) for name in _DATASETS[:6]}
+            return {name: tensor(name) for name in OF_REGIONS}
+
+    # ------------------------------------------------------------------------------------ checking
+
+    def _check(self) -> None:
+        """Raise StoreError unless the datasets fit the contract and one another."""
+        images, regions, width = (self.contract[name] for name in ("num_images", "num_regions", "feature_dim"))
+        least, most = self.contract["min_regions"], self.contract["max_regions"]
+        if not (1 <= least <= most and 1 <= images <= regions and width >= 1):
+            raise StoreError(
+                f"{self.path}: its attributes tell of {images} images with {least} to {most} of {regions} regions "
+                f"of {width} features, expected 1 or more of each. {REMAKE}"
+            )
+        ids = self._mapped["image_ids"]
+        check_column(self.path, "image_ids", ids, np.dtype((np.bytes_, ids.dtype.itemsize)), (images,))
+        for name, (dtype, shape) in {
+            "features": (np.float16, (regions, width)),
+            "boxes": (np.float32, (regions, 4)),
+            **dict.fromkeys(("object_ids", "attribute_ids"), (np.int32, (regions,))),
+            **dict.fromkeys(("object_conf", "attribute_conf"), (np.float32, (regions,))),
+            "offsets": (np.int64, (images + 1,)),
+            "image_size": (np.int32, (images, 2)),
+            "id_order": (np.int64, (images,)),
+        }.items():
+            check_column(self.path, name, self._mapped[name], dtype, shape)
+        check_offsets(self.path, "offsets", self._offsets, regions, least=1)
+        counts = np.diff(self._offsets)
+        if (counts.min(), counts.max()) != (least, most):
+            raise StoreError(
+                f"{self.path}: dataset 'offsets' tells of {counts.min()} to {counts.max()} regions an image, its "
+                f"attributes of {least} to {most}. {REMAKE}"
+            )
+        check_codes(self.path, "image_size", self._image_size, 1, 1 << 31)
+        self._check_ids()
+
+    def _check_ids(self) -> None:
+        """Raise StoreError unless `id_order` sorts the ids, and each is a text and there once."""
+        ids, order = self.image_ids, self._id_order
+        check_codes(self.path, "id_order", order, 0, len(ids))
+        for start in range(0, len(ids), _AT_ONCE):
+            ordered = ids[order[start : start + _AT_ONCE + 1]]
+            if not ordered[0] or not (ordered[1:] > ordered[:-1]).all():
+                raise StoreError(
+                    f"{self.path}: dataset 'id_order' does not sort the images' ids, each there once and none "
+                    f"empty. {REMAKE}"
+                )
+        if ids.view(np.uint8).max() > 127:
+            try:
+                np.strings.decode(ids, "utf-8")
+            except UnicodeDecodeError as error:
+                raise StoreError(f"{self.path}: image id {error.object!r} is not UTF-8 text. {REMAKE}") from error
+
+
+def _read_contract(path: Path) -> dict[str, Any]:
+    with open_store(path) as file:
+        missing = [name for name in _DATASETS if not has_dataset(file, name)]
+        if missing or str(file.attrs.get("kind")) != "regions":
+            raise StoreError(
+                f"{path}: not a region store (without {', '.join(missing) or 'its contract'}). Convert the "
+                "features with convert_tsv or convert_npz."
+            )
+        version = read_attributes(file, {"format_version": int})["format_version"]
+        if version != FORMAT_VERSION:
+            raise StoreError(f"{path}: format version {version}, expected {FORMAT_VERSION}. {REMAKE}")
+        return read_attributes(file, _CONTRACT)
 
 
 class _Rows:
@@ -326,5 +395,9 @@ class _Buffers:
 
 
 def _blocks_read() -> int:
-    """Blocks this process has had read from disk so far."""
+    """Blocks this process has had read from disk so far; always 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource  # here, as Windows has no such module
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_inblock

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
@@ -29,7 +31,22 @@ class StoreError(InputError):
     """A store, or what it is made from, cannot be used. The message names the file and the remedy."""
 
 
+LIBVER = "v110"  # the oldest form of HDF5 whose own structure has checksums throughout
+REMAKE = "Delete it and convert its source again."
+
+
 # ---------------------------------------------------------------------------------------- reading
+
+# zlib packs at most 1,032 bytes into one; nothing that claims more is true.
+_BEST_COMPRESSION = 1100
+_FILTERS = frozenset(
+    getattr(h5py.h5z, f"FILTER_{name}") for name in ("DEFLATE", "SHUFFLE", "FLETCHER32", "SZIP", "LZF")
+)
+# What h5py raises over a damaged file is any of these, whatever the damage.
+_READ_ERRORS = (
+    *(OSError, KeyError, IndexError, RuntimeError, TypeError, ValueError, AttributeError),
+    *(ArithmeticError, MemoryError, SystemError),
+)
 
 
 @contextmanager
@@ -43,19 +60,28 @@ def open_store(path: Path | str) -> Iterator[h5py.File]:
     path = Path(path)
     if not path.is_file():
         raise StoreError(f"{path}: no such store. Convert its source file first.")
+    with _clear_read_errors(path), _open(path) as file:
+        yield file
+
+
+def _open(path: Path) -> h5py.File:
+    # "best-effort": a file that somebody writes in place is refused, not read half-done, and file
+    # systems without locks (some network ones) still work. Finished stores are never locked.
+    return h5py.File(path, "r", locking="best-effort")
+
+
+@contextmanager
+def _clear_read_errors(path: Path, name: str = "") -> Iterator[None]:
+    """Turn whatever reading a file, or its dataset `name`, may raise into a StoreError."""
     try:
-        # "best-effort": a file that somebody writes in place is refused, not read half-done, and file
-        # systems without locks (some network ones) still work. Finished stores are never locked.
-        with h5py.File(path, "r", locking="best-effort") as file:
-            yield file
-    except (OSError, KeyError) as error:
-        if _errno(error) == errno.EAGAIN:
-            raise StoreError(f"{path}: another process is writing it. Try again when it has ended.") from error
-        if _errno(error) in (errno.EACCES, errno.EPERM):
-            raise StoreError(f"{path}: no permission to read it. Check the file's owner and mode.") from error
-        raise StoreError(
-            f"{path}: not a complete HDF5 store ({error}). Delete it and convert its source again."
-        ) from error
+        yield
+    except InputError:
+        raise
+    except _READ_ERRORS as error:
+        if reason := _READ_REASONS.get(_errno(error)):
+            raise StoreError(f"{path}: {reason}") from error
+        what = f"dataset {name!r} cannot be read" if name else "not a complete HDF5 store"
+        raise StoreError(f"{path}: {what} ({_words(error)}). {REMAKE}") from error
 
 
 class LazyDataset:
@@ -74,16 +100,11 @@ class LazyDataset:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        if self._file is None or self._process != os.getpid():
-            self._file = h5py.File(self.path, "r", locking="best-effort")
-            self._process = os.getpid()
-        try:
+        with _clear_read_errors(self.path, self.name):
+            if self._file is None or self._process != os.getpid():
+                self._file = _open(self.path)
+                self._process = os.getpid()
             return self._file[self.name][key]
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: dataset {self.name!r} cannot be read ({error}). Delete the file and "
-                "convert its source again."
-            ) from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[()], dtype=dtype)
@@ -92,35 +113,173 @@ class LazyDataset:
         return {**self.__dict__, "_file": None, "_process": -1}
 
 
-def map_dataset(path: Path | str, name: str) -> np.ndarray | LazyDataset:
-    """One dataset of a store, without reading it.
+Column = np.ndarray | LazyDataset
+
+
+def map_dataset(path: Path | str, name: str) -> Column:
+    """One dataset of a store, without reading it; as `map_datasets`."""
+    return map_datasets(path, [name])[name]
+
+
+def map_datasets(path: Path | str, names: Iterable[str]) -> dict[str, Column]:
+    """Datasets of a store, without reading them; all share one mapping of the file, which is one open file.
 
     Returns:
-        A read-only `np.memmap` of a contiguous dataset (an empty array where it has no elements), or
-        a `LazyDataset` where it is chunked, compressed or not of fixed size.
+        name -> a read-only `np.memmap` of a contiguous dataset (an empty array where it has no elements),
+        or a `LazyDataset` where it is chunked, compressed or compact.
 
     Raises:
-        StoreError: the file is missing or damaged, or has no such dataset.
+        StoreError: the file is missing or damaged, has no such dataset, or one that is not data in this
+            file: a link or a reference to elsewhere, values of no fixed size, more than the file can hold.
     """
     path = Path(path)
     with open_store(path) as file:
-        if name not in file:
-            raise StoreError(f"{path}: no dataset {name!r}. Delete the file and convert its source again.")
-        dataset = file[name]
-        shape, dtype, offset = dataset.shape, dataset.dtype, dataset.id.get_offset()
-    if dtype.hasobject:
-        return LazyDataset(path, name, shape, dtype)
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    if offset is None:
-        return LazyDataset(path, name, shape, dtype)
-    end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if path.stat().st_size < end:
-        raise StoreError(
-            f"{path}: dataset {name!r} ends at byte {end}, the file before it. Delete it and convert its "
-            "source again."
-        )
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+        places = {name: _locate(file, path, name) for name in names}
+        _check_apart(path, places)
+        memory = np.memmap(path, np.uint8, mode="r")
+    return {name: place.column(path, name, memory) for name, place in places.items()}
+
+
+def offsets_of(path: Path, names: Iterable[str]) -> dict[str, int]:
+    """Where in the file contiguous datasets begin, in bytes; StoreError where one is not as it was allocated."""
+    with open_store(path) as file:
+        places = {name: _locate(file, path, name) for name in names}
+        _check_apart(path, places)
+    return {name: place.offset for name, place in places.items() if place.offset is not None}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a dataset's data lie in a file; `offset` is None where they are not in one piece."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int | None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def column(self, path: Path, name: str, memory: np.memmap) -> Column:
+        if not self.size:
+            return np.empty(self.shape, self.dtype)
+        if self.offset is None:
+            return LazyDataset(path, name, self.shape, self.dtype)
+        return memory[self.offset : self.offset + self.size].view(self.dtype).reshape(self.shape)
+
+
+def _locate(file: h5py.File, path: Path, name: str) -> _Place:
+    """Find a dataset through hard links alone, and check that all its data are in this file."""
+    with _clear_read_errors(path, name):
+        dataset = _follow(file, path, name)
+        layout = dataset.id.get_create_plist()
+        if layout.get_external_count() or layout.get_layout() == h5py.h5d.VIRTUAL:
+            _refuse(path, name, "takes its data from other files, expected them in this one")
+        shape, dtype = dataset.shape, dataset.dtype
+        if shape is None or dtype.hasobject or not dtype.itemsize:
+            _refuse(path, name, "has values of no fixed size, expected numbers or plain bytes")
+        for number in range(layout.get_nfilters()):
+            code, _, _, title = layout.get_filter(number)
+            if code not in _FILTERS:
+                shown = title.decode(errors="replace") or "without a name"
+                _refuse(path, name, f"is compressed by a plugin, filter {code} ({shown}), expected gzip or none")
+        place = _Place(shape, dtype, dataset.id.get_offset())
+        stored, size = dataset.id.get_storage_size(), path.stat().st_size
+        if place.offset is not None and place.offset + place.size > size:
+            _refuse(path, name, f"ends at byte {place.offset + place.size}, the file at {size}")
+        if place.size > stored * (_BEST_COMPRESSION if layout.get_nfilters() else 1) or stored > size:
+            _refuse(path, name, f"is of {place.size} bytes, of which the file has {stored}")
+    return place
+
+
+def _follow(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    found: Any = file
+    for part in name.split("/"):
+        if not isinstance(found, h5py.Group) or not found.id.links.exists(part.encode()):
+            raise StoreError(f"{path}: no dataset {name!r}. {REMAKE}")
+        if found.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+            _refuse(path, name, "is a link to elsewhere, expected the data themselves")
+        found = found[part]
+    if not isinstance(found, h5py.Dataset):
+        _refuse(path, name, "is no dataset")
+    return found
+
+
+def _check_apart(path: Path, places: dict[str, _Place]) -> None:
+    """Refuse datasets that share bytes: one of them is not where it was written."""
+    pieces = sorted((p.offset, p.offset + p.size, n) for n, p in places.items() if p.offset is not None and p.size)
+    for (_, end, before), (start, _, name) in pairwise(pieces):
+        if start < end:
+            _refuse(path, name, f"begins at byte {start}, before the end of {before!r} at {end}")
+
+
+def _refuse(path: Path, name: str, what: str) -> NoReturn:
+    raise StoreError(f"{path}: dataset {name!r} {what}. {REMAKE}")
+
+
+def has_dataset(file: h5py.File, name: str) -> bool:
+    """Whether a store's top level has an entry of that name; a link is not followed."""
+    return file.id.links.exists(name.encode())
+
+
+def read_attributes(file: h5py.File, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Attributes of a store as plain values.
+
+    Args:
+        file: the open store.
+        kinds: name -> int, str or bool.
+
+    Raises:
+        StoreError: one is absent or of another type.
+    """
+    found = {}
+    for name, kind in kinds.items():
+        value = file.attrs.get(name)
+        value = value.item() if isinstance(value, np.generic) else value
+        # h5py hands on what is not UTF-8 as halves of surrogate pairs, which nothing can print.
+        if type(value) is not kind or (isinstance(value, str) and not _is_printable(value)):
+            raise StoreError(
+                f"{file.filename}: its attribute {name} is {_words(value)}, expected {_KINDS[kind]}. {REMAKE}"
+            )
+        found[name] = value
+    return found
+
+
+_KINDS = {int: "a whole number", str: "a text", bool: "true or false"}
+
+
+def check_column(path: Path, name: str, column: Column, dtype: Any, shape: tuple[int, ...]) -> None:
+    """Raise StoreError unless a dataset has this dtype and shape; reads nothing."""
+    if column.dtype != np.dtype(dtype) or column.shape != shape:
+        _refuse(path, name, f"is {column.dtype} {column.shape}, expected {np.dtype(dtype)} {shape}")
+
+
+def check_offsets(path: Path, name: str, offsets: np.ndarray, total: int, *, least: int = 0) -> None:
+    """Raise StoreError unless offsets go from 0 to `total` in steps of `least`, 0 or 1, and more."""
+    ascending = np.greater if least else np.greater_equal
+    if offsets[0] != 0 or offsets[-1] != total or not ascending(offsets[1:], offsets[:-1]).all():
+        _refuse(path, name, f"does not ascend from 0 to {total}")
+
+
+def check_codes(path: Path, name: str, codes: np.ndarray, least: int, end: int) -> None:
+    """Raise StoreError unless all values are at least `least` and below `end`."""
+    if codes.size and not least <= codes.min() <= codes.max() < end:
+        _refuse(path, name, f"has values from {codes.min()} to {codes.max()}, expected {least} to {end - 1}")
+
+
+def _is_printable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _words(value: object) -> str:
+    """A value or an error as a message can show it: printable and short."""
+    text = str(value) if isinstance(value, Exception) else "absent" if value is None else repr(value)
+    text = " ".join(text.encode(errors="replace").decode().split())
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 # ----------------------------------------------------------------------------------- source stamps
@@ -260,7 +419,7 @@ def allocate(
     arrays: dict[str, np.ndarray],
     columns: dict[str, tuple[tuple[int, ...], Any]],
     attributes: Any,
-) -> dict[str, int]:
+) -> None:
     """Create an HDF5 file with room for `columns`, closed again so that plain writes can fill them.
 
     Filling a file through h5py leaves it unopenable when the process is killed; filling allocated,
@@ -272,30 +431,25 @@ def allocate(
         columns: name -> (shape, dtype) of contiguous datasets to allocate, the largest aligned to
             4,096 bytes so that its rows lie on whole pages; their content is undefined.
         attributes: name -> value, of the whole file.
-
-    Returns:
-        The offset in bytes of each column.
     """
-    sizes = [int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in columns.values()]
+    sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in columns.values()]
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     layout.set_obj_track_times(False)  # the same source gives the same bytes
-    with h5py.File(path, "w", alignment_threshold=max(sizes), alignment_interval=4096) as file:
+    with h5py.File(path, "w", libver=LIBVER, alignment_threshold=max(sizes), alignment_interval=4096) as file:
         file.attrs.update(attributes)
         for name, array in arrays.items():
             file[name] = array
-        offsets = {}
         for name, (shape, dtype) in columns.items():
             kind, space = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape)
-            offsets[name] = h5py.h5d.create(file.id, name.encode(), kind, space, layout).get_offset()
-    return offsets
+            h5py.h5d.create(file.id, name.encode(), kind, space, layout)
 
 
 def publish(temporary: Path, path: Path) -> None:
     """Rename a complete temporary file to its final name, its bytes safely on the disk first."""
-    with temporary.open("rb") as file:
+    with temporary.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
     temporary.replace(path)
 
@@ -324,6 +478,13 @@ def check_free_space(path: Path, needed: int) -> None:
         )
 
 
+_READ_REASONS: dict[int | None, str] = {
+    errno.EAGAIN: "another process is writing it. Try again when it has ended.",
+    errno.EACCES: "no permission to read it. Check the file's owner and mode.",
+    errno.EPERM: "no permission to read it. Check the file's owner and mode.",
+    errno.EMFILE: "this process has too many open files. Allow it more (`ulimit -n 1024`), or use fewer workers.",
+    errno.ENFILE: "this machine has too many open files. Close some, or use fewer workers.",
+}
 _WRITE_ERRORS: dict[int | None, str] = {
     errno.ENOSPC: "the disk is full. Free some space or put the store on another disk, then run it again.",
     errno.EDQUOT: "the disk quota is used up. Free some space or choose another disk, then run it again.",
@@ -333,6 +494,7 @@ _WRITE_ERRORS: dict[int | None, str] = {
     errno.EROFS: "the file system is read-only. Choose another folder.",
     errno.ENOTDIR: "a part of that path is a file, not a folder. Choose another folder.",
     errno.EEXIST: "a part of that path is a file, not a folder. Choose another folder.",
+    errno.EMFILE: "too many open files. Allow this process more (`ulimit -n 1024`), or use fewer workers.",
 }
 
 

@@ -433,12 +433,20 @@ class ReleaseDataModule(ExampleDataModule):
         return {}
 
     def picture(self, image_id: str) -> Path | None:
-        """The picture of an image, `images/<image_id>.jpg|jpeg|png` or in a folder there; None without one."""
+        """The picture of an image, `images/<image_id>.jpg|jpeg|png` or in a folder there; None without one.
+
+        An id is a name: nothing outside the folder images (which may be a link itself) is looked at, neither
+        by `..` or an absolute path nor by a link that leads out of it.
+        """
         images = self.root / "images"
         for folder in (images, *sorted(images.glob("*/"))):
             for ending in (".jpg", ".jpeg", ".png"):
-                if (path := folder / f"{image_id}{ending}").is_file():
-                    return path
+                path = folder / f"{image_id}{ending}"
+                try:
+                    if path.is_file() and path.resolve().is_relative_to(images.resolve()):
+                        return path
+                except (OSError, ValueError):  # what no file can be called: too long, with a NUL
+                    return None
         return None
 
     # ------------------------------------------------------------------------------------------ files

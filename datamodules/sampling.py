@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lxmert.errors import InputError
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -57,7 +59,7 @@ class BatchSampler:
             start at 0.
 
     Raises:
-        ValueError: sizes that cannot be shared out among the processes.
+        InputError: sizes that cannot be shared out among the processes.
     """
 
     def __init__(
@@ -76,15 +78,16 @@ class BatchSampler:
         epoch: int = 0,
         first_batch: int = 0,
     ) -> None:
-        if batch_size < 1 or batch_size % world_size:
-            raise ValueError(
-                f"batch_size={batch_size} is the global batch and must be a positive multiple of the "
+        # In training equal shares: a gradient is the mean over processes. Evaluation adds up and takes any.
+        if batch_size < 1 or (drop_last and batch_size % world_size):
+            raise InputError(
+                f"data.batch_size={batch_size} is the global batch and must be a positive multiple of the "
                 f"{world_size} processes. Use {max(batch_size // world_size, 1) * world_size} or "
                 f"{(batch_size // world_size + 1) * world_size}."
             )
         if rows_per_image < 1 or (rows_per_image > 1 and image is None):
-            raise ValueError(
-                f"rows_per_image={rows_per_image} must be at least 1, and above 1 needs the examples' images."
+            raise InputError(
+                f"data.rows_per_image={rows_per_image} must be at least 1, and above 1 needs the examples' images."
             )
         if image is not None and len(image) != num_examples:
             raise ValueError(f"image has {len(image)} entries for {num_examples} examples.")
@@ -98,7 +101,7 @@ class BatchSampler:
         self.image, self.rows_per_image = image, rows_per_image
         self.epoch, self.first = epoch, (epoch, first_batch)
         if len(self) == 0 or num_examples // len(self) < world_size:
-            raise ValueError(
+            raise InputError(
                 f"{num_examples} examples do not make batches of batch_size={batch_size} for {world_size} "
                 f"process(es){', the last one being dropped' if drop_last else ''}. Use fewer processes or "
                 "another batch size."

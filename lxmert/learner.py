@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from lxmert.batch import Batch
+from lxmert.errors import InputError
+from lxmert.finite import FiniteWatch
 from lxmert.model import LxmertModel
 from lxmert.objectives.base import Objective, Result
+from lxmert.optim import freeze as freeze_parameters
 from lxmert.optim import linear_warmup_decay
 
 log = logging.getLogger(__name__)
@@ -24,8 +29,9 @@ log = logging.getLogger(__name__)
 class LxmertLearner(LightningModule):
     """Encodes a batch once and sums the losses of its objectives.
 
-    Logged: `train/loss`, the sum, and `train/loss/<loss>` by step; `val/loss`, `val/loss/<loss>` and
-    `val/<objective>/<metric>` once per pass, the same under `test/`.
+    Logged: `train/loss`, the sum, `train/loss/<loss>` and `train/grad_norm`, before clipping, by step; `val/loss`,
+    `val/loss/<loss>` and `val/<objective>/<metric>` once per pass, the same under `test/`. A loss or a gradient
+    that is not finite ends the run before the step that would take it over (`NotFiniteError`).
 
     Args:
         model: the three encoders.
@@ -34,6 +40,9 @@ class LxmertLearner(LightningModule):
         warmup: fraction of all steps over which the learning rate rises.
         tables: texts behind the integer codes in the batches' targets.
         seed: with the epoch, the batch and the process it seeds dropout.
+        freeze: patterns of parameters that stay as they are (`lxmert.optim.freeze`).
+        settings: of the run, as plain values; a resumed run must have the same ones where they decide what it
+            learns (lxmert/resume.py).
     """
 
     def __init__(
@@ -45,8 +54,13 @@ class LxmertLearner(LightningModule):
         warmup: float,
         tables: Mapping[str, Sequence[str]],
         seed: int,
+        freeze: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.settings = dict(settings or {})
+        self.watch = FiniteWatch()
+        self._since_step: list[Trained] = []  # batches whose gradients are added up
         self.model = model
         self.objectives = nn.ModuleDict(objectives)
         self.make_optimizer = optimizer
@@ -57,6 +71,7 @@ class LxmertLearner(LightningModule):
         # DDP waits for every parameter that may get a gradient; these never do.
         for parameter in model.unread_parameters(self.reads):
             parameter.requires_grad_(False)
+        freeze_parameters(self, freeze)
         self.metrics = nn.ModuleDict(
             {
                 stage: nn.ModuleDict({name: each.make_metrics(tables) for name, each in objectives.items()})
@@ -98,7 +113,16 @@ class LxmertLearner(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of all losses, a scalar."""
-        return self._log_losses("train", self(batch), batch)
+        losses = self._losses(self(batch))
+        self._since_step.append(Trained.of(batch, losses))
+        return self._log_losses("train", losses, batch) * self._share_of_step(batch_idx)
+
+    def _share_of_step(self, batch_idx: int) -> float:
+        """1, but in the last step of an epoch that adds up fewer batches than the trainer divides by."""
+        each, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        if each == 1 or batches == float("inf") or batch_idx < batches - batches % each:
+            return 1.0
+        return each / (batches % each)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Result]:
         """Results, after adding them to the metrics."""
@@ -116,29 +140,39 @@ class LxmertLearner(LightningModule):
         results = self(batch)
         for name, result in results.items():
             self._metrics(stage)[name].update(result, batch)
-        if any(result.losses for result in results.values()):
-            self._log_losses(stage, results, batch)
+        losses = self._losses(results)
+        if losses:
+            total = self._log_losses(stage, losses, batch)
+            place = f"{'validation' if stage == 'val' else stage} after step {self.global_step}"
+            self.watch.add(torch.isfinite(total), lambda: describe(place, [Trained.of(batch, losses)]))
         return results
 
-    def _log_losses(self, stage: str, results: Mapping[str, Result], batch: Batch) -> Tensor:
-        losses = {name: loss for result in results.values() for name, loss in result.losses.items()}
+    def _losses(self, results: Mapping[str, Result]) -> dict[str, Tensor]:
+        return {name: loss for result in results.values() for name, loss in result.losses.items()}
+
+    def _log_losses(self, stage: str, losses: Mapping[str, Tensor], batch: Batch) -> Tensor:
         total = torch.stack(list(losses.values())).sum()
-        # In training the logger takes the values of some steps, and each costs milliseconds and a message to
-        # every process.
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        taken = stage != "train" or (self.global_step + 1) % every == 0
-        self.log(f"{stage}/loss", total, prog_bar=stage == "train", batch_size=batch.num_rows, sync_dist=taken)
-        if taken:
+        # Lightning refuses a metric that is logged in two ways, and each costs milliseconds and a message to
+        # every process: in training, the steps that the logger takes.
+        if stage != "train" or self._logged_step:
+            self.log(f"{stage}/loss", total, prog_bar=stage == "train", batch_size=batch.num_rows, sync_dist=True)
             for name, loss in losses.items():
                 self.log(f"{stage}/loss/{name}", loss, batch_size=batch.num_rows, sync_dist=True)
         return total
 
+    @property
+    def _logged_step(self) -> bool:
+        """Whether the logger takes the values of the step that is being done."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
     def on_validation_epoch_end(self) -> None:
         """Log the pass's metrics."""
+        self.watch.check(wait=True)
         self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
         """Log the pass's metrics."""
+        self.watch.check(wait=True)
         self._log_metrics("test")
 
     def _objectives(self) -> Iterable[Any]:
@@ -156,9 +190,8 @@ class LxmertLearner(LightningModule):
             metrics.reset()
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over trainable parameters, with linear warm-up and decay by step."""
-        trainable = [(name, each) for name, each in self.named_parameters() if each.requires_grad]
-        optimizer = self.make_optimizer(trainable)
+        """The optimiser over what learns, with linear warm-up and decay by step."""
+        optimizer = self.make_optimizer(list(self.named_parameters()))
         schedule = LambdaLR(optimizer, lambda step: linear_warmup_decay(step, self.total_steps, self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -168,27 +201,78 @@ class LxmertLearner(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm over all processes, which under FSDP only the sharded model knows."""
+        """Clip by the norm over all processes, and stop where it is not finite, before the step.
+
+        Under FSDP only the sharded model knows the norm. A gradient scaler (16-mixed) skips steps whose gradients
+        overflow, so there the losses alone decide.
+        """
         if isinstance(self.trainer.strategy, FSDPStrategy):
             sharded: Any = self.trainer.strategy.model
-            if gradient_clip_val:
-                sharded.clip_grad_norm_(gradient_clip_val)
+            norm = sharded.clip_grad_norm_(gradient_clip_val or float("inf"))
         else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            parameters = [each for group in optimizer.param_groups for each in group["params"]]
+            norm = get_total_norm([each.grad for each in parameters if each.grad is not None])
+            if gradient_clip_val and gradient_clip_algorithm == "norm":
+                clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+            else:
+                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if self._logged_step:
+            self.log("train/grad_norm", norm)
+        batches, self._since_step = self._since_step, []
+        losses = torch.stack([loss for each in batches for loss in each.losses.values()])
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        watched = losses if scaled else torch.cat([losses, norm.reshape(1).to(losses)])
+        place = f"step {self.global_step + 1}"
+        self.watch.add(
+            torch.isfinite(watched).all(), lambda: describe(place, batches, None if scaled else float(norm))
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the architecture and the answer list with the weights."""
         checkpoint["lxmert_config"] = self.model.config.to_dict()
+        checkpoint["settings"] = self.settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another architecture or answer list.
 
         Raises:
-            ValueError: what differs, and how to mend it.
+            InputError: what differs, and how to mend it.
         """
         differences = config_differences(checkpoint.get("lxmert_config"), self.model.config.to_dict())
         if differences:
-            raise ValueError("the checkpoint does not fit this run:\n  " + "\n  ".join(differences))
+            raise InputError("the checkpoint does not fit this run:\n  " + "\n  ".join(differences))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is told of a batch whose losses are not finite."""
+
+    examples: Sequence[Any]
+    images: Sequence[str]
+    losses: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, batch: Batch, losses: Mapping[str, Tensor]) -> Trained:
+        """Without the batch's tensors, which a GPU has no room to keep."""
+        return cls(batch.example_ids, batch.image_ids, {name: loss.detach() for name, loss in losses.items()})
+
+
+def describe(place: str, batches: Sequence[Trained], norm: float | None = None) -> str:
+    """What was not finite, where, and of which examples.
+
+    Under several processes each tells its own part of the batch.
+    """
+    parts = [] if norm is None else [f"gradient norm {norm:g}"]
+    guilty = [each for each in batches if not all(map(torch.isfinite, each.losses.values()))] or batches
+    for each in guilty:
+        told = ", ".join(f"{name} {float(loss):g}" for name, loss in each.losses.items())
+        ids, images = (", ".join(map(str, names)) for names in (each.examples, each.images))
+        parts.append(f"losses: {told}\n  examples: {ids}\n  images: {images}")
+    lines = "\n  ".join(parts)
+    return (
+        f"{place} is not finite:\n  {lines}\nLook at these examples, or lower optimizer.lr, raise warmup or "
+        "lower trainer.gradient_clip_val; then go on from the last good checkpoint."
+    )
 
 
 # Fields that change neither the shape nor the meaning of the weights.

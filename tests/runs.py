@@ -33,7 +33,7 @@ def arguments(*overrides, folder):
         str(ROOT / "train.py"),
         f"paths.data={folder}/data",
         f"paths.outputs={folder}/outputs",
-        "callbacks.progress=null",
+        "callbacks.progress.every_seconds=0",
         *overrides,
     ]
 
@@ -48,15 +48,18 @@ def environment(folder):
     }
 
 
-def start(*overrides, folder):
-    """A running process of train.py; what it says goes to `folder`/said.txt."""
-    process = FORKS.Process(target=_run, args=(arguments(*overrides, folder=folder), folder))
+def start(*overrides, folder, variables=None):
+    """A running process of train.py with further environment variables; what it says goes to `folder`/said.txt."""
+    (folder / "said.txt").write_text("")
+    process = FORKS.Process(target=_run, args=(arguments(*overrides, folder=folder), folder, variables or {}))
     with mock.patch.dict(os.environ, environment(folder)):  # the first fork's parent imports in it
         process.start()
     return process
 
 
-def _run(argv, folder):
+def _run(argv, folder, variables):
+    os.setpgrp()  # a shell gives each command a group of its own, to which Ctrl-C goes
+    os.environ.update(variables)
     with (folder / "said.txt").open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -65,12 +68,23 @@ def _run(argv, folder):
     runpy.run_path(argv[0], run_name="__main__")
 
 
-def train(*overrides, folder, fails=False):
+def train(*overrides, folder, fails=False, variables=None):
     """Run train.py; the run's folder, or what it said when it was to fail."""
-    process = start(*overrides, folder=folder)
+    process = start(*overrides, folder=folder, variables=variables)
     process.join()
     assert (process.exitcode != 0) == fails, said(folder)
     return re.sub(r"\s+", " ", said(folder)) if fails else latest(folder)
+
+
+def stopped(*overrides, folder, at, by=signal.SIGTERM, variables=None, group=False):
+    """The exit status of a run that got a signal, or its whole group did, once it had said `at`."""
+    process = start(*overrides, folder=folder, variables=variables)
+    until = time.monotonic() + 120
+    while at not in said(folder) and process.is_alive() and time.monotonic() < until:
+        time.sleep(0.005)
+    (os.killpg if group else os.kill)(process.pid, by)
+    process.join(120)
+    return process.exitcode
 
 
 def said(folder):

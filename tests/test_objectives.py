@@ -14,8 +14,12 @@ from torch.utils.data import DataLoader
 from lxmert.batch import Batch
 from lxmert.checkpoint import reference_name
 from lxmert.config import LxmertConfig
+from lxmert.errors import InputError
+from lxmert.heads import answer_loss
 from lxmert.learner import LxmertLearner
 from lxmert.model import LxmertModel
+from lxmert.objectives.answering import Answering
+from lxmert.objectives.image_pair import ImagePair
 from lxmert.objectives.masked_language import MaskedLanguage
 from lxmert.objectives.masked_region import MaskedRegion
 from lxmert.objectives.matching import Matching
@@ -670,3 +674,57 @@ def test_the_learner_hides_in_every_stage_and_logs_the_sum_of_the_losses(config,
     assert metrics["val/loss"] == metrics["test/loss"]  # the same words and regions are hidden again
     assert {"val/masked_language/perplexity/source/vqa", "val/masked_region/object_accuracy"} <= set(metrics)
     assert {"val/matching/accuracy", "val/question_answering/accuracy_as_original"} <= set(metrics)
+
+
+def answering_result(config, targets, training=True, **parameters):
+    """Loss of the answering objective on its own scores, and these scores."""
+    objective = Answering(replace(config, answers=[str(i) for i in range(config.num_qa_labels)]), **parameters)
+    batch = SimpleNamespace(targets={"answer_scores": targets})
+    result = objective.train(training)(outputs(config, rows=len(targets)), batch, None)
+    return result.losses["answering"].detach(), result.predictions["answer_scores"]
+
+
+def test_smoothed_answer_scores_are_mixed_with_the_same_share_of_every_answer(config):
+    targets = torch.rand(5, config.num_qa_labels)
+    loss, scores = answering_result(config, targets, label_smoothing=0.2)
+    mixed = 0.8 * targets + 0.2 / config.num_qa_labels
+    each = mixed * scores.sigmoid().log() + (1 - mixed) * (1 - scores.sigmoid()).log()
+    torch.testing.assert_close(loss, -each.sum(1).mean())
+    soft = torch.nn.functional.cross_entropy(scores, targets, label_smoothing=0.2)
+    torch.testing.assert_close(torch.nn.functional.cross_entropy(scores, mixed), soft)  # torch's own mixture
+
+
+def test_labels_are_smoothed_in_training_alone(config):
+    targets = torch.rand(5, config.num_qa_labels)
+    loss, scores = answering_result(config, targets, training=False, label_smoothing=0.2)
+    torch.testing.assert_close(loss, answer_loss(scores, targets))
+    loss, scores = answering_result(config, targets)
+    torch.testing.assert_close(loss, answer_loss(scores, targets))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
+def test_a_smoothed_statement_has_the_loss_of_torchs_cross_entropy(config, smoothing):
+    objective = ImagePair(config, label_smoothing=smoothing)
+    labels = torch.tensor([1, 0, 0])
+    batch = SimpleNamespace(targets={"statement": labels})
+    pairs = outputs(config, rows=6)
+    result = objective(pairs, batch, None)
+    scores = result.predictions["answer_scores"]
+    expected = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)(scores, labels)
+    torch.testing.assert_close(result.losses["image_pair"].detach(), expected)
+    right, wrong = (
+        scores.log_softmax(1)[torch.arange(3), labels],
+        scores.log_softmax(1)[torch.arange(3), 1 - labels],
+    )
+    by_hand = -((1 - smoothing / 2) * right + smoothing / 2 * wrong).mean()
+    torch.testing.assert_close(expected, by_hand)
+    evaluated = objective.eval()(pairs, batch, None).losses["image_pair"].detach()
+    torch.testing.assert_close(evaluated, torch.nn.CrossEntropyLoss()(scores, labels))
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+def test_a_smoothing_that_is_none_is_refused_by_name(config, smoothing):
+    config = replace(config, answers=[str(i) for i in range(config.num_qa_labels)])
+    for name, make in (("image_pair", ImagePair), ("answering", Answering)):
+        with pytest.raises(InputError, match=rf"objective\.{name}\.label_smoothing="):
+            make(config, label_smoothing=smoothing)

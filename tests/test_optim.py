@@ -1,9 +1,20 @@
-"""The original's optimiser and schedule, against an independent writing of its rule."""
+"""The original's optimiser and schedule, against an independent writing of its rule; who learns how fast."""
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
-from lxmert.optim import adamw, bert_adam, linear_warmup_decay
+from lxmert.config import LxmertConfig
+from lxmert.errors import InputError
+from lxmert.learner import LxmertLearner
+from lxmert.model import LxmertModel
+from lxmert.objectives.answering import Answering
+from lxmert.objectives.image_pair import ImagePair
+from lxmert.objectives.masked_language import MaskedLanguage
+from lxmert.objectives.masked_region import MaskedRegion
+from lxmert.objectives.matching import Matching
+from lxmert.objectives.question_answering import QuestionAnswering
+from lxmert.optim import adamw, bert_adam, freeze, linear_warmup_decay
 
 
 def original_rule(parameters, gradients, lr, steps):
@@ -65,3 +76,140 @@ def test_adamw_spares_biases_and_layer_norms_from_decay():
 @pytest.mark.parametrize(("step", "factor"), [(0, 0.0), (5, 0.5), (10, 1.0), (55, 0.5), (100, 0.0), (120, 0.0)])
 def test_the_schedule_rises_over_the_warmup_and_falls_to_zero(step, factor):
     assert linear_warmup_decay(step, 100, 0.1) == pytest.approx(factor)
+
+
+@pytest.fixture
+def learner(sizes):
+    config = LxmertConfig(**{**sizes, "r_layers": 2, "l_layers": 3}, answers=[str(i) for i in range(7)])
+    objectives = {"answering": Answering(config), "masked_language": MaskedLanguage(config)}
+    return LxmertLearner(LxmertModel(config), objectives, bert_adam, warmup=0.5, tables={}, seed=0)
+
+
+# Three language, two vision, two cross-modality layers.
+RATES = {
+    "objectives.answering.head.0.weight": 1.0,
+    "model.pooler.weight": 1.0,
+    "model.cross_layers.1.cross_attention.query.weight": 0.5,
+    "model.cross_layers.0.vision_feed_forward.up.bias": 0.25,
+    "model.language_layers.2.attention.norm.weight": 0.125,
+    "model.language_layers.0.attention.key.weight": 0.5**5,
+    "model.embeddings.word.weight": 0.5**6,
+    "model.vision_layers.1.feed_forward.down.weight": 0.125,
+    "model.vision_layers.0.feed_forward.down.weight": 0.5**4,
+    "model.region_embedding.box.weight": 0.5**5,
+}
+
+
+def rates_of(optimizer, learner):
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: rates[id(parameter)] for name, parameter in learner.named_parameters() if id(parameter) in rates}
+
+
+@pytest.mark.parametrize("make", [bert_adam, adamw])
+def test_each_layer_learns_slower_than_the_one_above_it_by_the_layer_decay(learner, make):
+    optimizer = make(learner.named_parameters(), lr=2e-3, layer_decay=0.5)
+    rates = rates_of(optimizer, learner)
+    assert {name: rates[name] / 2e-3 for name in RATES} == pytest.approx(RATES)
+    learnt = [name for name, parameter in learner.named_parameters() if parameter.requires_grad]
+    assert set(rates) == set(learnt)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(learnt)
+
+
+@pytest.mark.parametrize("make", [bert_adam, adamw])
+def test_the_schedule_keeps_the_ratio_of_the_layers_rates(learner, make):
+    optimizer = make(learner.named_parameters(), lr=2e-3, layer_decay=0.5)
+    schedule = LambdaLR(optimizer, lambda step: linear_warmup_decay(step, 10, 0.5))
+    for step in range(1, 10):
+        optimizer.step()
+        schedule.step()
+        rates, factor = rates_of(optimizer, learner), linear_warmup_decay(step, 10, 0.5)
+        assert {name: rates[name] for name in RATES} == pytest.approx(
+            {name: 2e-3 * factor * rate for name, rate in RATES.items()}
+        )
+
+
+@pytest.mark.parametrize(("make", "suffixes"), [(bert_adam, [""]), (adamw, ["", "_undecayed"])])
+def test_rates_are_logged_by_depth_and_without_a_layer_decay_as_ever(learner, make, suffixes):
+    groups = make(learner.named_parameters(), lr=1e-3, layer_decay=0.9).param_groups
+    assert [group["name"] for group in groups] == [f"depth_{d}{suffix}" for d in range(7) for suffix in suffixes]
+    groups = make(learner.named_parameters(), lr=1e-3).param_groups
+    assert len(groups) == len(suffixes) and not any("name" in group for group in groups)
+
+
+def test_depths_are_those_of_the_whole_model_whatever_is_frozen(learner):
+    freeze(learner, ["model.cross_layers", "model.language_layers.2"])
+    rates = rates_of(bert_adam(learner.named_parameters(), lr=1.0, layer_decay=0.5), learner)
+    assert rates["model.language_layers.1.attention.key.weight"] == 0.5**4
+    assert rates["model.vision_layers.1.attention.key.weight"] == 0.5**3
+    assert not any(name.startswith(("model.cross_layers", "model.language_layers.2")) for name in rates)
+
+
+@pytest.mark.parametrize("layer_decay", [0, -0.1, 1.1, float("nan")])
+def test_a_layer_decay_that_is_none_is_refused(learner, layer_decay):
+    with pytest.raises(InputError, match=r"optimizer\.layer_decay=.*above 0 and at most 1"):
+        bert_adam(learner.named_parameters(), lr=1e-3, layer_decay=layer_decay)
+
+
+def test_a_layer_decay_of_parameters_that_are_not_a_learners_is_refused(learner):
+    with pytest.raises(InputError, match=r"model\.cross_layers\.0"):
+        adamw(learner.model.named_parameters(), lr=1e-3, layer_decay=0.9)
+
+
+def test_adamw_tells_biases_and_norms_by_their_names_as_shards_have_no_shape(sizes):
+    config = LxmertConfig(**sizes, answers=[str(i) for i in range(7)])
+    makes = [Answering, ImagePair, MaskedLanguage, MaskedRegion, Matching, QuestionAnswering]
+    objectives = torch.nn.ModuleDict({make.__name__: make(config) for make in makes})
+    whole = torch.nn.ModuleDict({"model": LxmertModel(config), "objectives": objectives})
+    parameters = dict(whole.named_parameters())
+    flat = [
+        (f"_fsdp_wrapped_module.{name}", torch.nn.Parameter(p.data.flatten())) for name, p in parameters.items()
+    ]
+    decayed, others = adamw(flat, lr=1e-3, weight_decay=0.1).param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    chosen = {id(parameter) for parameter in decayed["params"]}
+    assert [id(parameter) in chosen for _, parameter in flat] == [p.ndim > 1 for p in parameters.values()]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "frozen"),
+    [
+        ([], set()),
+        (["model.embeddings"], {"model.embeddings"}),
+        (["model.language_layers.1"], {"model.language_layers.1"}),
+        (["model.language_layers.[01]"], {"model.language_layers.0", "model.language_layers.1"}),
+        (["model.*_layers", "objectives.answering.head"], {
+            "model.language_layers", "model.vision_layers", "model.cross_layers", "objectives.answering.head",
+        }),
+        (["model.pooler.weight"], {"model.pooler.weight"}),
+    ],
+)  # fmt: skip
+def test_parameters_are_frozen_by_the_beginning_of_their_names(learner, patterns, frozen):
+    before = {name for name, parameter in learner.named_parameters() if not parameter.requires_grad}
+    freeze(learner, patterns)
+    after = {name for name, parameter in learner.named_parameters() if not parameter.requires_grad}
+    expected = {
+        name for name, _ in learner.named_parameters() if any(f"{name}.".startswith(f"{part}.") for part in frozen)
+    }
+    assert after == before | expected
+
+
+def test_an_end_of_a_name_is_a_pattern_too(learner):
+    freeze(learner, ["*.bias"])
+    for name, parameter in learner.named_parameters():
+        assert not (name.endswith(".bias") and parameter.requires_grad)
+    assert learner.model.embeddings.word.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (["model.langage_layers"], r"model.langage_layers fits no parameter; did you mean model.language_layers"),
+        (["model.pooler", "model.language_layers.9"], r"model.language_layers.9 fits no parameter; did you mean"),
+        (["zzz"], r"zzz fits no parameter; the parts are model.cross_layers, .*objectives.masked_language"),
+        (["model.language"], r"model.language fits no parameter"),  # no half names
+        (["*"], r"freeze=\['\*'\] leaves nothing to learn"),
+    ],
+)
+def test_a_pattern_without_effect_is_refused(learner, patterns, message):
+    with pytest.raises(InputError, match=message):
+        freeze(learner, patterns)

@@ -113,7 +113,7 @@ def test_every_loss_falls_on_real_captions_questions_and_regions(tmp_path):
     (data / "lxmert" / "coco10.json").write_text(json.dumps(entries[:3]))
     run = train(
         "experiment=pretrain", "recipe=released", "trainer=cpu", "trainer.max_epochs=100", "data.batch_size=33",
-        "trainer.log_every_n_steps=1", "+trainer.check_val_every_n_epoch=100", "optimizer=adamw", "warmup=0.1",
+        "trainer.log_every_n_steps=1", "trainer.check_val_every_n_epoch=100", "optimizer=adamw", "warmup=0.1",
         "optimizer.lr=3e-3", "model=toy", "model.hidden_size=48", "model.intermediate_size=96", "model.l_layers=1",
         "model.initializer_range=0.2", "model.visual_feat_dim=2048", "model.num_object_labels=1600",
         "model.num_attr_labels=400", "data.train=coco10", "data.valid=coco10", "data.test=coco10",

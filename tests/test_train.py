@@ -174,7 +174,7 @@ def test_the_real_coco10_files_are_learnt_by_the_same_command(tmp_path):
         (data / target).symlink_to(SHARED / source)
     overrides = [
         "experiment=vqa", "model=toy", "model.visual_feat_dim=2048", "trainer=cpu", "trainer.max_epochs=60",
-        "+trainer.check_val_every_n_epoch=30", "warmup=0.4",
+        "trainer.check_val_every_n_epoch=30", "warmup=0.4",
         f"data.tokenizer={SHARED}/vocab/bert_uncased_vocab.txt", "data.train=[train]", "data.workers=0",
         "data.batch_size=20", "optimizer.lr=1e-3", "data.valid=[train]", "data.test=[minival]",
     ]  # fmt: skip

@@ -358,12 +358,11 @@ def test_a_text_store_whose_codes_or_scores_are_wrong_is_named(tmp_path):
     store = convert_vqa(write(tmp_path / "train.json", [QUESTION]), tmp_path / "train.h5")
     assert problems(store) == []
     with h5py.File(store, "r+") as file:
-        file["image"][0] = 9
         file["answer/score"][0] = 2
-    assert problems(store) == [
-        "codes outside the table of image: 9 to 9, 1 texts",
-        "scores outside 0 to 1: 2 to 2",
-    ]
+    assert the_problem(store) == "scores outside 0 to 1: 2 to 2"
+    with h5py.File(store, "r+") as file:
+        file["image"][0] = 9
+    assert "dataset 'image' has values from 9 to 9, expected 0 to 0. Delete it" in the_problem(store)
 
 
 # --------------------------------------------------------------------------------- files together

@@ -6,18 +6,17 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from datamodules.convert import (
     BOTTOM_UP_ATTENTION,
-    _array_columns,
-    _decode,
-    _feature_dim,
-    _lines,
-    _split,
-    _whole,
+    BOX_TOLERANCE,
+    Regions,
+    gqa_chunk,
+    in_fractions,
+    tsv_lines,
+    tsv_row,
 )
 from datamodules.features import RegionStore
 from datamodules.hdf5 import StoreError, map_dataset
@@ -25,7 +24,6 @@ from datamodules.validation.findings import Findings, progress
 
 SAMPLE = 1000  # images whose regions are looked at
 BATCH = 50
-TOLERANCE = 1e-5  # of a box, as a fraction of the image's side; that of the original code
 LABELS = {"object": 1600, "attribute": 400}  # names of the detector
 IMAGES = {"train2014": 82_783, "val2014": 40_504, "test2015": 81_434}  # by part of the file name
 FEATURE_DIM = 2048
@@ -45,8 +43,8 @@ class Statistics:
         self.count = self.zeros = self.not_finite = 0
         self.total, self.low, self.high = 0.0, np.inf, -np.inf
 
-    def add(self, features: np.ndarray) -> None:
-        """Take in an array of features of any shape."""
+    def add(self, features: np.ndarray) -> bool:
+        """Take in an array of features of any shape; whether all are finite."""
         finite = features[np.isfinite(features)]
         self.not_finite += features.size - finite.size
         self.count += finite.size
@@ -54,6 +52,7 @@ class Statistics:
         self.total += float(finite.sum(dtype=np.float64))
         if finite.size:
             self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+        return finite.size == features.size
 
     def report(self, found: Findings, compare: bool) -> None:
         """Note the statistics; as a problem where they are unlike the original's and `compare` is set."""
@@ -75,10 +74,10 @@ class Statistics:
 def box_problem(boxes: np.ndarray, width: float, height: float) -> str | None:
     """What is wrong with the boxes (n, 4) of an image, if anything; x1 y1 x2 y2 in the unit of its sides."""
     sides = np.array([width, height, width, height])
-    slack = TOLERANCE * sides
+    slack = BOX_TOLERANCE * sides
     if not np.isfinite(boxes).all():
         return "boxes that are not numbers"
-    if width > 2 and boxes.max() <= 1 + TOLERANCE:
+    if in_fractions(boxes, width):
         return "boxes in fractions of the image, expected pixels"
     if width == 1 and boxes.max() > 2:
         return "boxes in pixels, expected fractions of the image"
@@ -87,80 +86,81 @@ def box_problem(boxes: np.ndarray, width: float, height: float) -> str | None:
     if (boxes >= -slack).all() and (boxes <= sides + slack).all():
         return None
     turned = sides[[1, 0, 3, 2]]
-    if (boxes >= -slack).all() and (boxes <= turned * (1 + TOLERANCE)).all():
+    if (boxes >= -slack).all() and (boxes <= turned * (1 + BOX_TOLERANCE)).all():
         return "boxes that fit when width and height are exchanged"
     return "boxes outside the image"
 
 
 def check_tsv(path: Path, found: Findings) -> None:
-    """The structure of every line; boxes, labels and features of about `SAMPLE` images, evenly spaced."""
+    """The structure of every line; boxes, labels and features of about `SAMPLE` images, evenly spaced.
+
+    A line that conversion refuses is a problem here, by the same checks.
+    """
     found.kind = "regions of the LXMERT release"
     seen: dict[bytes, int] = {}
     counts: Counter[int] = Counter()
     statistics, dim, step, sampled, number = Statistics(), 0, 1, 0, 0
     labels = {name: -1 for name in LABELS}
     with path.open("rb", buffering=0) as file, progress(path) as bar:
-        for number, line in enumerate(_lines(file, path), 1):
+        for number, line in enumerate(tsv_lines(file, path), 1):
             length = len(line.content)
             bar.update(length)
             if number == 1:
                 step = max(1, path.stat().st_size // length // SAMPLE)
             try:
-                where, row = _split(line, path, number)
-                first = seen.setdefault(row["img_id"], number)
+                row = tsv_row(line, path, number, dim)
+                dim = row.feature_dim
+                first = seen.setdefault(row.image_id, number)
                 if first != number:
                     found.wrong(
-                        "images that are there twice", f"{row['img_id'].decode()}, lines {first} and {number}"
+                        "images that are there twice", f"{row.image_id.decode()}, lines {first} and {number}"
                     )
-                height, width, count = (_whole(row, name, where) for name in ("img_h", "img_w", "num_boxes"))
-                dim = dim or _feature_dim(row["features"], count, where)
-                _check_lengths(row, count, dim, where)
-                counts[count] += 1
+                counts[row.count] += 1
                 if (number - 1) % step:
                     continue
-                columns = {
-                    name: _decode(row, name, dtype, (count, values), where)
-                    for name, (dtype, values) in _array_columns(dim).items()
-                }
+                regions = row.regions()
             except StoreError as error:
                 found.wrong("lines that cannot be used", _short(error, path))
                 continue
             sampled += 1
-            statistics.add(columns["features"])
-            if what := box_problem(columns["boxes"], width, height):
-                found.wrong(what, f"line {number}, image {row['img_id'].decode()}")
-            _check_labels(
-                {"object": columns["objects_id"], "attribute": columns["attrs_id"]},
-                labels,
-                f"line {number}",
-                found,
-            )
+            _look_into(regions, f"line {number}", path, labels, statistics, found)
     if not number:
         found.wrong("empty file")
-    found.region_images = {name.decode(errors="replace") for name in seen}
+    found.region_images = {name.decode() for name in seen}
     _note_regions(path, found, len(seen), counts, dim)
     found.fact("images looked into", f"{sampled:,} of {number:,}")
     _note_labels(labels, found)
     statistics.report(found, compare=dim == FEATURE_DIM)
 
 
-def _check_lengths(row: Mapping[str, Any], count: int, dim: int, where: str) -> None:
-    for column, (dtype, values) in _array_columns(dim).items():
-        expected = (count * values * np.dtype(dtype).itemsize + 2) // 3 * 4
-        if len(row[column]) != expected:
-            raise StoreError(f"{where}: {column} has {len(row[column])} base64 characters, expected {expected}")
+def _look_into(
+    regions: Regions, where: str, path: Path, most: dict[str, int], statistics: Statistics, found: Findings
+) -> None:
+    """What is wrong with the values of an image: in words for its sort, or else in those of the conversion."""
+    finite = statistics.add(regions.features)
+    if what := box_problem(regions.boxes, *regions.size):
+        found.wrong(what, f"{where}, image {regions.where.rpartition(', image ')[2]}")
+    ids = {name: regions.labels[f"{name}_ids"] for name in LABELS}
+    if _check_labels(ids, most, where, found) and finite and not what:
+        try:
+            regions.columns()
+        except StoreError as error:
+            found.wrong("lines that cannot be used", _short(error, path))
 
 
-def _check_labels(ids: Mapping[str, np.ndarray], most: dict[str, int], where: str, found: Findings) -> None:
-    """Note ids that the detector has no names for, and keep the largest in `most`."""
+def _check_labels(ids: Mapping[str, np.ndarray], most: dict[str, int], where: str, found: Findings) -> bool:
+    """Note ids that the detector has no names for, keep the largest in `most`; whether all are in order."""
+    good = True
     for name, values in ids.items():
         low, high = int(values.min()), int(values.max())
         most[name] = max(most[name], high)
         if low < -1 or high >= LABELS[name]:
+            good = False
             found.wrong(
                 f"{name} ids outside the detector's {LABELS[name]:,} names (0 to {LABELS[name] - 1:,})",
                 f"{where}, {low if low < -1 else high}",
             )
+    return good
 
 
 def _note_regions(path: Path, found: Findings, images: int, counts: Counter[int], dim: int) -> None:
@@ -182,19 +182,16 @@ def check_region_store(path: Path, found: Findings) -> None:
     """All ids and labels; boxes and features of about `SAMPLE` images, evenly spaced."""
     found.kind = "region store"
     store = RegionStore(path)
-    offsets = np.asarray(map_dataset(path, "offsets"))
-    sizes = np.diff(offsets)
-    if len(sizes) != len(store) or (sizes <= 0).any() or offsets[-1] != store.contract["num_regions"]:
-        raise StoreError(f"{path}: its offsets do not fit its contract. Delete it and convert its source again.")
-    ids, times = np.unique(store.image_ids, return_counts=True)
-    found.wrong_all("images that are there twice", (name.decode() for name in ids[times > 1]))
-    found.region_images = {name.decode(errors="replace") for name in ids.tolist()}
-    _note_regions(path, found, len(ids), Counter(sizes.tolist()), store.feature_dim)
+    found.region_images = {name.decode() for name in store.image_ids.tolist()}
+    sizes = np.diff(np.asarray(map_dataset(path, "offsets")))
+    _note_regions(path, found, len(store), Counter(sizes.tolist()), store.feature_dim)
     found.fact("detector", store.contract["detector"], BOTTOM_UP_ATTENTION)
     found.fact("made from", store.contract["source_name"])
     labels = {name: -1 for name in LABELS}
     for name in LABELS:
         _check_labels({name: np.asarray(map_dataset(path, f"{name}_ids"))}, labels, "its labels", found)
+        if not np.isfinite(np.asarray(map_dataset(path, f"{name}_conf"))).all():
+            found.wrong(f"{name} confidences that are not numbers")
     images = np.unique(np.linspace(0, len(store) - 1, min(SAMPLE, len(store))).astype(np.int64))
     found.fact("images looked into", f"{len(images):,} of {len(store):,}")
     _note_labels(labels, found)
@@ -213,10 +210,7 @@ def check_region_store(path: Path, found: Findings) -> None:
 def check_gqa_objects(path: Path, found: Findings) -> None:
     """A chunk of the makers' object features of GQA; which images it holds is told by its info file."""
     found.kind = "object features of GQA, one file of several"
-    features, boxes = (map_dataset(path, name) for name in ("features", "bboxes"))
-    if len(features.shape) != 3 or boxes.shape != (*features.shape[:2], 4):
-        found.wrong("features and bboxes that do not fit", f"{features.shape} and {boxes.shape}")
-        return
+    features, _ = gqa_chunk(path)
     found.fact("images", features.shape[0])
     found.fact("regions an image", f"up to {features.shape[1]}")
     found.fact("features a region", features.shape[2])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
+from lxmert.errors import InputError
 from lxmert.heads import AnswerHead, answer_loss
 from lxmert.metrics import OfficialVqaAccuracy, SoftScoreAccuracy
 from lxmert.model import LxmertModel
@@ -24,22 +25,35 @@ class Answering(Objective):
     Args:
         config: sizes and the answer list.
         groups: target codes by which accuracy is also reported apart.
+        label_smoothing: s; in training the score y of each of the A answers becomes (1 - s) y + s / A, the rule
+            of torch's cross-entropy. (Towards a half, as binary losses are sometimes smoothed, 3,129 wrong answers
+            would outweigh the right one.)
+
+    Raises:
+        InputError: there is no answer list, or `label_smoothing` is not in [0, 1).
     """
 
     reads = frozenset({"pooled"})
 
-    def __init__(self, config: LxmertConfig, groups: Sequence[str] = ()) -> None:
+    def __init__(self, config: LxmertConfig, groups: Sequence[str] = (), label_smoothing: float = 0.0) -> None:
         super().__init__()
         if config.answers is None:
-            raise ValueError("answering needs config.answers, the text of each label, to map answers by text")
+            raise InputError("answering needs config.answers, the text of each label, to map answers by text")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(
+                f"objective.answering.label_smoothing={label_smoothing}; expected 0, or more and below 1: 0.1"
+            )
         self.answers = config.answers
         self.groups = groups
+        self.label_smoothing = label_smoothing
         self.head = AnswerHead(config)
 
     def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
         """Losses and predictions of one batch."""
         scores = self.head(output.pooled_output).float()  # (R, A); the loss stays in float32 under bf16
         targets = batch.targets.get("answer_scores")
+        if targets is not None and self.training and self.label_smoothing:
+            targets = targets * (1 - self.label_smoothing) + self.label_smoothing / targets.shape[1]
         losses = {} if targets is None else {"answering": answer_loss(scores, targets)}
         return Result(losses, {"answer_scores": scores.detach()})
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
-from lxmert.heads import PairHead, index_loss
+from lxmert.errors import InputError
+from lxmert.heads import PairHead
 from lxmert.metrics import GroupedMean
 from lxmert.model import LxmertModel
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
@@ -25,12 +27,21 @@ class ImagePair(Objective):
 
     Args:
         config: sizes; `answers` are the two labels, false first.
+        label_smoothing: s; in training the right label counts 1 - s / 2 and the other s / 2.
+
+    Raises:
+        InputError: `label_smoothing` is not in [0, 1).
     """
 
     reads = frozenset({"pooled"})
 
-    def __init__(self, config: LxmertConfig) -> None:
+    def __init__(self, config: LxmertConfig, label_smoothing: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise InputError(
+                f"objective.image_pair.label_smoothing={label_smoothing}; expected 0, or more and below 1: 0.1"
+            )
+        self.label_smoothing = label_smoothing
         self.answers = config.answers or ["False", "True"]
         self.head = PairHead(config)
 
@@ -38,7 +49,10 @@ class ImagePair(Objective):
         """Loss, and scores (E, 2)."""
         scores = self.head(cast(Tensor, output.pooled_output)).float()
         targets = batch.targets.get("statement")
-        losses = {} if targets is None else {"image_pair": index_loss(scores, targets)}
+        smoothing = self.label_smoothing if self.training else 0.0
+        losses = {}
+        if targets is not None:
+            losses["image_pair"] = F.cross_entropy(scores, targets, label_smoothing=smoothing)
         return Result(losses, {"answer_scores": scores.detach()})
 
     def probabilities(self, scores: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -361,6 +362,13 @@ def known_answers(batch: Batch, number: int, answers: list[str]) -> dict[str, fl
 def wandb_logger(trainer: Trainer) -> WandbLogger | None:
     """The run's W&B logger, if it has one."""
     return next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
+
+
+def finish_wandb(failed: bool) -> None:
+    """End this process's W&B run, if it has one: the next job of a sweep has its own."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish(exit_code=int(failed))
 
 
 def log_table(logger: WandbLogger, examples: list[Example]) -> None:

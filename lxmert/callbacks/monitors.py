@@ -1,0 +1,36 @@
+"""What callbacks watch must be there: found out before the first step and not after the first epoch."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from lightning import Callback
+
+from lxmert.errors import InputError
+
+
+class MonitorCheck(Callback):
+    """Refuses a `monitor` that no validation logs, after the one batch that Lightning validates first."""
+
+    def on_sanity_check_end(self, trainer: Any, pl_module: Any) -> None:
+        """Compare with what that batch has logged.
+
+        Raises:
+            InputError: names the metrics there are.
+        """
+        logged = [name for name in trainer.callback_metrics if name.startswith("val/")]
+        for callback in trainer.callbacks:
+            monitor = getattr(callback, "monitor", None)
+            if monitor is None or monitor in logged or not logged:
+                continue
+            # a group that this batch did not have, such as an answer type
+            if any(monitor.startswith(f"{name}/") for name in logged if name.count("/") >= 2):
+                continue
+            near = difflib.get_close_matches(monitor, logged, 3)
+            meant = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise InputError(
+                f"{type(callback).__name__} monitors {monitor!r}, which no validation logs.{meant} There are: "
+                f"{', '.join(sorted(name for name in logged if name.count('/') <= 2))}; the best checkpoint's is "
+                "set by callbacks.best.monitor"
+            )

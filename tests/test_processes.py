@@ -1,0 +1,78 @@
+"""Experiments as they are but in size, on several processes; stopped, and gone on with on more of them."""
+
+import signal
+
+import pytest
+import torch
+from runs import checkpoint, latest, metrics, said, start, stopped, summary, train, weights
+
+SIZES = [
+    "model.hidden_size=32",
+    "model.num_attention_heads=2",
+    "model.intermediate_size=64",
+    "data.world.pictures=1",
+]
+VQA = ["data.world.train=40", "data.world.minival=9", "data.world.nominival=4", "data.world.test=4"]
+WORLD = {
+    "toy_vqa": [*VQA, "data.batch_size=12"],
+    "toy_gqa": ["data.world.train=20", "data.world.valid=5", "data.world.testdev=7", "data.batch_size=12"],
+    "toy_nlvr2": ["data.world.train=8", "data.world.valid=5", "data.world.test=5", "data.batch_size=6"],
+    "toy_pretrain": [*VQA, "data.batch_size=18"],
+}
+TIMES = ["trainer.log_every_n_steps=3", "trainer.max_epochs=2", "callbacks.last.every_n_train_steps=4"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.mark.parametrize("experiment", WORLD)
+def test_an_experiment_is_stopped_on_two_processes_and_goes_on_with_three(folder, experiment):
+    command = [f"experiment={experiment}", *SIZES, *WORLD[experiment], *TIMES]
+    one = train(*command, folder=folder)
+    two = [*command, "trainer.devices=2"]
+    assert stopped(*two, folder=folder, at="epoch 1, step 3 of") == 143, said(folder)
+    run = latest(folder)
+    assert run != one and 3 <= checkpoint(run)["global_step"] < checkpoint(one)["global_step"]
+    assert train(*command, "trainer.devices=3", "resume=last", folder=folder) == run
+    assert "trained by 2 process(es) up to here, goes on with 3" in said(folder)
+    assert checkpoint(run)["global_step"] == checkpoint(one)["global_step"]
+    if experiment == "toy_pretrain":  # whose losses are means over what each process has to find
+        return
+    for name, expected in weights(one).items():  # without dropout, three processes add up what one does
+        torch.testing.assert_close(weights(run)[name], expected, atol=2e-4, rtol=1e-3, msg=name)
+    expected, found = (
+        [(row["step"], row["train/loss"]) for row in metrics(r) if row["train/loss"]] for r in (one, run)
+    )
+    assert [step for step, _ in expected] == [step for step, _ in found]
+    for (_, first), (_, second) in zip(expected, found, strict=True):
+        assert float(first) == pytest.approx(float(second), rel=1e-3)
+    assert summary(one)["metrics"].keys() == summary(run)["metrics"].keys()
+
+
+def test_the_settings_of_long_jobs_work_together_on_two_processes(folder):
+    command = ["experiment=toy_vqa", *SIZES, *WORLD["toy_vqa"], *TIMES, "trainer.accumulate_grad_batches=3"]
+    command += ["trainer.val_check_interval=0.5", "data.workers=1", "optimizer.lr=1e-4"]
+    runs = [train(*command, f"trainer.devices={count}", folder=folder) for count in (1, 2)]
+    assert (
+        checkpoint(runs[0])["global_step"] == checkpoint(runs[1])["global_step"] == 2 * 6
+    )  # 16 batches by threes
+    assert len([row for row in metrics(runs[0]) if row.get("val/loss")]) == 4
+    for name, expected in weights(runs[0]).items():
+        torch.testing.assert_close(weights(runs[1])[name], expected, atol=2e-4, rtol=1e-3, msg=name)
+
+
+def test_nan_on_two_processes_ends_both_with_one_clear_error(folder):
+    command = ["experiment=toy_vqa", *SIZES, *WORLD["toy_vqa"], *TIMES, "optimizer.lr=1e6", "warmup=0"]
+    process = start(*command, "trainer.devices=2", "trainer.max_epochs=20", folder=folder)
+    process.join(120)
+    assert process.exitcode not in (0, None)
+    assert "is not finite" in said(folder)
+
+
+def test_ctrl_c_reaches_every_process_and_they_stop_after_the_same_step(folder):
+    command = ["experiment=toy_vqa", *SIZES, *WORLD["toy_vqa"], *TIMES, "trainer.devices=2"]
+    status = stopped(*command, folder=folder, at="epoch 1, step 2 of", by=signal.SIGINT, group=True)
+    assert status == 130 and "go on with resume=" in said(folder)
+    assert checkpoint(latest(folder))["global_step"] >= 2
