@@ -12,6 +12,9 @@ demo: .venv/installed ## set up, then train on toy VQA and show the result (abou
 test: .venv/installed-test ## set up, then run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+fuzz: .venv/installed-test ## damage 2,000 copies of each kind of file (about an hour)
+	OMP_NUM_THREADS=1 LXMERT_FUZZ=2000 $(BIN)/python -m pytest -n 2 tests/test_fuzz_*.py
+
 lint: .venv/installed-test ## check style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -33,4 +36,4 @@ clean: ## remove the environment, toy data, caches (outputs/ stays)
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[test]'
 	touch $@
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test fuzz lint format clean

@@ -199,10 +199,12 @@ def test_a_requeued_slurm_job_goes_on_in_its_folder(folder, whole, tmp_path):
 
 
 def test_auto_starts_goes_on_and_starts_again(folder, whole):
-    command = [*USUAL, "seed=3", "resume=auto"]
+    command = [*USUAL, "seed=3", "resume=auto", "logger=wandb"]
     assert stopped(*command, folder=folder, at="step 1 of 26") == 143
     first = latest(folder)
     assert train(*command, folder=folder) == first  # goes on
+    ids = {path.stem for path in first.glob("wandb/offline-run-*/*.wandb")}
+    assert len(list(first.glob("wandb/offline-run-*"))) == 2 and len(ids) == 1
     assert train(*command, folder=folder) != first  # that one has ended
 
 
@@ -343,6 +345,19 @@ def test_a_last_step_of_fewer_batches_weighs_them_as_the_others(folder, whole):
     assert [checkpoint(run)["global_step"] for run in runs] == [13, 4]
     one, four = ([float(row["train/grad_norm"]) for row in metrics(r) if row["train/grad_norm"]] for r in runs)
     assert four[3] == pytest.approx(one[12], rel=1e-4)
+
+
+def test_a_fit_without_the_files_of_its_test_says_so_and_goes_without(caplog):
+    from types import SimpleNamespace
+
+    from lxmert.build import prepare_test
+
+    def missing(stage):
+        raise FileNotFoundError("1 file(s) of NLVR2 are missing")
+
+    data = SimpleNamespace(prepare_data=missing, splits={"test": ["test"]})
+    prepare_test(data)
+    assert data.splits["test"] == [] and "no test of test will follow the training: 1 file" in caplog.text
 
 
 def test_the_page_of_experiments_is_shown_without_one(tmp_path):
