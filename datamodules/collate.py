@@ -109,6 +109,22 @@ class ExampleDataset(Dataset[Batch]):
         """(len,) int32: the image of every example, as its place over all region stores."""
         return np.concatenate([part.images.astype(np.int32)[part.examples.column("image")] for part in self.parts])
 
+    def sentence(self, example_id: str | int) -> str:
+        """The text of an example as it was written; looked for anew at each call, for pages and tables.
+
+        Raises:
+            KeyError: there is no such example.
+        """
+        wanted = str(example_id).encode()
+        for part in self.parts:
+            letters, starts = part.examples.column("id/bytes"), part.examples.column("id/offsets")
+            places = np.flatnonzero(np.diff(starts) == len(wanted))
+            for number, letter in enumerate(wanted):
+                places = places[letters[starts[places] + number] == letter]
+            if len(places):
+                return part.examples.texts(places[:1])[0]
+        raise KeyError(example_id)
+
     def __getitem__(self, rows: Rows | np.ndarray | Sequence[int]) -> Batch:
         rows = rows if isinstance(rows, Rows) else Rows(np.asarray(rows, np.int64))
         read = self._read(rows.indices)

@@ -99,7 +99,7 @@ class Download:
         elif self.exact:
             least, most, text = self.size, self.size, f"{self.size:,}"
         else:
-            least, most, text = self.size // 2, 2 * self.size, f"about {size_text(self.size)}"
+            least, most, text = self.size // 10, 2 * self.size, f"about {size_text(self.size)}"
         return Expected(least, most, text, self.name.endswith(".json"), bool(self.sha256))
 
     def missing(self, folder: Path) -> list[str]:

@@ -339,7 +339,7 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
         if problem := _problem(tensor):
             raise InputError(
                 f"{path} does not hold a dictionary of tensors: its entry {shown(name)} is {problem}; expected "
-                "the weights of an LXMERT, each a dense tensor of its own. Save them as such, or get the file again."
+                "the weights of an LXMERT, each a dense tensor. Save them as such, or get the file again."
             )
     return renamed(weights) if is_run else from_foreign(weights, str(path))
 
@@ -398,7 +398,7 @@ def read_config(source: str | Path) -> LxmertConfig | None:
         InputError: it cannot be read.
     """
     path = run_checkpoint(source) or Path(source).expanduser()
-    if path.is_dir() or path.suffix not in WEIGHT_SUFFIXES and not path.is_file():
+    if path.is_dir() or (path.suffix not in WEIGHT_SUFFIXES and not path.is_file()):
         return LxmertConfig.from_pretrained(source)
     if path.suffix != ".ckpt":
         return None
@@ -503,8 +503,8 @@ def load_weights(
     for name in report.loaded:
         if not weights[name].sum(dtype=torch.float32).isfinite():  # a tenth of the time of looking at each
             raise InputError(
-                f"{source}: {name} holds numbers that are not finite (NaN or infinite): the training that wrote it "
-                "diverged, or the file is damaged. Use an earlier checkpoint, or get the file again."
+                f"{source}: {name} holds numbers that are not finite (NaN or infinite): the training that wrote "
+                "it diverged, or the file is damaged. Use an earlier checkpoint, or get the file again."
             )
     with torch.no_grad():
         for name in report.loaded:
@@ -568,7 +568,9 @@ class Pretrained(nn.Module):
         """
         kept = read_config(name_or_path) if config is None else None
         weights = read_weights(name_or_path)
-        return cls.from_weights(config or kept or LxmertConfig(), weights, str(name_or_path), allow_missing, bool(kept))
+        return cls.from_weights(
+            config or kept or LxmertConfig(), weights, str(name_or_path), allow_missing, bool(kept)
+        )
 
     @classmethod
     def from_weights(
@@ -596,8 +598,8 @@ class Pretrained(nn.Module):
             refuse_unloaded(report)
             if strict and report.reshaped:
                 raise InputError(
-                    f"{report}\nthe config kept with these weights is another model's. Get both from one place, or "
-                    "pass the config= to use."
+                    f"{report}\nthe config kept with these weights is another model's. Get both from one place, "
+                    "or pass the config= to use."
                 )
         # Random numbers that are overwritten at once would take most of the time.
         with nullcontext() if report.missing or report.reshaped else _Uninitialized():

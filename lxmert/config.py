@@ -107,7 +107,7 @@ class LxmertConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check_value(field.name, field.type, getattr(self, field.name))
+            _check_value(field.name, str(field.type), getattr(self, field.name))
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads="
@@ -145,7 +145,7 @@ class LxmertConfig:
         """
         if not isinstance(values, dict):
             raise InputError(
-                f"{where} holds a {type(values).__name__}; expected the fields of an LxmertConfig as a JSON object. "
+                f"{where} holds a {type(values).__name__}; expected the fields of an LxmertConfig as an object. "
                 "Save or download it again."
             )
         try:
@@ -165,7 +165,7 @@ class LxmertConfig:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> LxmertConfig:
-        """Read `config.json` from a folder, or from the hub repository of that name; or a run's, from its folder."""
+        """Read `config.json` from a folder, that of a run too, or from the hub repository of that name."""
         checkpoint = run_checkpoint(name_or_path)
         if checkpoint and not (Path(name_or_path).expanduser() / "config.json").is_file():
             from lxmert.checkpoint import read_config  # which imports this module

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from lxmert.errors import InputError
 
 LOSSES = ("masked_language", "matching", "object", "attribute", "feature", "question_answering")
 
@@ -50,37 +54,82 @@ ORIGINAL = (
 REFERENCES: dict[str, tuple[Published, ...]] = {"original": ORIGINAL}
 
 
-def read_losses(table: Path) -> dict[str, dict[str, dict[int, float]]]:
-    """Mean losses by epoch from a run's `logs/metrics.csv`: stage ("train", "val") -> loss -> epoch -> mean.
+def read_metrics(table: Path) -> list[dict[str, float]]:
+    """The numbers of a run's `logs/metrics.csv`, a dictionary a row; NaN for what is not finite.
 
-    The sum of all losses is called "total".
+    Empty cells are left out, and what a run that was killed or resumed may leave: rows cut off, repeated headers.
     """
-    values: dict[tuple[str, str, int], list[float]] = defaultdict(list)
-    with table.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for column, value in row.items():
-                stage, _, name = column.partition("/loss")
-                if value and stage in ("train", "val") and column.startswith(f"{stage}/loss"):
-                    values[stage, name.removeprefix("/") or "total", int(row["epoch"])].append(float(value))
+    if not table.is_file():
+        return []
+    rows = []
+    header: list[str] = []
+    with table.open(newline="", encoding="utf-8", errors="replace") as file:
+        for cells in csv.reader(file):
+            if "step" in cells or not header:
+                header = cells
+                continue
+            numbers = {name: _number(cell) for name, cell in zip(header, cells, strict=False)}
+            rows.append({name: number for name, number in numbers.items() if number is not None})
+    return rows
+
+
+def _number(cell: str) -> float | None:
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else math.nan
+
+
+def columns_of(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """Names that any row has, in their order."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def points_of(rows: Sequence[Mapping[str, float]], along: str, name: str) -> list[tuple[float, float]]:
+    """Where `name` stands along "step" or "epoch"; nothing when it is never a number."""
+    points = [(row[along], row[name]) for row in rows if name in row and math.isfinite(row.get(along, math.nan))]
+    return points if any(math.isfinite(value) for _, value in points) else []
+
+
+def read_losses(table: Path, along: str = "epoch") -> dict[str, dict[str, dict[int, float]]]:
+    """Mean losses from a run's `logs/metrics.csv`: stage ("train", "val") -> loss -> epoch or step -> mean.
+
+    The sum of all losses is called "total". A loss that was no number at a time is none in its mean.
+    """
+    rows = read_metrics(table)
     losses: dict[str, dict[str, dict[int, float]]] = {"train": {}, "val": {}}
-    for (stage, name, epoch), found in values.items():
-        losses[stage].setdefault(name, {})[epoch] = float(np.mean(found))
+    for column in columns_of(rows):
+        stage, _, name = column.partition("/loss")
+        if stage not in losses or not column.startswith(f"{stage}/loss"):
+            continue
+        values: dict[int, list[float]] = defaultdict(list)
+        for place, value in points_of(rows, along, column):
+            values[int(place)].append(value)
+        if values:
+            losses[stage][name.removeprefix("/") or "total"] = {
+                place: float(np.mean(found)) for place, found in values.items()
+            }
     return losses
 
 
 def draw_losses(table: Path, reference: str | None = None) -> str:
     """Every loss by epoch as SVG, training and validation; nothing when none is logged yet.
 
+    A run of one epoch is drawn by step, unless others' losses by epoch are to stand beside it.
+
     Args:
         table: `logs/metrics.csv` of a run.
         reference: "original" draws the published losses of the original code beside them.
 
     Raises:
-        ValueError: an unknown reference.
+        InputError: an unknown reference.
     """
     if reference is not None and reference not in REFERENCES:
-        raise ValueError(f"logger.reference={reference}; expected one of {', '.join(REFERENCES)}, or null")
-    losses = read_losses(table) if table.is_file() else {"train": {}, "val": {}}
+        raise InputError(f"logger.reference={reference}; expected one of {', '.join(REFERENCES)}, or null")
+    along, losses = "epoch", read_losses(table)
+    if reference is None and len({epoch for each in losses["train"].values() for epoch in each}) < 2:
+        along, losses = "step", read_losses(table, "step")
     names = [name for name in ("total", *LOSSES) if name in losses["train"] or name in losses["val"]]
     if not names:
         return ""
@@ -92,16 +141,27 @@ def draw_losses(table: Path, reference: str | None = None) -> str:
         for stage, style in (("train", "-"), ("val", "--")):
             points = sorted(losses[stage].get(name, {}).items())
             label = {"train": "training", "val": "validation"}[stage]
-            epochs, values = [epoch + 1 for epoch, _ in points], [value for _, value in points]
-            axis.plot(epochs, values, style, marker=".", label=label, color="C0")
+            places, values = [place + (along == "epoch") for place, _ in points], [value for _, value in points]
+            axis.plot(places, values, style, marker="." if len(points) < 100 else None, label=label, color="C0")
         for number, run in enumerate(REFERENCES[reference] if reference else (), start=1):
             _draw_published(axis, run, ("total", *LOSSES).index(name), f"C{number}")
-        axis.set(title=name.replace("_", " "), xlabel="epoch", ylim=(0, None))
-        axis.grid(alpha=0.3)
+        axis.set(title=name.replace("_", " "), xlabel=along, ylim=(0, None))
+        finish(axis)
     for axis in axes[len(names) :]:
         axis.set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    return svg_of(figure)
+
+
+def finish(axis: Any) -> None:
+    """Grid and whole-numbered ticks below."""
+    axis.grid(alpha=0.3)
+    axis.locator_params(axis="x", integer=True)
+
+
+def svg_of(figure: Any) -> str:
+    """A figure as an element of a page."""
     text = io.StringIO()
     figure.savefig(text, format="svg")
     return text.getvalue()[text.getvalue().index("<svg") :]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
+import math
 import mimetypes
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from lxmert.curves import columns_of, finish, points_of, read_metrics, svg_of
 from lxmert.files import write_text
 
 STYLE = """
@@ -133,10 +133,14 @@ def html_scores(metrics: Mapping[str, float]) -> str:
     for name, values in rows.items():
         shown = [f"{values[column]:.3f}" if column in values else "" for column in columns]
         cells = "".join(f"<td class='number'>{value}</td>" for value in shown)
-        first = values.get("accuracy", 0.0)
-        bar = f"<span class='bar' style='width:{200 * first:.0f}px'></span>"
-        body += f"<tr><td>{escape(name)}</td>{cells}<td>{bar}</td></tr>"
+        body += f"<tr><td>{escape(name)}</td>{cells}<td>{bar(values.get('accuracy', 0.0), 200)}</td></tr>"
     return f"<table><tr><th></th>{head}</tr>{body}</table>"
+
+
+def bar(share: float, pixels: int) -> str:
+    """A bar of `share` (0..1) of so many pixels; none for what is no number."""
+    width = pixels * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
+    return f"<span class='bar' style='width:{width:.0f}px'></span>"
 
 
 def card(example: Example) -> str:
@@ -145,8 +149,7 @@ def card(example: Example) -> str:
     score = example.answers.get(best, 0.0)
     verdict = "" if not example.answers else "right" if score >= 0.5 else "wrong"
     rows = "".join(
-        f"<tr><td>{escape(answer)}</td><td><span class='bar' style='width:{100 * probability:.0f}px'></span> "
-        f"{probability:.2f}</td></tr>"
+        f"<tr><td>{escape(answer)}</td><td>{bar(probability, 100)} {probability:.2f}</td></tr>"
         for answer, probability in example.predictions
     )
     human = ", ".join(f"{escape(answer)} {score:.1f}" for answer, score in example.answers.items())
@@ -159,8 +162,9 @@ def card(example: Example) -> str:
 
 
 def draw_view(view: View) -> str:
-    """A picture with the five regions that the model looked at most."""
-    strongest = sorted(zip(view.attention, view.boxes, strict=True), reverse=True)[:5]
+    """A picture with the five regions that the model looked at most, those alone that it looked at."""
+    seen = [pair for pair in zip(view.attention, view.boxes, strict=True) if 0 < pair[0] < math.inf]
+    strongest = sorted(seen, reverse=True)[:5]
     top = strongest[0][0] if strongest else 1.0
     boxes = "".join(
         f"<div class='box' style='left:{100 * x1:.1f}%;top:{100 * y1:.1f}%;width:{100 * (x2 - x1):.1f}%;"
@@ -172,7 +176,7 @@ def draw_view(view: View) -> str:
 
 def embed(picture: Path | None) -> str:
     """The picture inside the page."""
-    if picture is None:
+    if picture is None or not picture.is_file():
         return "<div style='padding-top:75%'></div>"
     kind = mimetypes.guess_type(picture.name)[0]
     data = base64.b64encode(picture.read_bytes()).decode("ascii")
@@ -180,28 +184,27 @@ def embed(picture: Path | None) -> str:
 
 
 def draw_curves(table: Path) -> str:
-    """Training loss and validation accuracy by step, as SVG; nothing when the log holds neither."""
-    if not table.is_file():
-        return ""
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    """Losses and validation accuracy by step, as SVG; nothing when the log holds neither."""
+    rows = read_metrics(table)
     # <stage>/<objective>/accuracy, not that of a group
-    accuracies = [name for name in (rows[0] if rows else ()) if re.fullmatch(r"val/[^/]+/accuracy", name)]
-    curves = {"train/loss": "training loss"} | dict.fromkeys(accuracies, "validation accuracy")
-    found = {
-        name: points
-        for name in curves
-        if (points := [(int(row["step"]), float(row[name])) for row in rows if row.get(name)])
-    }
+    accuracies = [name for name in columns_of(rows) if re.fullmatch(r"val/[^/]+/accuracy", name)]
+    panels = {"loss": {"training loss": "train/loss", "validation loss": "val/loss"}}
+    panels |= {name: {"validation accuracy": name} for name in accuracies}
+    found = {}
+    for panel, curves in panels.items():
+        points = {label: points_of(rows, "step", name) for label, name in curves.items()}
+        if any(points.values()):
+            found[panel] = {label: each for label, each in points.items() if each}
     if not found:
         return ""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 2.8), layout="constrained")
-    for axis, (name, points) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
-        axis.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, markersize=3)
-        axis.set(title=curves[name], xlabel="step")
-        axis.grid(alpha=0.3)
-    text = io.StringIO()
-    figure.savefig(text, format="svg")
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    for axis, drawn in zip(figure.subplots(1, len(found), squeeze=False)[0], found.values(), strict=True):
+        for label, each in drawn.items():
+            axis.plot(*zip(*each, strict=True), marker="o" if len(each) < 30 else None, markersize=3, label=label)
+        axis.set(title=", ".join(drawn), xlabel="step")
+        finish(axis)
+        if len(drawn) > 1:
+            axis.legend(fontsize="small")
+    return svg_of(figure)

@@ -201,7 +201,7 @@ def print_results(folder: Path, metrics: Mapping[str, float], baselines: Mapping
         table.add_row(name, *(f"{values[column]:.3f}" if column in values else "" for column in columns))
         if name == "all":
             table.add_section()
-    console = Console()
+    console = Console(markup=False)  # a question type is a text
     if columns:
         console.print(table)
     for name, accuracy in baselines.items():

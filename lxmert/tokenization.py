@@ -469,7 +469,12 @@ def _check_settings(settings: dict[str, Any]) -> None:
 
 
 def _is_length(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**40 and value == int(value)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value < 10**40
+        and value == int(value)
+    )
 
 
 def _check_vocab(vocab: dict[str, int], added: set[str], special: list[str], name: str) -> None:
@@ -477,7 +482,9 @@ def _check_vocab(vocab: dict[str, int], added: set[str], special: list[str], nam
         raise InputError(f"{name}: the vocabulary is empty")
     for piece, i in vocab.items():
         if not isinstance(piece, str) or not piece or not is_unicode(piece) or type(i) is not int:
-            raise InputError(f"{name}: piece {shown(piece)} with id {shown(i)}; expected a text and a whole number")
+            raise InputError(
+                f"{name}: piece {shown(piece)} with id {shown(i)}; expected a text and a whole number"
+            )
     if sorted(vocab.values()) != list(range(len(vocab))):
         raise InputError(f"{name}: ids must be 0 to {len(vocab) - 1}, each once")
     if missing := [token for token in special if token not in vocab and token not in added]:
@@ -535,7 +542,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
     _in_file(path, data)
     tokens = data.get("added_tokens_decoder", {})
     if not isinstance(tokens, dict):
-        raise InputError(f"{path}: added_tokens_decoder must be an object, got {shown(tokens)}; get the file again")
+        raise InputError(
+            f"{path}: added_tokens_decoder must be an object, got {shown(tokens)}; get the file again"
+        )
     data["added_tokens_decoder"] = _added_tokens(
         [(int(i) if i.isascii() and i.isdigit() and len(i) < 10 else i, token) for i, token in tokens.items()],
         f"{path}: added_tokens_decoder",

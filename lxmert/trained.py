@@ -1,9 +1,9 @@
 """A run's folder as a model to use: what is kept beside its checkpoints, and opening it.
 
-    checkpoints/best.ckpt, last.ckpt   weights, sizes, answers
-    config.json                        sizes, and the answers in label order
-    vocab.txt, tokenizer.json, tokenizer_config.json
-    run.json                           how answer scores become probabilities
+checkpoints/best.ckpt, last.ckpt   weights, sizes, answers
+config.json                        sizes, and the answers in label order
+vocab.txt, tokenizer.json, tokenizer_config.json
+run.json                           how answer scores become probabilities
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def load_run(folder: str | Path) -> TrainedRun:
     kept = ("vocab.txt", "config.json", "run.json")
     if missing := [name for name in kept if not (folder / name).is_file()]:
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}: it is a run from before they were kept, or they were removed. Add "
-            "them once, with the tokenizer that its config.yaml names under data: folder = "
+            f"{folder} lacks {', '.join(missing)}: it is a run from before they were kept, or they were removed. "
+            "Add them once, with the tokenizer that its config.yaml names under data: folder = "
             f"{str(folder)!r}; lxmert.save_run_model(folder, lxmert.LxmertConfig.from_pretrained(folder), "
-            "lxmert.LxmertTokenizer.from_pretrained(TOKENIZER), 'sigmoid'), or 'softmax' where one answer is right "
-            "(NLVR2, pre-training)."
+            "lxmert.LxmertTokenizer.from_pretrained(TOKENIZER), 'sigmoid'), or 'softmax' where one answer is "
+            "right (NLVR2, pre-training)."
         )
     tokenizer = LxmertTokenizer.from_pretrained(folder)
     config = read_config(checkpoint)
@@ -99,8 +99,8 @@ def load_run(folder: str | Path) -> TrainedRun:
         raise InputError(f"{checkpoint} holds no lxmert_config: train.py did not write it")
     if len(tokenizer) != config.vocab_size:
         raise InputError(
-            f"{folder}: its vocabulary has {len(tokenizer)} word pieces and its model {config.vocab_size}: put back "
-            "the vocabulary of the training"
+            f"{folder}: its vocabulary has {len(tokenizer)} word pieces and its model {config.vocab_size}: put "
+            "back the vocabulary of the training"
         )
     weights = read_weights(checkpoint)
     model = architecture_of(weights).from_weights(with_heads(config, weights), weights, str(checkpoint))

@@ -162,13 +162,13 @@ def test_an_example_shows_its_pictures_boxes_attention_and_answers(task, images)
     attention = torch.rand(batch.num_rows, 3)
     datamodule = SimpleNamespace(
         picture=lambda image: f"{image}.png",
-        tokenizer=SimpleNamespace(decode=lambda ids, skip_special_tokens: f"sentence {ids[1]}"),
+        datasets={"test": SimpleNamespace(sentence=lambda example: f"What is <{example}>?")},
     )
     answers = ANSWERS[task]
     results = {NAMES[task]: Result(predictions={"answer_scores": torch.eye(len(answers))[[1, 0]] * 2})}
     for number in (0, 1):
-        example = make_example(datamodule, run.learner, results, batch, number, attention)
-        assert example.question == f"sentence {10 + number}"
+        example = make_example(datamodule, "test", run.learner, results, batch, number, attention)
+        assert example.question == f"What is <{'ab'[number]}>?"
         assert [view.picture for view in example.views] == [f"image{i}.png" for i in images[number]]
         for place, (view, image) in enumerate(zip(example.views, images[number], strict=True)):
             real = 2 if image == 1 else 3

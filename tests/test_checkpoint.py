@@ -35,6 +35,7 @@ from lxmert.checkpoint import (
     read_weights,
     reference_name,
 )
+from lxmert.errors import InputError
 from lxmert.export import main
 from lxmert.files import replacing, write_text
 from lxmert.objectives.image_pair import ImagePair
@@ -714,6 +715,143 @@ def test_weights_of_something_else_are_refused(sizes, tmp_path):
         LxmertModel.from_pretrained(path, config=LxmertConfig(**sizes))
 
 
+@pytest.mark.parametrize(
+    ("size", "value", "differs"),
+    [
+        ("vocab_size", 4_000_000, "word_embeddings.weight [61, 24] -> [4000000, 24]"),
+        ("intermediate_size", 2**22, "intermediate.dense.weight [40, 24] -> [4194304, 24]"),
+        ("num_qa_labels", 2**22, "answer_head.logit_fc.3.weight [7, 48] -> [4194304, 48]"),
+        ("l_layers", 100, "lxmert.encoder.layer.2+3+4"),
+    ],
+)
+def test_sizes_that_the_weights_do_not_have_are_found_before_memory_is_taken(
+    sizes, tmp_path, monkeypatch, size, value, differs
+):
+    LxmertForQuestionAnswering(LxmertConfig(**sizes)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {size: value}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    made = []
+
+    def watched(self, config):
+        made.append(str(torch.empty(0).device))  # where the context that it is made in puts tensors
+        start(self, config)
+
+    start = LxmertForQuestionAnswering.__init__
+    monkeypatch.setattr(LxmertForQuestionAnswering, "__init__", watched)
+    with pytest.raises(InputError, match=re.escape(differs)):
+        LxmertForQuestionAnswering.from_pretrained(tmp_path)
+    assert made == ["meta"]
+
+
+def test_a_head_of_other_sizes_than_the_config_beside_it_is_refused(pretrained, sizes, tmp_path, caplog):
+    pretrained.save_pretrained(tmp_path)
+    LxmertConfig(**{**sizes, "num_qa_labels": 3}).save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=r"logit_fc.3.bias \[7\] -> \[3\].*\n.*another model's. Get both from one"
+    ):
+        LxmertForPreTraining.from_pretrained(tmp_path)
+    config = LxmertConfig.from_pretrained(tmp_path)
+    model = LxmertForPreTraining.from_pretrained(tmp_path, config=config)  # another head is wanted
+    assert model.num_qa_labels == 3 and "2 of another shape" in caplog.text
+    assert_same_weights(model.lxmert, pretrained.lxmert)
+
+
+# What is no weights
+
+
+ODD = {
+    "sparse": (lambda each: each.to_sparse(), "is sparse"),
+    "nested": (lambda each: torch.nested.nested_tensor([each, each]), "is a nested tensor"),
+    "quantised": (lambda each: torch.quantize_per_tensor(each, 0.1, 0, torch.qint8), "is quantised"),
+    "without numbers": (lambda each: each.to("meta"), "is without numbers, on the device meta"),
+    "larger than its file": (lambda each: torch.zeros(1).expand(24, 24), "more numbers than the file holds"),
+    "nothing": (lambda each: None, "is of type NoneType"),
+    "a list": (lambda each: [each], "is of type list"),
+    "complex": (lambda each: each.to(torch.complex64), "is of type torch.complex64; expected floating-point"),
+    "whole numbers": (lambda each: each.to(torch.int64), "is of type torch.int64; expected floating-point"),
+    "NaN": (lambda each: each.index_fill(0, torch.tensor(3), float("nan")), "not finite"),
+    "infinite": (lambda each: each.index_fill(0, torch.tensor(3), float("-inf")), "not finite"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "best.ckpt"])
+def test_what_is_no_dense_finite_tensor_of_floats_is_named(pretrained, tmp_path, kind, file):
+    change, message = ODD[kind]
+    if file == "best.ckpt":
+        path, name = save_run(tmp_path / file, pretrained), "model.pooler.weight"
+    else:
+        path, name = tmp_path / file, "lxmert.pooler.dense.weight"
+        torch.save({reference_name(own): each for own, each in pretrained.state_dict().items()}, path)
+    content = torch.load(path, weights_only=True)
+    weights = content.get("state_dict", content)
+    weights[name] = change(weights[name])
+    torch.save(content, path)
+    with pytest.raises(InputError, match=rf"{file}.*pooler(.dense)?.weight.*{message}"):
+        LxmertForPreTraining.from_pretrained(path, config=pretrained.config)
+
+
+def test_whole_numbers_that_no_model_reads_do_not_matter(pretrained, tmp_path):
+    weights = {reference_name(own): each for own, each in pretrained.state_dict().items()}
+    torch.save(weights | {"lxmert.embeddings.position_ids": torch.arange(16)}, tmp_path / "a.pth")
+    back = LxmertForPreTraining.from_pretrained(tmp_path / "a.pth", config=pretrained.config)
+    assert_same_weights(back, pretrained)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({0: torch.zeros(2)}, "a key is 0; expected"),
+        ({("a", "b"): torch.zeros(2)}, r"a key is \('a', 'b'\); expected"),
+        ({"state_dict": {1: torch.zeros(2)}}, "a key is 1; expected"),
+        ({"state_dict": [torch.zeros(2)]}, "does not hold a dictionary of tensors; expected"),
+        ({"bert.pooler.dense.bias": torch.zeros(2), "module.bert.pooler.dense.bias": torch.ones(2)}, "are both"),
+    ],
+)
+def test_a_state_dict_without_plain_names_is_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=f"other.pth.*{message}"):
+        read_weights(tmp_path / "other.pth")
+
+
+def test_a_run_whose_config_is_none_is_named(pretrained, tmp_path):
+    run = save_run(tmp_path / "last.ckpt", pretrained)
+    content = torch.load(run, weights_only=True)
+    for wrong, message in (
+        ([1], "lxmert_config holds a list"),
+        (content["lxmert_config"] | {"l_layers": "2"}, "lxmert_config: l_layers='2'; expected a whole number"),
+        (content["lxmert_config"] | {"answers": [1] * 7}, r"lxmert_config: answers\[0\] is 1; expected the text"),
+    ):
+        torch.save(content | {"lxmert_config": wrong}, run)
+        for read in (read_config, read_answers, LxmertForPreTraining.from_pretrained):
+            with pytest.raises(InputError, match=f"last.ckpt, {message}"):
+                read(run)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"yes": 0}', r"the answer list is \{'yes': 0\}; expected a list"),
+        ('["yes", 2]', r"the answer list\[1\] is 2; expected the text"),
+        ('["yes", null]', r"the answer list\[1\] is None; expected the text"),
+        ('[{"ans": "yes"}, {"answer": "no"}]', r"the answer list\[1\] is None; expected the text"),
+        ('[["yes"]]', r"the answer list\[0\] is \['yes'\]; expected the text"),
+        ('["yes", ', "broken or truncated JSON"),
+        ('["\\ud800"]', "half a surrogate pair"),
+    ],
+)
+def test_an_answer_list_of_something_else_is_named_with_its_place(tmp_path, content, message):
+    (tmp_path / "all_ans.json").write_text(content)
+    with pytest.raises(InputError, match=rf"{tmp_path}/all_ans.json: {message}"):
+        read_answers(tmp_path / "all_ans.json")
+    if not content.startswith("{"):
+        (tmp_path / "config.json").write_text(f'{{"answers": {content}}}')
+        if "ans" not in content:
+            with pytest.raises(InputError, match=rf"{tmp_path}/config.json"):
+                read_answers(tmp_path)
+
+
 # Files that cannot be read
 
 
@@ -736,8 +874,12 @@ def test_a_file_with_pickled_objects_is_refused_and_runs_no_code(tmp_path, name,
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path)
-    with pytest.raises(ValueError, match=f"{path} cannot be read as a PyTorch checkpoint"):
+    with pytest.raises(InputError, match=f"{path} cannot be read as a PyTorch checkpoint") as error:
         read_weights(tmp_path if name == "pytorch_model.bin" else path)
+    assert re.search(
+        r"holds pickled objects other than tensors \(pathlib.*save the tensors alone", str(error.value)
+    )
+    assert "weights_only" not in str(error.value)
     assert not proof.exists()
     torch.load(path, weights_only=False) if not plain_pickle else pickle.loads(path.read_bytes())
     assert proof.exists(), "the trap itself must work"
@@ -767,6 +909,35 @@ def test_a_folder_without_weights_is_named(tmp_path):
     message = f"{tmp_path} holds none of model.safetensors, pytorch_model.bin"
     with pytest.raises(FileNotFoundError, match=message):
         LxmertModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "best.ckpt"])
+def test_a_checkpoint_with_a_wrong_checksum_is_refused(pretrained, tmp_path, name):
+    path = save_run(tmp_path / name, pretrained)
+    content = bytearray(path.read_bytes())
+    number = pretrained.lxmert.pooler.weight.detach().numpy().tobytes()
+    place = bytes(content).index(number)
+    content[place + 40] ^= 1  # one bit of one weight
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)  # PyTorch does not see it
+    with pytest.raises(InputError, match=rf"{name} cannot be read .*damaged or was cut off \(Bad CRC-32"):
+        read_weights(path)
+    content[place + 40] ^= 1
+    place = bytes(content).index("crème".encode())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="Bad CRC-32 for file .*/data.pkl"):
+        read_config(path.rename(tmp_path / "text.ckpt"))
+
+
+def test_a_safetensors_header_that_promises_more_than_the_file_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"pooler.dense.bias": torch.zeros(4)}, path)
+    content = path.read_bytes()
+    for wrong in (b"\xff" * 8 + content[8:], content.replace(b"[4]", b"[9]"), content.replace(b",16]", b",99]")):
+        path.write_bytes(wrong)
+        with pytest.raises(InputError, match=f"{path} cannot be read as a safetensors file: it is damaged"):
+            read_weights(path)
 
 
 # The hub

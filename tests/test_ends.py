@@ -294,7 +294,7 @@ def test_a_sweep_keeps_to_the_outputs_each_job_apart_and_returns_its_metric(fold
     assert process.exitcode == 0, said(folder)
     assert not (folder / "multirun").exists()
     second = latest(folder)
-    assert second.name == "1" and second.parent.name.endswith("_sweep")
+    assert second.name == "1" and second.parents[1] == folder / "outputs" / "sweeps"
     jobs = [second.parent / name for name in "01"]
     ids = [json.loads((job / "environment.json").read_text())["id"] for job in jobs]
     assert len(set(ids)) == 2

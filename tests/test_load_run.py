@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_checkpoint import assert_same_weights, save_run
 
 import lxmert
 from lxmert import (
@@ -19,7 +20,6 @@ from lxmert import (
 )
 from lxmert.checkpoint import read_answers
 from lxmert.errors import InputError
-from test_checkpoint import assert_same_weights, save_run
 
 ROOT = Path(__file__).parents[1]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "colo", "##r", "is", "the", "cat", "?", "Red", "é"]
@@ -122,7 +122,7 @@ def test_an_older_run_is_told_what_it_lacks_and_made_whole_as_told(make_run, tok
             path.unlink()
     assert LxmertConfig.from_pretrained(folder) == model.config  # the checkpoint has it
     assert_same_weights(LxmertForQuestionAnswering.from_pretrained(folder), model)
-    with pytest.raises(FileNotFoundError, match="a run from before they were kept. Copy the tokenizer's files"):
+    with pytest.raises(FileNotFoundError, match=r"a run from before they were kept\. Copy the tokenizer"):
         LxmertTokenizer.from_pretrained(folder)
     with pytest.raises(FileNotFoundError, match=r"lacks vocab.txt, config.json, run.json: .* Add them") as error:
         load_run(folder)
@@ -142,7 +142,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 def test_a_run_whose_parts_do_not_fit_is_refused(make_run, tokenizer):
     folder, _ = make_run()
     (folder / "run.json").write_text('{"probabilities": ["sigmoid"]}')
-    with pytest.raises(InputError, match=r"run.json: probabilities is \['sigmoid'\]; expected one of sigmoid, softmax"):
+    with pytest.raises(InputError, match=r"run.json: probabilities is \['sigmoid'\]; expected one of sigmoid"):
         load_run(folder)
     LxmertTokenizer().save_pretrained(folder)
     with pytest.raises(InputError, match=f"vocabulary has 5 word pieces and its model {len(PIECES)}: put back"):
@@ -159,4 +159,4 @@ def test_the_example_of_the_documentation_runs(make_run, monkeypatch, tmp_path, 
     inputs = call(LxmertTokenizer())
     exec(example, {"features": inputs["visual_feats"], "boxes": inputs["visual_pos"]})
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5 and {line.split()[-1] for line in lines} & set("yes no 2 gray".split())
+    assert len(lines) == 5 and {line.split()[-1] for line in lines} & set(["yes", "no", "2", "gray"])

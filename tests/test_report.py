@@ -4,12 +4,16 @@ import csv
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules.collate import ExampleDataset, Part
+from datamodules.examples import ExampleStore, write_examples
 from lxmert.callbacks import LossCurves
-from lxmert.curves import LOSSES, ORIGINAL, draw_losses, read_losses
+from lxmert.curves import LOSSES, ORIGINAL, draw_losses, read_losses, read_metrics
 from lxmert.report import Example, View, card, draw_curves, draw_view, html_scores, score_table, write_report
+from lxmert.tokenization import LxmertTokenizer
 
 PRETRAINING = {
     "train/loss": 3.0,
@@ -255,3 +259,109 @@ def test_the_page_of_the_loss_curves_is_written_after_each_validation(losses):
     Trainer.is_global_zero = False
     curves.on_validation_end(Trainer, None)
     assert not page.exists()
+
+
+# --------------------------------------------------------------------------- short runs and odd contents
+
+
+def titles(svg):
+    return [text.strip() for text in re.findall(r"<!--(.*?)-->", svg, re.S)]
+
+
+def test_ten_steps_have_curves(tmp_path):
+    rows = [{"epoch": 0, "step": n, "train/loss": 3.0 - n / 10, "train/loss/matching": 0.7} for n in range(10)]
+    rows += [{"epoch": 0, "step": 9, "val/loss": 2.0, "val/loss/matching": 0.6, "val/answering/accuracy": 0.25}]
+    table = write_table(tmp_path / "metrics.csv", rows)
+    svg = draw_curves(table)
+    assert {"training loss, validation loss", "validation accuracy", "step"} <= set(titles(svg))
+    losses = read_losses(table, "step")
+    assert losses["train"]["total"] == {n: pytest.approx(3.0 - n / 10) for n in range(10)}
+    assert losses["val"]["total"] == {9: 2.0}
+    assert "step" in titles(draw_losses(table)) and "epoch" not in titles(draw_losses(table))
+    assert "epoch" in titles(draw_losses(table, "original"))  # theirs are by epoch
+
+
+def test_one_validation_alone_is_drawn(tmp_path):
+    table = write_table(tmp_path / "metrics.csv", [{"epoch": 0, "step": 9, "val/loss": 2.0}])
+    assert "validation loss" in titles(draw_curves(table))
+    assert "total" in titles(draw_losses(table))
+
+
+def test_rows_without_epochs_are_drawn_by_step(tmp_path):
+    table = tmp_path / "metrics.csv"
+    table.write_text("step,train/loss\n0,3.0\n1,2.0\n")
+    assert "training loss" in titles(draw_curves(table)) and "total" in titles(draw_losses(table))
+    table.write_text("epoch,train/loss\n0,3.0\n1,2.0\n")  # and what has no step by epoch
+    assert draw_curves(table) == "" and "total" in titles(draw_losses(table))
+
+
+def test_a_log_that_a_killed_run_left_is_drawn_as_far_as_it_goes(tmp_path):
+    table = tmp_path / "metrics.csv"
+    table.write_text(
+        "epoch,step,train/loss\n0,0,3.0\n0,1,nan\n0,2,inf\n0,3,2.5,9,9\n0,,2.0\n"
+        "epoch,step,lr,train/loss,val/answering/accuracy\n1,4,0.1,2.0,\n1,5,,,0.5\n1,6,0.1,so\n1,7\n\x00\n"
+    )
+    rows = read_metrics(table)
+    nan = pytest.approx(float("nan"), nan_ok=True)
+    assert [row.get("train/loss") for row in rows[:5]] == [3.0, nan, nan, 2.5, 2.0]
+    assert rows[5] == {"epoch": 1, "step": 4, "lr": 0.1, "train/loss": 2.0}
+    assert rows[6:9] == [
+        {"epoch": 1, "step": 5, "val/answering/accuracy": 0.5}, {"epoch": 1, "step": 6, "lr": 0.1},
+        {"epoch": 1, "step": 7},
+    ]  # fmt: skip
+    assert {"training loss", "validation accuracy"} <= set(titles(draw_curves(table)))
+    assert "total" in titles(draw_losses(table))
+
+
+def test_losses_that_are_never_numbers_are_not_drawn(tmp_path):
+    rows = [{"epoch": n, "step": n, "train/loss": "nan", "val/loss": "inf"} for n in range(3)]
+    table = write_table(tmp_path / "metrics.csv", rows)
+    assert draw_curves(table) == draw_losses(table) == ""
+
+
+@pytest.mark.parametrize("attention", [[0.0] * 7, [float("nan")] * 7, [-1.0] * 7])
+def test_attention_of_nothing_draws_no_boxes(attention):
+    html = draw_view(View(None, view().boxes, attention))
+    assert "class='box'" not in html and "nan" not in html and "class='picture'" in html
+
+
+def test_regions_that_were_not_looked_at_have_no_box():
+    html = draw_view(View(None, view().boxes, [0.0, 0.5, float("nan"), 0.25, 0.0, 0.0, 0.0]))
+    assert re.findall(r"opacity:([\d.]+)' title='attention ([\d.]+)'", html) == [
+        ("0.50", "0.25"),
+        ("1.00", "0.50"),
+    ]
+
+
+MARKUP = "<b>x</b> & [bold]y[/bold] '\""
+
+
+def test_markup_anywhere_is_shown_as_text():
+    html = html_scores({f"val/answering/accuracy/answer_type/{MARKUP.replace('/', '|')}": 0.5})
+    html += card(Example(MARKUP, [view()], [(MARKUP, 0.5)], {MARKUP: 1.0}))
+    assert "<b>" not in html and html.count("&lt;b&gt;") == 4
+    assert html.count("[bold]y") == 4 and html.count("&amp;") == 4
+
+
+def test_scores_that_are_no_numbers_have_no_bar(tmp_path):
+    html = html_scores({"val/answering/accuracy": float("nan")}) + card(
+        Example("?", [view(tmp_path / "gone.jpg")], [("cat", float("nan"))], {})
+    )
+    assert html.count("width:0px") == 2 and "nanpx" not in html
+    assert "padding-top:75%" in html  # the picture is no longer there
+
+
+def test_a_question_is_given_as_it_was_written(tmp_path):
+    texts = ["Is the <b>Écru</b> cat's hat Red?", "no\u00efve?", "A", ""]
+    parts = []
+    for place, ids in enumerate([[12, 1], ["nlvr-1", "1x"]]):
+        with write_examples(tmp_path / f"{place}.h5") as writer:
+            writer.append(
+                texts=texts[2 * place : 2 * place + 2], ids=ids, images=["i", "i"], labels=[{}, {}], groups={}
+            )
+        store = ExampleStore(tmp_path / f"{place}.h5")
+        parts.append(Part(store, np.zeros(2, np.int64), np.array([-1]), {}))
+    data = ExampleDataset(parts, [], LxmertTokenizer(), num_answers=1)
+    assert [data.sentence(name) for name in (12, 1, "nlvr-1", "1x")] == texts
+    with pytest.raises(KeyError):
+        data.sentence("2")

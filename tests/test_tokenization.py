@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 transformers = pytest.importorskip("transformers")
 
+from lxmert.errors import InputError  # noqa: E402
 from lxmert.tokenization import LxmertTokenizer, LxmertTokenizerFast  # noqa: E402
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "vocab" / "bert_uncased_vocab.txt"
@@ -414,6 +415,86 @@ def test_bad_json_files_are_refused_by_name(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE"}}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokenizer\.json: not a BERT tokenizer: model.type must be 'WordPiece'"):
         LxmertTokenizer.from_pretrained(tmp_path / "tokenizer.json")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_piece(tmp_path):
+    path = write_small(tmp_path)
+    expected = LxmertTokenizer(path)("what is the cat")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert LxmertTokenizer(path)("what is the cat") == expected
+    assert LxmertTokenizer.from_pretrained(path).pad_token_id == 0
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\t"])
+@pytest.mark.parametrize("line", [7, len(SMALL)])
+def test_a_blank_line_in_a_vocabulary_is_named(tmp_path, blank, line):
+    lines = [*SMALL]
+    lines.insert(line, blank)
+    (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in lines), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"vocab\.txt: line {line + 1} is blank; expected a piece on each line"):
+        LxmertTokenizer(tmp_path / "vocab.txt")
+
+
+TOKEN = {"id": 0, "content": "[PAD]", "special": True}
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("tokenizer_config.json", [], "must hold a JSON object, got list"),
+        ("tokenizer_config.json", {"do_lower_case": "false"}, "do_lower_case must be true or false, got 'false'"),
+        ("tokenizer_config.json", {"do_lower_case": 0}, "do_lower_case must be true or false, got 0"),
+        ("tokenizer_config.json", {"strip_accents": "no"}, "strip_accents must be true, false or null, got 'no'"),
+        ("tokenizer_config.json", {"model_max_length": "512"}, "model_max_length must be a number of tokens"),
+        ("tokenizer_config.json", {"model_max_length": -1}, "model_max_length must be a number of tokens, got -1"),
+        ("tokenizer_config.json", {"model_max_length": True}, "model_max_length must be a number of tokens"),
+        ("tokenizer_config.json", {"model_max_length": 10**400}, "model_max_length must be a number of tokens"),
+        ("tokenizer_config.json", {"cls_token": 5}, "cls_token must be a token's text, got 5"),
+        ("tokenizer_config.json", {"cls_token": {"text": "[CLS]"}}, "cls_token must be a token's text, got None"),
+        ("tokenizer_config.json", {"added_tokens_decoder": [TOKEN]}, "added_tokens_decoder must be an object"),
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": {"x": TOKEN}},
+            "added_tokens_decoder: id 'x'; expected",
+        ),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"0": "[PAD]"}}, "added_tokens_decoder: '.PAD.'; expe"),
+        ("special_tokens_map.json", {"mask_token": None}, "mask_token must be a token's text, got None"),
+        ("tokenizer.json", {"model": []}, r"model.type must be 'WordPiece', got None"),
+        ("tokenizer.json", {"model.vocab": ["cat"]}, "model.vocab must be an object of piece to id"),
+        ("tokenizer.json", {"model.vocab": {"cat": "0"}}, "piece 'cat', id '0'; expected a text and a whole numb"),
+        ("tokenizer.json", {"model.vocab": {"cat": False}}, "piece 'cat', id False; expected a text and a whole"),
+        ("tokenizer.json", {"model.vocab": {"": 0}}, "piece '', id 0; expected a text"),
+        ("tokenizer.json", {"model.unk_token": 1}, "unk_token must be a token's text, got 1"),
+        ("tokenizer.json", {"normalizer.lowercase": None}, "do_lower_case must be true or false, got None"),
+        ("tokenizer.json", {"added_tokens": {"0": TOKEN}}, "added_tokens must be a list"),
+        ("tokenizer.json", {"added_tokens": [TOKEN, TOKEN]}, "added_tokens: id 0; expected a whole number, each"),
+        ("tokenizer.json", {"added_tokens": [TOKEN | {"id": -1}]}, "added_tokens: id -1; expected"),
+        ("tokenizer.json", {"added_tokens": [TOKEN | {"lstrip": 1}]}, "added_tokens: .*expected an object with"),
+        (
+            "tokenizer.json",
+            {"added_tokens": [TOKEN | {"colour": True}]},
+            "added_tokens: .*expected an object with",
+        ),
+    ],
+)
+def test_a_value_of_another_type_in_a_tokenizers_file_is_named(small, tmp_path, file, change, message):
+    folder = tmp_path / "saved"
+    small.save_pretrained(folder)
+    values = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    for key, value in change.items() if isinstance(change, dict) else ():
+        *parts, last = key.split(".")
+        (values[parts[0]] if parts else values)[last] = value
+    if file == "tokenizer.json":
+        (folder / "tokenizer_config.json").unlink()  # what it says would go before
+    (folder / file).write_text(json.dumps(values if isinstance(change, dict) else change))
+    with pytest.raises(InputError, match=rf"{folder / file}: .*{message}") as error:
+        LxmertTokenizer.from_pretrained(folder)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_longest_length_that_no_memory_holds_is_refused(small):
+    with pytest.raises(ValueError, match=f"cannot truncate or pad to {2**40}: give max_length"):
+        small("a", padding="max_length", max_length=2**40)
 
 
 @pytest.mark.parametrize(

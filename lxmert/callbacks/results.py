@@ -221,16 +221,18 @@ class Examples(Callback):
         self.count = count
         self.examples: list[Example] = []
 
-    def _collect(self, trainer: Any, learner: Any, outputs: Any, batch: Batch, num_batches: int) -> None:
+    def _collect(self, trainer: Any, learner: Any, outputs: Any, batch: Batch, role: str) -> None:
         if not trainer.is_global_zero or len(self.examples) >= self.count:
             return
-        number = len(batch.example_ids)
+        batches = trainer.num_val_batches if role == "valid" else trainer.num_test_batches
+        number, num_batches = len(batch.example_ids), batches[0]
         wanted = min(-(-self.count // num_batches), self.count - len(self.examples), number)
         examples = torch.linspace(0, number - 1, wanted).long().tolist()
         attentions = learner.model.encode(batch, learner.reads, output_attentions=True).cross_encoder_attentions
         looked_at = attentions[-1].float().mean(1)[:, 0].cpu()  # (R, N): what [CLS] sees in the last layer
         self.examples += [
-            make_example(trainer.datamodule, learner, outputs, batch, example, looked_at) for example in examples
+            make_example(trainer.datamodule, role, learner, outputs, batch, example, looked_at)
+            for example in examples
         ]
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -252,7 +254,7 @@ class Examples(Callback):
     ) -> None:
         """Collect, if a table will be logged."""
         if wandb_logger(trainer) is not None:
-            self._collect(trainer, pl_module, outputs, batch, trainer.num_val_batches[0])
+            self._collect(trainer, pl_module, outputs, batch, "valid")
 
     def on_test_batch_end(
         self,
@@ -264,7 +266,7 @@ class Examples(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect."""
-        self._collect(trainer, pl_module, outputs, batch, trainer.num_test_batches[0])
+        self._collect(trainer, pl_module, outputs, batch, "test")
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the table."""
@@ -320,9 +322,15 @@ def report_title(datamodule: Any, role: str) -> str:
 
 
 def make_example(
-    datamodule: Any, learner: Any, results: dict[str, Result], batch: Batch, number: int, attention: torch.Tensor
+    datamodule: Any,
+    role: str,
+    learner: Any,
+    results: dict[str, Result],
+    batch: Batch,
+    number: int,
+    attention: torch.Tensor,
 ) -> Example:
-    """One example of a batch, as the report shows it; `attention` is (R, N)."""
+    """One example of a batch of `role` (valid, test), as the report shows it; `attention` is (R, N)."""
     name = answering(results)
     answers = learner.model.config.answers
     each = batch.num_rows // len(batch.example_ids)  # rows of an example: one for each of its images
@@ -340,9 +348,8 @@ def make_example(
                 attention[row][regions].tolist(),
             )
         )
-    sentence = batch.token_ids[int(batch.row_sentence[rows[0]])]
     return Example(
-        question=datamodule.tokenizer.decode(sentence.tolist(), skip_special_tokens=True),
+        question=datamodule.datasets[role].sentence(batch.example_ids[number]),
         views=views,
         predictions=[(answers[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
         answers=known_answers(batch, number, answers),
