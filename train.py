@@ -20,6 +20,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from lxmert.averaging import check_averaging
 from lxmert.build import build
 from lxmert.callbacks import BestCheckpoint, LastCheckpoint, finish_wandb
 from lxmert.checkpoint import load_weights, match_answer_head, read_answers, read_weights
@@ -95,8 +96,9 @@ def run(config: DictConfig) -> float | None:
                     folder / "logs/metrics.csv", state["global_step"], validated=not state.get("validation_due")
                 )
             datamodule, learner, trainer = build(config, environment_of(folder).get("id"))
-            if state and "settings" in state:
-                compare_settings(state["settings"], learner.settings)
+            if state:
+                compare_settings(state.get("settings", {}), learner.settings)
+                check_averaging(state, trainer)
             del state
             value = act(config, folder, datamodule, learner, trainer, source, interrupts)
             failed = False
@@ -139,6 +141,9 @@ def act(
         if config.init and not source:
             initialize_from(learner, config.init, config.init_answers or config.init)
         trainer.fit(learner, datamodule, ckpt_path=source, weights_only=True)
+        for each in trainer.early_stopping_callbacks:
+            if each.stopped_epoch:  # type: ignore[attr-defined]
+                log.warning("stopped early: %s has stood still", each.monitor)  # type: ignore[attr-defined]
         fitted = dict(trainer.callback_metrics)
         used = (best.best_model_path if best else "") or (str(last.path) if last and last.path.exists() else "")
         if best and best.best_model_score is not None:

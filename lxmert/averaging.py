@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning import Callback
@@ -94,3 +95,16 @@ class AveragedWeights(Callback):
             self.weights[name].copy_(average)
             average.copy_(kept)
         self.exchanged = not self.exchanged
+
+
+def check_averaging(state: Mapping[str, Any], trainer: Any) -> None:
+    """Refuse to train averaged weights on as if they were the trained ones.
+
+    Raises:
+        InputError: the checkpoint `state` has both, and nothing here tells them apart.
+    """
+    if TRAINED in state and not any(isinstance(each, AveragedWeights) for each in trainer.callbacks):
+        raise InputError(
+            "the run that is resumed averages its weights: add callbacks=ema, or start a new run from the average "
+            "with init="
+        )

@@ -124,6 +124,9 @@ def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     Raises:
         InputError: others differ: the checkpoint's optimiser, or the order of the data, would go on as it was.
     """
+    if not before:
+        log.warning("the checkpoint is of an older version and does not tell its settings: they are not compared")
+        return
     differences = {
         key: (old, new)
         for name in (*FIXED, "trainer")

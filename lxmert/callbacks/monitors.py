@@ -13,6 +13,17 @@ from lxmert.errors import InputError
 class MonitorCheck(Callback):
     """Refuses a `monitor` that no validation logs, after the one batch that Lightning validates first."""
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Refuse to wait for a metric of a validation that never comes.
+
+        Raises:
+            InputError: early stopping without validation data.
+        """
+        if stage == "fit" and trainer.early_stopping_callbacks and not trainer.datamodule.datasets.get("valid"):
+            raise InputError(
+                "early stopping needs a validation, and data.valid names no split: name one, or go without"
+            )
+
     def on_sanity_check_end(self, trainer: Any, pl_module: Any) -> None:
         """Compare with what that batch has logged.
 
