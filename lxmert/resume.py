@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from lxmert.checkpoint import open_weights
 from lxmert.errors import InputError
 from lxmert.files import read_json
 
@@ -74,41 +72,28 @@ def whole_checkpoint(folder: Path) -> Path:
         raise FileNotFoundError(f"{folder} has no checkpoints/last.ckpt; there is nothing to resume")
     problems: list[str] = []
     for path in files:
-        problem = damage(path)
-        if problem is None:
-            for earlier in problems:
-                log.warning("%s; going on from %s", earlier, path)
-            return path
-        problems.append(f"{path} is damaged ({problem})")
-    raise InputError(f"{'; '.join(problems)}: no checkpoint of this run is whole. Start anew, or from a copy")
-
-
-def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint's file, None where every part has its checksum."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            broken = file.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
-        return str(error) or type(error).__name__
-    return f"{broken} does not have its checksum" if broken else None
+        try:
+            read_state(path)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            log.warning("%s Going on from %s.", problem, path)
+        return path
+    raise InputError("\n".join([*problems, "No checkpoint of this run is whole: start anew, or from a copy."]))
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """A checkpoint of a run, its tensors left on the disk.
+    """The state of a run, its tensors left on the disk; every part has its checksum.
 
     Raises:
-        InputError: it is none of ours.
+        InputError: the file is damaged, or is none of train.py's.
     """
-    if problem := damage(path):
-        raise InputError(f"{path} is damaged ({problem}): resume from another, such as best.ckpt beside it")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise InputError(f"{path} cannot be read as a checkpoint of train.py: {type(error).__name__}") from error
+    state = open_weights(path)
     if not isinstance(state, dict) or not {"loops", "global_step", "state_dict"} <= state.keys():
         raise InputError(
             f"{path} holds weights and not the state of a run: resume= takes checkpoints/last.ckpt of one; init= "
-            "starts from weights"
+            "starts from weights."
         )
     return state
 

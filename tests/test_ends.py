@@ -236,13 +236,13 @@ def test_a_torn_checkpoint_is_named_and_the_newest_whole_one_used(folder, whole)
     last = run / "checkpoints/last.ckpt"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     train(*USUAL, f"resume={run}", folder=folder)
-    assert "last.ckpt is damaged" in said(folder) and "going on from" in said(folder)
+    assert "last.ckpt cannot be read" in said(folder) and "Going on from" in said(folder)
     same_run(whole, run)
     for name in ("last", "best"):
         path = run / f"checkpoints/{name}.ckpt"
         path.write_bytes(path.read_bytes()[:-30])
     message = train(*USUAL, f"resume={run}", folder=folder, fails=True)
-    assert "no checkpoint of this run is whole" in message
+    assert "No checkpoint of this run is whole" in message
 
 
 def test_a_missing_checkpoint_to_resume_is_said(folder, tmp_path):
