@@ -58,6 +58,7 @@ def start(*overrides, folder, variables=None):
 
 
 def _run(argv, folder, variables):
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in a command's process
     os.setpgrp()  # a shell gives each command a group of its own, to which Ctrl-C goes
     os.environ.update(variables)
     with (folder / "said.txt").open("w") as file:
