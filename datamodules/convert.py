@@ -175,7 +175,8 @@ class Regions:
 
     def _fractions(self) -> np.ndarray:
         width, height = self.size
-        boxes = self.boxes / np.array([width, height, width, height], np.float32)
+        with np.errstate(invalid="ignore"):
+            boxes = self.boxes / np.array([width, height, width, height], np.float32)
         in_order = (boxes[:, 2:] >= boxes[:, :2]).all(1)
         # NaN fails every comparison
         if boxes.min() > -BOX_TOLERANCE and boxes.max() < 1 + BOX_TOLERANCE and in_order.all():

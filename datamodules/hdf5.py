@@ -13,6 +13,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -215,6 +216,33 @@ def _check_apart(path: Path, places: dict[str, _Place]) -> None:
 
 def _refuse(path: Path, name: str, what: str) -> NoReturn:
     raise StoreError(f"{path}: dataset {name!r} {what}. {REMAKE}")
+
+
+def allow_open_files(workers: int) -> None:
+    """Have this process be allowed the open files that a loader with so many workers passes its batches in.
+
+    Without them a worker cannot hand on its batch, and the process that waits for it waits forever.
+
+    Raises:
+        InputError: the system does not allow so many.
+    """
+    if not workers or sys.platform == "win32":  # which passes batches otherwise
+        return
+    import resource  # here, as Windows has no such module
+
+    needed = FILES_OF_A_PROCESS + workers * FILES_OF_A_WORKER
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != most < needed:
+        raise InputError(
+            f"{workers} loader workers need some {needed} open files, this process may have {most}. Allow it more "
+            f"(`ulimit -n {needed}`), or use fewer workers (data.workers=0)."
+        )
+    if resource.RLIM_INFINITY != allowed < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+
+
+FILES_OF_A_PROCESS = 48  # stores, logs, libraries
+FILES_OF_A_WORKER = 24  # two batches of a dozen tensors wait in its queue
 
 
 def has_dataset(file: h5py.File, name: str) -> bool:

@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -398,6 +400,17 @@ BAD_ROWS = {
         bad("features", lambda f: b"*" * 128),
         "expected base64 of 3 x 8 float32",
     ),
+    "boxes in fractions": (
+        bad("boxes", lambda b: b / np.float32(700)),
+        "boxes in fractions of the image, expected pixels",
+    ),
+    "a width beyond all numbers": (
+        lambda i: i.update(img_w=b"9" * 5000),
+        "img_w is '99999999999999999999', expected",
+    ),
+    "an absurd count": (bad("num_boxes", lambda n: 2**31 - 1), "objects_id has 32 base64 characters, expected"),
+    "a NaN for a count": (bad("num_boxes", lambda n: "NaN"), "num_boxes is 'NaN', expected a whole number"),
+    "null for a column": (bad("objects_conf", lambda c: b"null"), "objects_conf has 4 base64 characters"),
     "an eleventh column": (
         bad("features", lambda f: base64.b64encode(f.tobytes()) + b"\tmore"),
         "features has 133 base64 characters, expected 128",
@@ -420,6 +433,66 @@ def test_a_bad_row_is_refused_by_file_line_and_image(tmp_path, damage, message):
     assert text.startswith(f"{source}: line 2, image {images[1]['img_id']}: ") and message in text
     assert "get it again or mend this row" in text
     assert left_in(tmp_path) == ["bad.tsv"]
+
+
+@pytest.mark.parametrize(
+    ("image_id", "message"),
+    [
+        (b"good\0", r"img_id holds b'\x00', expected no control characters"),
+        (b"\xef\xbb\xbfgood", r"img_id holds b'\xef\xbb\xbf'"),
+        (b"go\rod", r"img_id holds b'\r'"),
+        (b"\xff\xfe", r"img_id is b'\xff\xfe', expected UTF-8 text"),
+        (b"x" * 10_000, "img_id is of 10,000 bytes, expected at most 255"),
+        (b"", "img_id is empty"),
+    ],
+)
+def test_an_id_that_the_store_could_not_keep_is_refused(tmp_path, image_id, message):
+    images = [make_image("good"), make_image(image_id)]
+    with pytest.raises(StoreError) as caught:
+        convert_tsv(write_tsv(tmp_path / "a.tsv", images), tmp_path / "a.h5", progress=False)
+    assert str(caught.value).startswith(f"{tmp_path / 'a.tsv'}: line 2, image ") and message in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_byte_order_mark_at_the_begin_of_a_file_is_no_part_of_the_first_id(tmp_path):
+    source = write_tsv(tmp_path / "a.tsv", [make_image("first"), make_image("second", seed=1)])
+    source.write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
+    path = convert_tsv(source, tmp_path / "b.h5", progress=False)
+    assert RegionStore(path).image_ids.tolist() == [b"first", b"second"]
+    np.testing.assert_array_equal(RegionStore(path).read([0])[0][0], make_image("")["features"].astype(np.float16))
+
+
+def test_an_id_asked_for_is_never_cut_to_one_that_is_there(tmp_path):
+    store = RegionStore(make_store(tmp_path, [1, 2]))
+    assert store.index(["image1\0", "image1", "image10", "\ud800", "image1" + "x" * 10**6]).tolist() == [
+        *(-1, 1, -1, -1, -1)
+    ]
+
+
+@pytest.mark.parametrize("convert_it", [convert_tsv, convert_npz, convert_gqa_objects])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, convert_it):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    pipe = {convert_tsv: "a.tsv", convert_npz: "a.npz", convert_gqa_objects: "gqa_objects_info.json"}[convert_it]
+    os.mkfifo(folder / pipe)
+    source = folder / pipe if convert_it is convert_tsv else folder
+    with pytest.raises(StoreError, match=rf"{pipe}: not a file\. Check the path"):
+        convert_it(source, tmp_path / "a.h5", progress=False)
+
+
+def test_a_folder_for_a_tsv_and_a_source_without_permission_are_named(tmp_path, monkeypatch):
+    with pytest.raises(StoreError, match=r"not a file\. Check the path"):
+        convert_tsv(tmp_path, tmp_path / "a.h5", progress=False)
+    source = write_tsv(tmp_path / "a.tsv", [make_image("image")])
+
+    def refuse(path, *arguments, **more):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(
+        StoreError, match=r"a\.tsv: cannot be read \(Permission denied\)\. Check its owner and mode"
+    ):
+        convert_tsv(source, tmp_path / "a.h5", progress=False)
 
 
 def test_a_box_within_the_tolerance_of_the_original_is_taken(tmp_path):
@@ -493,6 +566,19 @@ BAD_NPZ = {
     "a NaN": ({"x": np.full((DIM, 4), np.nan, np.float32)}, "feature 0 of region 0 is nan"),
     "boxes outside": ({"bbox": np.full((4, 4), 700, np.float32)}, "an image 640 wide"),
     "short labels": ({"objects_id": np.ones(3, np.int64)}, "object_ids is of shape (3,), expected (4,)"),
+    "complex features": ({"x": np.ones((DIM, 4), np.complex64)}, "x.npy holds complex64, expected numbers"),
+    "ids that are texts": (
+        {"objects_id": np.array(["a"] * 4)},
+        "objects_id.npy holds <U1, expected whole numbers",
+    ),
+    "ids that are NaN": (
+        {"objects_id": np.full(4, np.nan)},
+        "objects_id.npy holds float64, expected whole numbers",
+    ),
+    "a count that is NaN": ({"num_bbox": np.nan}, "num_bbox.npy holds float64, expected whole numbers"),
+    "a size in pieces": ({"image_w": 0.5}, "image_w.npy holds float64, expected whole numbers"),
+    "a list of counts": ({"num_bbox": [4]}, "num_bbox is of shape (1,), expected ()"),
+    "an absurd size": ({"image_h": 2**40}, "4 boxes on 640 x 1099511627776 pixels"),
     "a pickled object": ({"x": np.array([None])}, "x.npy holds object, expected numbers"),
 }
 
@@ -508,6 +594,41 @@ def test_a_bad_npz_is_refused_by_file_and_image(tmp_path, changes, message):
     assert str(caught.value).startswith(f"{folder / 'other.jpg.npz'}: image other: ")
     assert message in str(caught.value)
     assert left_in(tmp_path) == ["features"]
+
+
+def bomb(path, shape, content):
+    """An npz file whose features promise a shape and unpack to `content`."""
+    image = make_image("", count=4)
+    arrays = {"bbox": image["boxes"], "num_bbox": 4, "image_w": WIDTH, "image_h": HEIGHT}
+    np.savez(path, **arrays)
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as member:
+        member.write(b"\x93NUMPY\x01\x00" + bytes([118, 0]) + header.encode())
+        for _ in range(content // 10**6):
+            member.write(bytes(10**6))
+
+
+@pytest.mark.parametrize(
+    ("shape", "content"),
+    [((10**6, 34), 136 * 10**6), ((2**40, 4), 10**6), ((2**62, 2**62), 0), ((DIM, 4), 10**6)],
+    ids=[
+        "one that keeps its promise",
+        "a promise beyond memory",
+        "a promise beyond counting",
+        "more than promised",
+    ],
+)
+def test_an_archive_is_measured_before_it_is_unpacked(tmp_path, shape, content):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    bomb(folder / "a.npz", shape, content)
+    tracemalloc.start()
+    with pytest.raises(
+        StoreError, match=r"a\.npz: image a: .*x\.npy unpacks to \d+ bytes, expected its header's \d+"
+    ):
+        convert_npz(folder, tmp_path / "a.h5", progress=False)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def test_a_cut_off_npz_a_double_image_and_an_empty_folder_are_refused(tmp_path):
@@ -592,6 +713,13 @@ BAD_GQA = {
     "a place taken twice": ({"idx": 1}, {}, "is in the same place"),
     "no boxes": ({"objectsNum": 0}, {}, "image 99: {'width': 640"),
     "a width that is no number": ({"width": "640"}, {}, "expected counts width, height, objectsNum, idx, file"),
+    "a width beyond all numbers": ({"width": 10**400}, {}, "image 99: {'width': 1000"),
+    "features that are whole numbers": ({}, {"features": np.ones((2, 8, DIM), int)}, "features int64 and bboxes"),
+    "a chunk elsewhere": (
+        {},
+        {"features": h5py.ExternalLink("gqa_objects_0.h5", "/features")},
+        "is a link to els",
+    ),
     "a chunk that is not there": ({"file": 7}, {}, "gqa_objects_7.h5: cannot be read"),
     "a NaN": (
         {},
@@ -624,6 +752,18 @@ def test_bad_object_features_of_gqa_are_refused_by_file_and_image(tmp_path, info
         convert_gqa_objects(folder, tmp_path / "a.h5", progress=False)
     assert message in str(caught.value) and str(folder) in str(caught.value)
     assert left_in(tmp_path) == ["objects"]
+
+
+def test_an_image_that_the_facts_of_gqa_name_twice_is_refused(tmp_path):
+    write_gqa(tmp_path / "objects", [3] * 4)
+    info = tmp_path / "objects" / "gqa_objects_info.json"
+    text = info.read_text()
+    info.write_text(text[:-1] + ', "99": {"width": 1, "height": 1, "objectsNum": 1, "idx": 0, "file": 0}}')
+    with pytest.raises(StoreError, match=r"gqa_objects_info\.json: 99 is there twice"):
+        convert_gqa_objects(tmp_path / "objects", tmp_path / "a.h5", progress=False)
+    info.write_text(text.replace('"99"', '"9\\u0000"'))
+    with pytest.raises(StoreError, match=r"image '9\\x00': img_id holds b'\\x00'"):
+        convert_gqa_objects(tmp_path / "objects", tmp_path / "a.h5", progress=False)
 
 
 def test_a_cut_off_chunk_and_a_cut_off_info_of_gqa_are_refused(tmp_path):
@@ -701,6 +841,41 @@ def test_an_unfinished_store_of_a_changed_source_is_begun_anew(tmp_path, monkeyp
     convert_tsv(source, store, progress=False)
     np.testing.assert_array_equal(RegionStore(store).read([0])[0][0], images[0]["features"].astype(np.float16))
     assert left_in(tmp_path) == ["a.h5", "a.tsv"]
+
+
+NOTES = [
+    *("", "{", "[]", "null", "7", '"text"', "\ufeff{}", "{}", '{"contract": {}}', "\0" * 100, "[" * 10_000),
+    *(None, {"done": -1}, {"done": 10**6}, {"done": "4"}, {"done": True}, {"size": 1}, {"contract": []}),
+]
+
+
+@pytest.mark.parametrize("change", NOTES, ids=lambda change: str(change)[:20])
+def test_a_damaged_note_of_an_unfinished_store_begins_it_anew(tmp_path, monkeypatch, change):
+    images = [make_image(f"image{i}", seed=i) for i in range(8)]
+    source, store = write_tsv(tmp_path / "a.tsv", images), tmp_path / "a.h5"
+    truth = convert_tsv(source, tmp_path / "b.h5", progress=False).read_bytes()
+    monkeypatch.setattr(convert, "_IMAGES_PER_NOTE", 2)
+    real, calls = os.pwrite, []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", counted)
+    with pytest.raises(KeyboardInterrupt):
+        convert_tsv(source, store, progress=False)
+    note, partial = tmp_path / ".a.h5.partial.json", tmp_path / ".a.h5.partial"
+    if change is None:  # the unfinished store itself
+        partial.write_bytes(bytes(partial.stat().st_size))
+    else:
+        noted = json.loads(note.read_text())
+        note.write_text(change if isinstance(change, str) else json.dumps(noted | change))
+    calls[:] = [()] * 100
+    convert_tsv(source, store, progress=False)
+    assert len(calls) == 100 + 6 * 8 and store.read_bytes() == truth
+    assert left_in(tmp_path) == ["a.h5", "a.tsv", "b.h5"]
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):

@@ -106,7 +106,7 @@ def rows_of_regions(path):
     images = range(len(store))
     store.check_labels({"object_ids": 2**31, "attribute_ids": 2**31})
     return [
-        *(store.image_ids, store.index(IMAGES), store.image_size(images), *store.read(images)),
+        *(store.image_ids.tolist(), store.index(IMAGES), store.image_size(images), *store.read(images)),
         *store.labels(images),
     ]
 
