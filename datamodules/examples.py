@@ -17,8 +17,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -28,6 +27,17 @@ from typing import Any
 import h5py
 import numpy as np
 
+from datamodules.checks import (
+    ANNOTATORS,
+    TYPES,
+    identifier_of,
+    name_of,
+    no_repeat,
+    question_problem,
+    shorten,
+    take,
+    take_ten,
+)
 from datamodules.hdf5 import (
     LIBVER,
     REMAKE,
@@ -45,10 +55,11 @@ from datamodules.hdf5 import (
     sha256_of,
     writing,
 )
-from lxmert.files import parse_json
+from datamodules.json_stream import member
+from lxmert.errors import InputError
+from lxmert.files import parse_json, read_json
 
 VERSION = 1
-ANNOTATORS = 10  # answers per question in VQA v2
 
 
 # ---------------------------------------------------------------------------------------- reading
@@ -465,16 +476,11 @@ def convert_vqa(source: Path, store: Path, annotations: Mapping[str, Path] | Non
         `store`.
 
     Raises:
-        ValueError: a row that cannot be used, naming file, row (from 0) and question.
+        InputError: a row that cannot be used, naming file, row (from 0) and question.
         StoreError: the store cannot be written.
     """
-    rows = read_json(source)
-    if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{source}: expected a JSON list of questions, found {shorten(rows)}.")
-    if not isinstance(rows[0], dict):
-        raise ValueError(f"{source}: row 0: expected an object with question_id, found {shorten(rows[0])}.")
-    optional = [key for key in ("label", "answer_type", "question_type") if key in rows[0]]
-    _check_rows(source, rows, optional)
+    rows = read_rows(source, "questions", question_problem)
+    optional = [key for key in TYPES if key in rows[0]]
     ten: dict[Any, tuple[str, ...]] = {}
     annotations = annotations or {}
     for folder, file in annotations.items():
@@ -502,105 +508,36 @@ def convert_vqa(source: Path, store: Path, annotations: Mapping[str, Path] | Non
     return store
 
 
-def _check_rows(source: Path, rows: list[Any], optional: Sequence[str]) -> None:
-    required = ("question_id", "img_id", "sent", *optional)
-    id_type = type(rows[0].get("question_id"))
+def read_rows(source: Path, what: str, problem_of: Callable[..., str | None]) -> list[dict[str, Any]]:
+    """The rows of a file of the release, checked.
+
+    Args:
+        source: a JSON list of objects.
+        what: its rows are, for messages.
+        problem_of: what is wrong with a row, such as `checks.question_problem`.
+
+    Raises:
+        InputError: a row that cannot be used, naming file, row (from 0) and identifier.
+    """
+    rows = read_json(source, once=True)
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"{source}: expected a JSON list of {what}, found {shorten(rows)}. Is it the right file?")
+    first = rows[0] if isinstance(rows[0], dict) else {}
     seen: dict[Any, int] = {}
     for number, row in enumerate(rows):
-        problem = None
-        if not isinstance(row, dict):
-            problem = f"expected an object, found {shorten(row)}"
-        elif missing := [key for key in required if key not in row]:
-            problem = f"{', '.join(missing)} missing; every row of this file needs {', '.join(required)}"
-        elif extra := [
-            key for key in ("label", "answer_type", "question_type") if key in row and key not in optional
-        ]:
-            problem = f"has {', '.join(extra)}, which row 0 does not have; give it to all rows or none"
-        elif type(row["question_id"]) is not id_type or id_type not in (int, str):
-            problem = "question_id must be an integer or a string, of one type in the whole file"
-        elif row["question_id"] in seen:
-            problem = f"duplicate question_id, first used in row {seen[row['question_id']]}"
-        elif not is_text(row["sent"]):
-            problem = f"empty question: sent is {shorten(row['sent'])}, expected a text"
-        elif other := [key for key in required if key not in ("question_id", "label") and not is_text(row[key])]:
-            problem = f"{other[0]} is {shorten(row[other[0]])}, expected a text"
-        elif "label" in optional:
-            problem = label_problem(row["label"])
-        if problem:
-            question = row.get("question_id", "without id") if isinstance(row, dict) else "without id"
-            raise ValueError(f"{source}: row {number} (question {question}): {problem}. Mend or remove that row.")
-        seen[row["question_id"]] = number
-
-
-def label_problem(label: Any) -> str | None:
-    """What is wrong with a label of the release, if anything."""
-    if not isinstance(label, dict):
-        return f"label is {shorten(label)}, expected an object of answer texts with their scores"
-    for answer, score in label.items():
-        if type(score) not in (int, float) or not 0 < score <= 1:
-            return f"the score of answer {answer!r} is {shorten(score)}, expected a number above 0 and up to 1"
-    return None
+        if problem := problem_of(row, first, seen):
+            raise InputError(f"{source}: row {number} ({name_of(row)}): {problem}. Mend or remove that row.")
+        seen[identifier_of(row)] = number
+    return rows
 
 
 def _read_annotations(path: Path) -> dict[Any, tuple[str, ...]]:
     """Question id -> the ten annotators' answers."""
-    questions = read_json(path, _shrink_annotation)
-    rows = questions.get("annotations") if isinstance(questions, dict) else None
-    if not isinstance(rows, list):
-        raise ValueError(
-            f"{path}: expected an object with a list 'annotations': an official VQA v2 annotation file."
-        )
     ten: dict[Any, tuple[str, ...]] = {}
-    for number, row in enumerate(rows):
-        if not isinstance(row, tuple):
-            raise ValueError(f"{path}: annotation {number}: question_id or answers missing, found {shorten(row)}.")
-        question, answers = row
-        if not (
-            isinstance(answers, list)
-            and len(answers) == ANNOTATORS
-            and all(isinstance(answer, str) for answer in answers)
-        ):
-            raise ValueError(
-                f"{path}: annotation {number} (question {question}): expected {ANNOTATORS} answers that are "
-                f"texts, found {shorten(answers)}."
-            )
-        ten[question] = tuple(answers)
+    for number, row in enumerate(member(path, "annotations")):
+        where = (path, "annotation", number)
+        [question] = take(row, where, question_id=int)
+        if question in ten:
+            no_repeat(set(ten), question, where)
+        ten[question] = take_ten(row, where)
     return ten
-
-
-def _shrink_annotation(item: dict[str, Any]) -> Any:
-    # Applied while parsing: the four million answer objects of train2014 would take 2 GB.
-    if "answer" in item and "answer_id" in item:
-        answer = item["answer"]
-        return sys.intern(answer) if isinstance(answer, str) else item
-    if "question_id" in item and "answers" in item:
-        return item["question_id"], item["answers"]
-    return item
-
-
-def read_json(path: Path, shrink: Any = None) -> Any:
-    """A whole JSON file; `shrink` is applied to each object in it.
-
-    Raises:
-        ValueError: broken or truncated; names the place.
-    """
-    try:
-        return json.loads(path.read_bytes(), object_hook=shrink)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: broken or truncated JSON at line {error.lineno}, column {error.colno} (character "
-            f"{error.pos}): {error.msg}. Download the file again."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text at byte {error.start}. Download the file again.") from error
-
-
-def is_text(value: Any) -> bool:
-    """Whether `value` is a text that is not blank."""
-    return isinstance(value, str) and bool(value.strip())
-
-
-def shorten(value: Any) -> str:
-    """`value` as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -2,7 +2,7 @@
 
 A file's text goes through a buffer of some megabytes; the standard library's scanner reads one value at
 the buffer's place, and where a value does not end within the buffer, the buffer grows and the value is
-read again. Values are what `json.loads` gives.
+read again. Values, and what is refused, are those of `lxmert.files.read_json`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, NoReturn
+
+from lxmert.errors import InputError
+from lxmert.files import check_characters, may_hold_halves, refuse_constant
 
 CHUNK = 1 << 22  # bytes; large enough to make reading a value twice rare
 Progress = Callable[[int], object]
@@ -34,7 +37,8 @@ def items(path: Path, *, chunk: int = CHUNK, progress: Progress | None = None) -
         progress: called with the number of bytes read, after each read.
 
     Raises:
-        ValueError: the file is broken, truncated or not a list; names the file and the byte.
+        InputError: the file is broken, truncated, not a list or holds what is no JSON; names the file and the
+            byte.
     """
     with _reading(path, chunk, progress) as reader:
         reader.open("[", "a JSON list")
@@ -55,13 +59,15 @@ def member(path: Path, name: str, *, chunk: int = CHUNK, progress: Progress | No
     """The elements of the list `name` in a file that is a JSON object, such as "annotations" of COCO's.
 
     The other members are read and forgotten element by element, those after it too, so that a truncated
-    file is noticed. Arguments and errors as `items`; ValueError also when there is no such list.
+    file is noticed. Arguments and errors as `items`; InputError also when there is no such list.
     """
     with _reading(path, chunk, progress) as reader:
         reader.open("{", f"a JSON object with a list {name!r}")
         others: list[str] = []
         for found in reader.names():
-            if found == name and name not in others:
+            if found in others:
+                raise InputError(f"{path}: {found[:80]!a} is there twice. Keep one of each.")
+            if found == name:
                 reader.open("[", f"a list as {name!r}")
                 yield from reader.elements()
             else:
@@ -69,7 +75,18 @@ def member(path: Path, name: str, *, chunk: int = CHUNK, progress: Progress | No
             others.append(found)
         reader.finish()
     if name not in others:
-        raise ValueError(f"{path}: no list {name!r}, only {', '.join(others) or 'nothing'}. Is it the right file?")
+        raise InputError(f"{path}: no list {name!r}, only {_some(others)}. Is it the right file?")
+
+
+def first_mark(path: Path) -> str:
+    """The first character of a file that is no space, such as [ of a list; nothing of a blank file."""
+    with path.open("rb") as file:
+        return file.read(1 << 16).decode("utf-8-sig", "replace").lstrip()[:1]
+
+
+def _some(names: list[str]) -> str:
+    listed = ", ".join(name[:40] for name in names[:8]) + (", ..." if len(names) > 8 else "")
+    return listed or "nothing"
 
 
 @contextmanager
@@ -86,7 +103,9 @@ class _Reader:
         self.text, self.place = "", 0
         self._read = read
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # what raw_decode calls
+        decoder = json.JSONDecoder(parse_constant=refuse_constant)
+        self._scan = decoder.scan_once  # type: ignore[attr-defined]  # what raw_decode calls
+        self._halves = False  # whether a text in the buffer may hold half a character
         self._dropped = 0  # bytes of the text that is no longer in memory
         self._bytes = 0  # bytes read
         self._ended = False
@@ -106,9 +125,9 @@ class _Reader:
         comma = ", "  # as it is written in this file, with the space after it
         while True:
             # Most of the time the buffer holds the next elements whole: as few calls for each as can be.
-            text, scan = self.text, self._scan
+            text, scan, whole = self.text, self._scan, not self._halves
             try:
-                while True:
+                while whole:
                     value, end = scan(text, self.place)
                     if text.startswith(comma, end):
                         self.place = end + len(comma)
@@ -117,7 +136,7 @@ class _Reader:
                     else:
                         break
                     yield value
-            except (StopIteration, JSONDecodeError):
+            except (StopIteration, ValueError, RecursionError):
                 pass  # cut off by the end of the buffer, or wrong: `value` knows
             yield self.value()
             if self._next("]"):
@@ -149,13 +168,25 @@ class _Reader:
             except JSONDecodeError as error:
                 wrong, what = error.pos, error.msg
                 cut_off = what.startswith("Unterminated string")
+            except RecursionError:
+                self._refuse("nested too deeply for a file of this kind")
+            except ValueError as error:
+                self._refuse(str(error))
             else:
                 wrong, what, cut_off = _SPACE(self.text, end).end(), "expected , : ] or }", False  # type: ignore[union-attr]
                 if self.text[wrong : wrong + 1] in (*",:]}", "") and (wrong < len(self.text) or self._ended):
+                    self._check_characters(value, end)
                     self.place = end
                     return value
             if (not cut_off and wrong < len(self.text.rstrip()) - _CUT_OFF) or not self._grow():
                 self._fail(wrong, what)
+
+    def _check_characters(self, value: Any, end: int) -> None:
+        if self._halves:
+            try:
+                check_characters(self.text[self.place : end], value)
+            except (ValueError, RecursionError) as error:
+                self._refuse(str(error))
 
     def skip(self) -> None:
         """Pass the next value, holding one element of a list or object at a time."""
@@ -211,23 +242,32 @@ class _Reader:
         rest = self.text[self.place :]
         self._dropped += len(self.text[: self.place].encode())
         # A value longer than the buffer is read again each time: double, or long ones take forever.
-        data = self._read(max(self.chunk, len(rest)))
+        data = self._read(max(self.chunk, len(rest), len(codecs.BOM_UTF8)))
+        if not self._bytes and data.startswith(codecs.BOM_UTF8):
+            self._bytes = self._dropped = len(codecs.BOM_UTF8)
+            data = data[self._bytes :] or self._read(self.chunk)
         cut_off = len(self._decoder.getstate()[0])
         try:
             more = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             place = self._bytes - cut_off + error.start
-            raise ValueError(f"{self.path}: not UTF-8 text at byte {place:,}. Get the file again.") from error
+            raise InputError(f"{self.path}: not UTF-8 text at byte {place:,}. Get the file again.") from error
         self._bytes += len(data)
         if self.progress:
             self.progress(len(data))
         self.text, self.place, self._ended = rest + more, 0, not data
+        self._halves = may_hold_halves(self.text)
         return True
+
+    def _refuse(self, what: str) -> NoReturn:
+        """Refuse the value at the place, which is JSON or nearly."""
+        byte = self._dropped + len(self.text[: self.place].encode())
+        raise InputError(f"{self.path}: in the value at byte {byte:,}: {what}. Mend or remove that value.")
 
     def _fail(self, place: int, what: str) -> NoReturn:
         size = self.path.stat().st_size
         byte = self._dropped + len(self.text[:place].encode())
-        raise ValueError(
+        raise InputError(
             f"{self.path}: broken JSON at byte {byte:,} of {size:,}: {what}. "
             + ("It is cut off: get" if byte >= size else "Get")
             + " the file again."

@@ -11,14 +11,13 @@ import numpy as np
 
 from datamodules.base import convert_once
 from datamodules.collate import ExampleDataset, Part, distinct
-from datamodules.examples import examples_are_current, is_text, read_json, shorten, write_examples
+from datamodules.examples import examples_are_current
 from datamodules.features import RegionStore
+from datamodules.nlvr2_files import ANSWERS, RIGHT, convert_nlvr2
 from datamodules.release import ReleaseDataModule
 from datamodules.sampling import Rows
 from lxmert.batch import Batch
 
-ANSWERS = ["False", "True"]
-CHUNK = 10_000  # statements written at once
 RELEASED_SPLITS = {"train": ["train"], "valid": ["valid"], "test": ["test"], "predict": ["test"]}
 SPLIT_REGIONS = {
     "train": ["nlvr2_imgfeat/train"],
@@ -50,7 +49,7 @@ class Nlvr2DataModule(ReleaseDataModule):
     answer_file = "trainval_label2ans.json"
     released_splits = RELEASED_SPLITS
     split_regions = SPLIT_REGIONS
-    image_groups = ("right",)
+    image_groups = (RIGHT,)
     region_folders = ("nlvr2_imgfeat",)
 
     def __init__(self, root: str | Path, tokenizer: str | Path, **release: Any) -> None:
@@ -97,7 +96,7 @@ class PairPart(Part):
     """A part whose examples have two images.
 
     Args:
-        right: code of the group "right" -> the place of that image over all region stores.
+        right: code of the group `RIGHT` -> the place of that image over all region stores.
     """
 
     right: np.ndarray
@@ -117,7 +116,7 @@ class PairDataset(ExampleDataset):
     def images(self) -> np.ndarray:
         """(len,) int64: the left image of every example; -1 where the left or the right has no regions."""
         left = super().images
-        right = np.concatenate([part.right[part.examples.column("groups/right")] for part in self.parts])
+        right = np.concatenate([part.right[part.examples.column(f"groups/{RIGHT}")] for part in self.parts])
         return np.where(right < 0, -1, left)
 
     def __getitem__(self, rows: Rows | np.ndarray | Sequence[int]) -> Batch:
@@ -127,7 +126,7 @@ class PairDataset(ExampleDataset):
         pair[:, 0] = read.images
         for number, where, places in self._owners(rows.indices):
             part = self.parts[number]
-            pair[where, 1] = part.right[part.examples.column("groups/right")[places]]
+            pair[where, 1] = part.right[part.examples.column(f"groups/{RIGHT}")[places]]
         read.images = pair.ravel()
         scores = read.targets.pop("answer_scores", None)
         if scores is not None:
@@ -136,54 +135,3 @@ class PairDataset(ExampleDataset):
         return self._batch(rows, read, read.texts[first_row], np.repeat(row_sentence, 2), rows.indices[first_row])
 
     __getitems__ = __getitem__
-
-
-def convert_nlvr2(source: Path, store: Path) -> Path:
-    """Convert a statement file of the LXMERT release to a text store.
-
-    The file is a JSON list of `{identifier, img0, img1, sent, label, uid}`; label is 0 or 1, and absent
-    from all rows of a hidden split. The store has the left image as `image`, the right one as the group
-    "right", and the answers "False" and "True".
-
-    Raises:
-        ValueError: a row that cannot be used, naming file, row (from 0) and identifier.
-        StoreError: the store cannot be written.
-    """
-    rows = read_json(source)
-    if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
-        raise ValueError(f"{source}: expected a JSON list of statements, found {shorten(rows)}.")
-    labelled = "label" in rows[0]
-    check_statements(source, rows, labelled)
-    with write_examples(store, groups=["right"], labelled=labelled, sources=[source]) as writer:
-        for start in range(0, len(rows), CHUNK):
-            chunk = rows[start : start + CHUNK]
-            writer.append(
-                texts=[row["sent"] for row in chunk],
-                ids=[row["identifier"] for row in chunk],
-                images=[row["img0"] for row in chunk],
-                labels=[{ANSWERS[row["label"]]: 1.0} if labelled else {} for row in chunk],
-                groups={"right": [row["img1"] for row in chunk]},
-            )
-    return store
-
-
-def check_statements(source: Path, rows: list[Any], labelled: bool) -> None:
-    """Raise ValueError naming the first row of a release's statement file that cannot be used."""
-    seen: dict[str, int] = {}
-    for number, row in enumerate(rows):
-        problem = None
-        texts = ("identifier", "img0", "img1", "sent")
-        if not isinstance(row, dict):
-            problem = f"expected an object, found {shorten(row)}"
-        elif bad := [key for key in texts if not is_text(row.get(key))]:
-            problem = f"{bad[0]} is {shorten(row.get(bad[0]))}, expected a text"
-        elif ("label" in row) != labelled:
-            problem = "has a label and row 0 has none" if not labelled else "has no label and row 0 has one"
-        elif labelled and not (isinstance(row["label"], int) and row["label"] in (0, 1)):
-            problem = f"label is {shorten(row['label'])}, expected 0 or 1"
-        elif row["identifier"] in seen:
-            problem = f"duplicate identifier, first used in row {seen[row['identifier']]}"
-        if problem:
-            name = row.get("identifier") if isinstance(row, dict) else None
-            raise ValueError(f"{source}: row {number} ({name}): {problem}. Mend or remove that row.")
-        seen[row["identifier"]] = number

@@ -25,6 +25,7 @@ from datamodules.official.preparation import Preparation
 from datamodules.official.pretrain import prepare_pretrain
 from datamodules.official.vqa import DATA_SETS as VQA_KIND
 from datamodules.official.vqa import prepare_vqa
+from lxmert.errors import InputError
 
 TASKS = {
     "vqa": (
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         preparation = Preparation(options.task, options.root, options.official, options.stores)
         prepare(preparation, options)
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _print(preparation)

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from datamodules.examples import is_text, label_problem, shorten, write_examples
+from datamodules.checks import is_text, label_problem, no_repeat, shorten
+from datamodules.examples import write_examples
 from datamodules.json_stream import items
+from lxmert.errors import InputError
+from lxmert.scoring.report import identifier_problem
 
 CHUNK = 20_000  # sentences written at once
 
@@ -31,7 +34,7 @@ def convert_pretraining(source: Path, store: Path) -> Path:
     Examples get their number in the file as identifier and the group "source".
 
     Raises:
-        ValueError: an entry that cannot be used, naming file, entry (from 0) and image.
+        InputError: an entry that cannot be used, naming file, entry (from 0) and image.
         StoreError: the store cannot be written.
     """
     with (
@@ -54,39 +57,51 @@ def convert_pretraining(source: Path, store: Path) -> Path:
 
         for number, entry in enumerate(items(source, progress=bar.update)):
             chunk += read_entry(source, number, entry)
-            if entry["img_id"] in images:
-                raise ValueError(
-                    f"{source}: entry {number}: image {entry['img_id']} is there twice. Merge the two."
-                )
-            images.add(entry["img_id"])
+            no_repeat(images, entry["img_id"], (source, "entry", number))
             if len(chunk) >= CHUNK:
                 write()
         write()
         if not writer.count:
-            raise ValueError(f"{source}: no sentences. Download the file again.")
+            raise InputError(f"{source}: no sentences. Download the file again.")
     return store
 
 
 def read_entry(source: Path, number: int, entry: Any) -> Iterator[Sentence]:
     """The sentences of an entry, checked; see `convert_pretraining`."""
 
-    def problem(what: str) -> ValueError:
+    def problem(what: str) -> InputError:
         image = entry.get("img_id") if isinstance(entry, dict) else None
-        return ValueError(f"{source}: entry {number} (image {image}): {what}. Mend or remove that entry.")
+        return InputError(f"{source}: entry {number} (image {shown(image)}): {what}. Mend or remove that entry.")
 
     if not isinstance(entry, dict) or not is_text(entry.get("img_id")) or not isinstance(entry.get("sentf"), dict):
         raise problem(f"expected an object with img_id and sentf, found {shorten(entry)}")
+    if what := identifier_problem(entry["img_id"], str):
+        raise problem(f"img_id is {shorten(entry['img_id'])}, {what}")
     labels = entry.get("labelf", {})
+    if not isinstance(labels, dict):
+        raise problem(f"labelf is {shorten(labels)}, expected an object of sources with their labels")
     if stray := sorted(set(labels) - set(entry["sentf"])):
-        raise problem(f"labelf has {', '.join(stray)}, which sentf does not have")
+        raise problem(f"labelf has {', '.join(map(shown, stray))}, which sentf does not have")
     for name, sentences in entry["sentf"].items():
-        given = labels.get(name)
-        if given is not None and len(given) != len(sentences):
-            raise problem(f"{len(given)} labels for the {len(sentences)} sentences of {name}; they go by position")
-        for place, sentence in enumerate(sentences):
+        if what := identifier_problem(name, str):
+            raise problem(f"sentf has the source {shorten(name)}, {what}")
+        if not isinstance(sentences, list):
+            raise problem(f"the sentences of {shown(name)} are {shorten(sentences)}, expected a list of texts")
+        given = labels.get(name, [{}] * len(sentences))
+        if not isinstance(given, list):
+            raise problem(f"the labels of {shown(name)} are {shorten(given)}, expected a list, one a sentence")
+        if len(given) != len(sentences):
+            raise problem(
+                f"{len(given)} labels for the {len(sentences)} sentences of {shown(name)}; they go by position"
+            )
+        for place, (sentence, label) in enumerate(zip(sentences, given, strict=True)):
             if not is_text(sentence):
-                raise problem(f"sentence {place} of {name} is {shorten(sentence)}, expected a text")
-            label = {} if given is None else given[place]
+                raise problem(f"sentence {place} of {shown(name)} is {shorten(sentence)}, expected a text")
             if what := label_problem(label):
-                raise problem(f"sentence {place} of {name}: {what}")
+                raise problem(f"sentence {place} of {shown(name)}: {what}")
             yield Sentence(sentence, entry["img_id"], name, label)
+
+
+def shown(name: Any) -> str:
+    """A name as a message shows it: without quotes, and not too much of it."""
+    return name[:80] if isinstance(name, str) else shorten(name)

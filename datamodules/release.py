@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from abc import abstractmethod
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.answer_files import read_answer_list
 from datamodules.base import ExampleDataModule, convert_once
 from datamodules.collate import ExampleDataset, Part, translation
 from datamodules.convert import convert_tsv
@@ -348,20 +348,7 @@ class ReleaseDataModule(ExampleDataModule):
 
     def read_answers(self, path: Path) -> list[str]:
         """The answer list of a file, empty without one."""
-        if not path.exists():
-            return []
-        try:
-            answers = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error}). It should be a list of answer texts.") from error
-        if isinstance(answers, list):  # the pre-training table tells each answer's sources too
-            answers = [entry.get("ans") if isinstance(entry, dict) else entry for entry in answers]
-        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-            raise ValueError(f"{path}: expected a JSON list of answer texts.")
-        if len(set(answers)) < len(answers):
-            twice = next(answer for i, answer in enumerate(answers) if answer in answers[:i])
-            raise ValueError(f"{path}: the answer {twice!r} is there twice. Remove one.")
-        return answers
+        return read_answer_list(path) if path.exists() else []
 
     def count_answers(self, splits: Iterable[str]) -> list[str]:
         """The answers of these splits, by descending number of examples, then text; at most `most_answers`."""

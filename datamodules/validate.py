@@ -21,6 +21,7 @@ from datamodules.hdf5 import open_store
 from datamodules.validation.findings import Findings
 from datamodules.validation.regions import check_gqa_objects, check_region_store, check_tsv
 from datamodules.validation.texts import Unknown, check_json, check_lines, check_text_store
+from lxmert.errors import InputError
 
 ENDINGS = (".tsv", ".json", ".jsonl", ".csv", ".h5")
 
@@ -57,7 +58,7 @@ def validate(path: Path) -> tuple[list[Findings], list[Path]]:
                 others.append(file)
                 continue
             found.wrong(f"of no kind that is known here ({error})")
-        except (ValueError, OSError) as error:  # StoreError is a ValueError
+        except (InputError, OSError) as error:
             found.wrong(str(error).removeprefix(f"{file}: "))
         reports.append(found)
     if path.is_dir():

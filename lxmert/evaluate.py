@@ -30,6 +30,7 @@ from lxmert.files import write_text
 from lxmert.scoring import ScoreReport, ScoringError, score_gqa, score_nlvr2, score_vizwiz, score_vqa
 from lxmert.scoring.ensemble import Scores, average_scores, read_scores, write_scores
 from lxmert.scoring.files import read_json, read_nlvr2_predictions, read_questions, read_statements
+from lxmert.scoring.report import identifier_problem, shorten, some
 from lxmert.submissions import FORMATS, Task, check_submission, read_ids, read_submission, submission_text
 
 
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _score(options: argparse.Namespace) -> int:
     report = options.score(options)
     if options.json is not None:
-        write_text(options.json, json.dumps({"task": options.command} | report.to_dict(), indent=2) + "\n")
+        content = {"task": options.command} | report.to_dict()
+        write_text(options.json, json.dumps(content, indent=2, allow_nan=False) + "\n")
     _print(options.command, report)
     return 0
 
@@ -93,12 +95,19 @@ def _read_attentions(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if isinstance(content, dict):
         return content
-    try:
-        return {row["questionId"]: row["attention"] for row in content}
-    except (TypeError, KeyError) as error:
-        raise ScoringError(
-            f'{path}: expected an object of question id -> boxes or a list of {{"questionId", "attention"}}'
-        ) from error
+    expected = 'an object of question id -> boxes or a list of {"questionId", "attention"}'
+    if not isinstance(content, list):
+        raise ScoringError(f"{path}: found {shorten(content)}, expected {expected}")
+    attentions: dict[str, Any] = {}
+    for place, row in enumerate(content):
+        if not isinstance(row, dict) or not {"questionId", "attention"} <= row.keys():
+            raise ScoringError(f"{path}: row {place} is {shorten(row)}, expected {expected}")
+        if problem := identifier_problem(row["questionId"], str):
+            raise ScoringError(f"{path}: row {place}: questionId is {shorten(row['questionId'])}, {problem}")
+        if row["questionId"] in attentions:
+            raise ScoringError(f"{path}: row {place}: {some([row['questionId']])} is there a second time")
+        attentions[row["questionId"]] = row["attention"]
+    return attentions
 
 
 def _nlvr2(options: argparse.Namespace) -> ScoreReport:

@@ -14,6 +14,8 @@ from typing import Any
 from lxmert.errors import InputError
 
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # may be one: JSON can spell what no text can hold
+_TEXT_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
+_PAIR_OR_HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]|(\\u[dD][89a-fA-F])")
 
 
 def fetch(name_or_path: str | Path, names: Sequence[str]) -> Path:
@@ -98,28 +100,29 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path, shrink: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+def read_json(path: Path, *, once: bool = False) -> Any:
     """A whole JSON file, in UTF-8 with or without a byte order mark.
 
     Args:
         path: the file.
-        shrink: applied to each object in it while it is read.
+        once: refuse a name that an object has twice, of which Python keeps the last; a third slower.
 
     Raises:
         InputError: no JSON, cut off, nested too deeply, or holding what is no JSON value or no text (NaN, half
             a surrogate pair); names the file and the place.
         OSError: it cannot be read.
     """
-    return parse_json(path.read_bytes(), str(path), shrink)
+    return parse_json(path.read_bytes(), str(path), once=once)
 
 
-def parse_json(content: bytes, where: str, shrink: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+def parse_json(content: bytes, where: str, *, once: bool = False) -> Any:
     """The value of a JSON text, `where` naming it; arguments and errors as of `read_json`."""
     try:
         text = content.decode("utf-8-sig")
-        value = json.loads(text, object_hook=shrink, parse_constant=_refuse_constant)
-        if _HALF_CHARACTER.search(text):
-            json.dumps(value, ensure_ascii=False, default=str).encode()
+        value = json.loads(
+            text, object_pairs_hook=refuse_repeats if once else None, parse_constant=refuse_constant
+        )
+        check_characters(text, value)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{where}: broken or truncated JSON at line {error.lineno}, column {error.colno} (character "
@@ -127,14 +130,15 @@ def parse_json(content: bytes, where: str, shrink: Callable[[dict[str, Any]], An
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: not UTF-8 text at byte {error.start}. Get the file again.") from error
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where}: a text holds half a surrogate pair, {error.object[error.start]!a}, which is no "
-            "character. Mend or remove that text."
-        ) from error
     except RecursionError as error:
         raise InputError(f"{where}: nested too deeply for a file of this kind. Get the file again.") from error
-    except ValueError as error:  # a constant, or a number of thousands of digits
+    except _ConstantError as error:
+        place = next(found.start(1) for found in _TEXT_OR_CONSTANT.finditer(text) if found[1])
+        line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
+        raise InputError(
+            f"{where}: at line {line}, column {column}: {error}. Mend or remove that value."
+        ) from error
+    except ValueError as error:  # a name twice, half a character, a number of thousands of digits
         raise InputError(f"{where}: {error}. Mend or remove that value.") from error
     return value
 
@@ -154,5 +158,36 @@ def shown(value: Any, show: Callable[[Any], str] = repr) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON value; expected a number")
+def refuse_constant(name: str) -> Any:
+    """What JSON readers call for NaN and Infinity."""
+    raise _ConstantError(f"{name} is no JSON value; expected a number")
+
+
+class _ConstantError(ValueError):
+    """NaN or Infinity, which Python's reader takes for numbers."""
+
+
+def refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """What JSON readers call for an object that may have no name twice."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:80]!r} twice in one object")
+    return content
+
+
+def check_characters(text: str, value: Any) -> None:
+    """Raise ValueError when a value of this JSON text holds half a surrogate pair, which is no character."""
+    if not may_hold_halves(text):
+        return
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(f"a text holds half a surrogate pair, {half!a}, which is no character") from error
+
+
+def may_hold_halves(text: str) -> bool:
+    """Whether a JSON text spells a half of a surrogate pair without its other half."""
+    return bool(_HALF_CHARACTER.search(text)) and any(pair[1] for pair in _PAIR_OR_HALF.finditer(text))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lxmert.scoring.files import parse_json, read_json, read_questions, read_statements, read_text
-from lxmert.scoring.report import ScoringError, shorten, some
+from lxmert.scoring.files import read_json, read_lines, read_questions, read_statements
+from lxmert.scoring.report import ScoringError, identifier_problem, shorten, some
 
 Task = Literal["vqa", "gqa", "nlvr2"]
 
@@ -44,7 +44,7 @@ def submission_text(task: Task, answers: Mapping[Any, str]) -> str:
     if task == "nlvr2":
         return "".join(f"{identifier},{label}\n" for identifier, label in answers.items())
     rows = [{form.id_key: id_, form.answer_key: answer} for id_, answer in answers.items()]
-    return json.dumps(rows) + "\n"
+    return json.dumps(rows, allow_nan=False) + "\n"
 
 
 def check_submission(task: Task, rows: Any, ids: Collection[Any]) -> list[str]:
@@ -64,12 +64,14 @@ def check_submission(task: Task, rows: Any, ids: Collection[Any]) -> list[str]:
     malformed, wrong_ids, wrong_answers = [], [], []
     for place, row in enumerate(rows):
         if not isinstance(row, Mapping) or not {form.id_key, form.answer_key} <= row.keys():
-            malformed.append(f"line {place + 1}: {row!r}" if task == "nlvr2" else f"[{place}]: {shorten(row)}")
+            malformed.append(
+                f"line {place + 1}: {shorten(row)}" if task == "nlvr2" else f"[{place}]: {shorten(row)}"
+            )
             continue
         id_, answer = row[form.id_key], row[form.answer_key]
         counts[str(id_)] += 1
         if type(id_) is not form.id_type:  # not isinstance: True would pass as an int
-            wrong_ids.append(repr(id_))
+            wrong_ids.append(shorten(id_))
         if not isinstance(answer, str) or (form.answers and answer not in form.answers):
             wrong_answers.append(f"{shorten(answer)} for {id_}")
     allowed = " or ".join(form.answers) or "a string"
@@ -93,7 +95,7 @@ def read_submission(task: Task, path: Path) -> Any:
     """
     if task != "nlvr2":
         return read_json(path)
-    lines = [(line, line.split(",")) for line in read_text(path).splitlines()]
+    lines = [(line, line.split(",")) for _, line in read_lines(path)]
     return [{"identifier": f[0], "label": f[1]} if len(f) == 2 else line for line, f in lines]
 
 
@@ -106,8 +108,8 @@ def read_ids(task: Task, path: Path) -> list[Any]:
     """
     if task == "gqa" and path.is_dir():
         return list(read_questions(path))
-    lines = task == "nlvr2" and not read_text(path).lstrip().startswith("[")
-    content = read_statements(path) if lines else parse_json(read_text(path), str(path))
+    lines = task == "nlvr2" and not _is_list(path)
+    content = read_statements(path) if lines else read_json(path)
     if task == "gqa" and isinstance(content, dict):
         return list(content)
     if isinstance(content, dict):
@@ -119,7 +121,15 @@ def read_ids(task: Task, path: Path) -> list[Any]:
         if not isinstance(row, dict) or key not in row:
             raise ScoringError(f"{path}: question {place} is {shorten(row)}, expected an object with {key}")
     ids = [row[key] for row in content]
+    kind = type(ids[0]) if type(ids[0]) in (int, str) else FORMATS[task].id_type
+    for place, id_ in enumerate(ids):
+        if problem := identifier_problem(id_, kind):
+            raise ScoringError(f"{path}: question {place}: {key} is {shorten(id_)}, {problem}")
     repeated = [id_ for id_, count in Counter(ids).items() if count > 1]
     if repeated:
         raise ScoringError(f"{path}: {len(repeated)} ids occur twice: {some(repeated, 5)}; keep one of each")
     return ids
+
+
+def _is_list(path: Path) -> bool:
+    return next((line.lstrip().startswith("[") for _, line in read_lines(path) if line.strip()), False)

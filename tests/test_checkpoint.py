@@ -926,7 +926,7 @@ def test_a_checkpoint_with_a_wrong_checksum_is_refused(pretrained, tmp_path, nam
     place = bytes(content).index("crème".encode())
     content[place] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match="Bad CRC-32 for file .*/data.pkl"):
+    with pytest.raises(InputError, match=r"Bad CRC-32 for file .*/data.pkl"):
         read_config(path.rename(tmp_path / "text.ckpt"))
 
 

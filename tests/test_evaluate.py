@@ -145,11 +145,11 @@ def test_gqa_questions_may_be_a_folder_of_chunks(tmp_path: Path, capsys: pytest.
     [
         (
             '[{"question_id": 1, "ans',
-            "p.json: not JSON: Unterminated string starting at: line 1 column 21 (char 20)",
+            "p.json: broken or truncated JSON at line 1, column 21 (character 20): Unterminated string",
         ),
         (
             '[{"question_id": 1,',
-            "line 1 column 20 (char 19). If the file ends there, it was cut off: get it again.",
+            "line 1, column 20 (character 19): Expecting property name",
         ),
         ('[{"question_id": 1, "question_id": 2}]', "p.json: 'question_id' twice in one object"),
         ("{}", "predictions: a dict, expected a list"),
@@ -180,7 +180,7 @@ def test_bad_vqa_files_are_named(
         ),
         ("dev-1-0-0,Yes\n", '{"identifier": "dev-1-0-0", "label": "True"}\n', "dev-1-0-0 is predicted 'Yes'"),
         ("\ndev-1-0-0,True\n", "\n[]\n", "a.json, line 2: expected a JSON object"),
-        ("dev-1-0-0,True\n", "{\n", "a.json, line 1: not JSON"),
+        ("dev-1-0-0,True\n", "{\n", "a.json, line 1: broken or truncated JSON"),
     ],
 )
 def test_bad_nlvr2_lines_are_named(
@@ -194,7 +194,7 @@ def test_bad_nlvr2_lines_are_named(
 def test_bytes_that_are_no_text_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "p.json").write_bytes(b"\x89PNG\xff")
     assert main(["vqa", str(tmp_path / "p.json"), str(vqa_annotations(tmp_path / "a.json"))]) == 1
-    assert "p.json: not a UTF-8 text file" in capsys.readouterr().err
+    assert "p.json: not UTF-8 text at byte 0" in capsys.readouterr().err
 
 
 def test_a_group_name_in_brackets_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -366,7 +366,7 @@ def test_only_the_first_five_missing_ids_are_shown_with_their_number() -> None:
         ("vqa", [{"id": 1}], "q: question 0 is {'id': 1}, expected an object with question_id"),
         ("gqa", '{"1": {}, "1": {}}', "q: '1' twice in one object"),
         ("nlvr2", [{"identifier": "a"}] * 2, "q: 1 ids occur twice: a"),
-        ("nlvr2", '{"identifier": "a"}\n{"identi', "q, line 2: not JSON"),
+        ("nlvr2", '{"identifier": "a"}\n{"identi', "q, line 2: broken or truncated JSON"),
     ],
 )
 def test_bad_questions_of_a_split_are_named(

@@ -120,7 +120,8 @@ def test_the_ten_answers_stand_beside_their_questions(tmp_path):
         ({"question_id": "5"}, "of one type in the whole file"),
         ({"label": {"cat": 0}}, "row 1 (question 5): the score of answer 'cat' is 0, expected"),
         ({"label": {"cat": 1.2}}, "the score of answer 'cat' is 1.2"),
-        ({"label": {"cat": float("nan")}}, "the score of answer 'cat' is nan"),
+        ({"label": {"cat": float("nan")}}, "NaN is no JSON value"),
+        ({"label": {"cat": True}}, "the score of answer 'cat' is True, expected a number"),
         ({"label": {"cat": True}}, "the score of answer 'cat' is True"),
         ({"label": [["cat", 1]]}, "label is [['cat', 1]], expected an object"),
         ({"answer_type": None}, "answer_type is None"),
@@ -167,10 +168,10 @@ def test_truncated_json_is_refused_with_its_position(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "expected an object with a list 'annotations'"),
+        ([], "broken JSON at byte 0 of 2: expected a JSON object with a list 'annotations'"),
         ({"annotations": [annotation(4, ["cat"] * 9)]}, r"annotation 0 \(question 4\): expected 10 answers"),
         ({"annotations": [annotation(4, ["cat"] * 9 + [3])]}, r"annotation 0 \(question 4\): expected 10 answers"),
-        ({"annotations": [{"question_id": 4}]}, "annotation 0: question_id or answers missing"),
+        ({"annotations": [{"question_id": 4}]}, "annotation 0: answers is None, expected a list"),
     ],
 )
 def test_bad_annotations_are_refused(tmp_path, content, message):

@@ -353,7 +353,7 @@ def test_real_statements_become_rows_with_two_images(tmp_path):
     assert [row["text"] for row in rows.values()] == [statement["sentence"] for statement in statements]
     assert [row["label"] for row in rows.values()] == [{s["label"]: 1.0} for s in statements]
     first = rows["dev-850-0-0"]
-    assert (first["image"], first["image1"]) == ("dev-850-0-img0", "dev-850-0-img1")
+    assert (first["image"], first["right"]) == ("dev-850-0-img0", "dev-850-0-img1")
     counts = manifest(tmp_path / "stores/nlvr2")
     assert counts["valid"]["counts"]["True"] == Counter(s["label"] for s in statements)["True"]
     assert counts["test"]["counts"]["examples"] == 400
@@ -362,9 +362,12 @@ def test_real_statements_become_rows_with_two_images(tmp_path):
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ('{"identifier": "dev-1-0-0", "sen', "broken JSON at byte 91, in line 2"),
+        ('{"identifier": "dev-1-0-0", "sen', "line 2: broken or truncated JSON at line 1, column 29"),
         ('{"identifier": "dev-1-0-0", "sentence": "B.", "label": "True"}', "dev-1-0-0 is there a second time"),
-        ('{"identifier": "dév-1-0-1" "sen', "broken JSON at byte 91, in line 2: Expecting ',' delimiter"),
+        (
+            '{"identifier": "dév-1-0-1" "sen',
+            "line 2: broken or truncated JSON at line 1, column 28 (character 27)",
+        ),
         ('{"identifier": "dev-1-0", "sentence": "B.", "label": "True"}', "line 2: identifier 'dev-1-0'"),
         (
             '{"identifier": "dev-1-0-1", "sentence": "B.", "label": "1"}',

@@ -341,7 +341,11 @@ def test_training_on_a_split_without_labels_is_refused(root):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[", "not JSON"), ('{"yes": 1}', "expected a JSON list"), ('["yes", "no", "yes"]', "'yes' is there twice")],
+    [
+        ("[", "broken or truncated JSON"),
+        ('{"yes": 1}', "expected a JSON list"),
+        ('["yes", "no", "yes"]', "'yes' is there twice"),
+    ],
 )
 def test_a_bad_answer_list_is_refused(root, content, message):
     (root / "vqa" / "trainval_label2ans.json").write_text(content)

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from datamodules.checks import GQA_TYPES, no_repeat, take, take_gqa
 from datamodules.json_stream import entries
 from datamodules.official.preparation import Counts, Preparation
-from datamodules.official.rows import no_repeat, shown, take, writing_rows
+from datamodules.official.rows import shown, writing_rows
+from lxmert.errors import InputError
 from lxmert.files import write_text
 
 MAKERS = {"train": "train", "valid": "val", "testdev": "testdev", "submit": "submission"}
-GROUPS = ("structural", "semantic", "detailed")  # the types of a question
 LABELLED = ("train", "valid", "testdev")
 
 
@@ -33,7 +34,7 @@ def prepare_gqa(preparation: Preparation, splits: Sequence[str], unbalanced: boo
             group "balanced" (yes or no). The 14 million of train_all take 1.5 GB of memory.
 
     Raises:
-        FileNotFoundError, ValueError: files are missing, broken or have a question twice.
+        FileNotFoundError, InputError: files are missing, broken or have a question twice.
     """
     stores = {split: f"{MAKERS[split]}_{'all' if split == 'submit' else 'balanced'}_questions" for split in splits}
     if unbalanced:
@@ -45,7 +46,7 @@ def prepare_gqa(preparation: Preparation, splits: Sequence[str], unbalanced: boo
     for store, name in stores.items():
         source = files[name] if name in folders else files[f"{name}.json"]
         chunks = _chunks(source)
-        groups = () if store == "submit" else (*GROUPS, "balanced") if store.endswith("_all") else GROUPS
+        groups = () if store == "submit" else (*GQA_TYPES, "balanced") if store.endswith("_all") else GQA_TYPES
         preparation.make([store], chunks, lambda path, c=chunks, g=groups: [_convert(c, path, g)])
         if store in ("train", "valid") and preparation.states[store] == "made":
             _check_choices(preparation, store, chunks)
@@ -60,9 +61,9 @@ def _chunks(source: Path) -> list[Path]:
     """The file itself, or the files of a folder by their numbers."""
     if source.is_file():
         return [source]
-    files = sorted(source.glob("*.json"), key=lambda file: [int(n) for n in re.findall(r"\d+", file.stem)])
+    files = sorted(source.glob("*.json"), key=lambda file: [int(n) for n in re.findall(r"\d{1,9}", file.stem)])
     if not files:
-        raise ValueError(f"{source}: no .json file in this folder. Get GQA's questions again.")
+        raise InputError(f"{source}: no .json file in this folder. Get GQA's questions again.")
     return files
 
 
@@ -71,15 +72,10 @@ def _convert(chunks: Sequence[Path], store: Path, groups: Sequence[str]) -> Coun
     with writing_rows(store, sources=chunks, groups=groups, labelled=bool(groups)) as rows:
         for identifier, question, where in _read(chunks):
             no_repeat(seen, identifier, where)
-            text, image = take(question, where, question=str, imageId=str)
-            if not groups:
-                rows.add(text, identifier, image, {})
-                continue
-            answer, types = take(question, where, answer=str, types=dict)
-            values = [types.get(name) for name in GROUPS]
+            text, image, answer, values = take_gqa(question, where, labelled=bool(groups))
             if "balanced" in groups:
                 values.append("yes" if take(question, where, isBalanced=bool)[0] else "no")
-            rows.add(text, identifier, image, {answer: 1.0}, values)
+            rows.add(text, identifier, image, {} if answer is None else {answer: 1.0}, values)
     return rows.counts()
 
 

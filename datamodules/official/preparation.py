@@ -8,13 +8,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from tqdm import tqdm
 
+from datamodules.checks import shorten
 from datamodules.examples import examples_are_current
 from datamodules.hdf5 import Source, sha256_of
-from lxmert.files import write_text
+from lxmert.errors import InputError
+from lxmert.files import read_json, write_text
 
 Counts = dict[str, int]
 
@@ -62,7 +64,7 @@ class Preparation:
         self._manifest = self.folder / "manifest.json"
         self._entries: dict[str, Any] = {}
         if self._manifest.exists():
-            self._entries = json.loads(self._manifest.read_text(encoding="utf-8"))["stores"]
+            self._entries = _read_manifest(self._manifest)
         self._stamps = {
             (stamp["name"], stamp["size"], stamp["mtime_ns"]): stamp["sha256"]
             for entry in self._entries.values()
@@ -83,7 +85,7 @@ class Preparation:
 
         Raises:
             FileNotFoundError: some are missing; lists all of them.
-            ValueError: a name is there more than once.
+            InputError: a name is there more than once.
         """
         found = self.search(wanted)
         missing = {str(self.official / "**" / name): what for name, what in wanted.items() if name not in found}
@@ -106,7 +108,7 @@ class Preparation:
                 found[name].append(Path(folder) / name)
         for name, paths in found.items():
             if len(paths) > 1:
-                raise ValueError(
+                raise InputError(
                     f"{name} is there {len(paths)} times: {', '.join(map(str, sorted(paths)))}. Remove all but "
                     "one, or say with --official in which folder to look."
                 )
@@ -129,10 +131,36 @@ class Preparation:
         for name, count in zip(names, counts, strict=True):
             self._entries[name] = {"sources": stamps, "counts": count}
         self.states |= dict.fromkeys(names, "made")
-        write_text(self._manifest, json.dumps({"task": self.task, "stores": self._entries}, indent=1) + "\n")
+        content = {"task": self.task, "stores": self._entries}
+        write_text(self._manifest, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def _stamp(self, path: Path) -> Source:
         stamp = Source.of(path)
         key = (stamp.name, stamp.size, stamp.mtime_ns)
         self._stamps[key] = self._stamps.get(key) or sha256_of(path)
         return Source.of(path, self._stamps[key])
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    content = read_json(path, once=True)
+    stores = content.get("stores") if isinstance(content, dict) else None
+    if not isinstance(stores, dict) or not all(map(_is_entry, stores.values())):
+        raise InputError(
+            f"{path}: expected the sources and counts of the stores beside it, found "
+            f"{shorten(content)}. Delete it: the stores are made anew then."
+        )
+    return stores
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("counts"), dict)
+        and all(isinstance(name, str) and type(count) is int for name, count in entry["counts"].items())
+        and isinstance(entry.get("sources"), list)
+        and all(
+            isinstance(stamp, dict)
+            and all(type(stamp.get(name)) is kind for name, kind in get_type_hints(Source).items())
+            for stamp in entry["sources"]
+        )
+    )

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.examples import ExampleStore, is_text
+from datamodules.answer_files import read_answer_list
+from datamodules.checks import Where, is_text, no_repeat, take
+from datamodules.examples import ExampleStore
 from datamodules.json_stream import items, member
 from datamodules.official.preparation import Counts, Preparation
-from datamodules.official.rows import CHUNK, Rows, shown, take, writing_rows
+from datamodules.official.rows import CHUNK, Rows, shown, writing_rows
 from lxmert.answers import canonical_answer
+from lxmert.errors import InputError
 from lxmert.files import write_text
 
 STORES = ("mscoco_train", "mscoco_nominival", "mscoco_minival", "vgnococo")
@@ -45,7 +48,7 @@ def prepare_pretrain(preparation: Preparation) -> None:
         preparation: of the task "pretrain"; its stores include those of VQA, divided by minival, and of GQA.
 
     Raises:
-        FileNotFoundError, ValueError: files are missing, broken, or do not belong together.
+        FileNotFoundError, InputError: files are missing, broken, or do not belong together.
     """
     wanted = {name: f"captions of COCO {folder}" for folder, name in CAPTIONS.items()}
     questions = {name: preparation.stores / f"{name}.h5" for name in QUESTION_STORES}
@@ -89,12 +92,14 @@ class Places:
         self.coco: dict[int, tuple[str, str]] = {}
         for folder, name in CAPTIONS.items():
             for number, row in enumerate(shown(member, files[name], "images")):
-                (image,) = take(row, (files[name], "image", number), id=int)
+                (image,) = take(row, (where := (files[name], "image", number)), id=int)
+                if image in self.coco:
+                    no_repeat(set(self.coco), image, where)
                 image_id = f"COCO_{folder}_{image:012d}"
                 training = "mscoco_train" if folder == "train2014" else "mscoco_nominival"
                 self.coco[image] = (VALIDATION if image_id in minival else training, image_id)
         if lost := minival - {image_id for _, image_id in self.coco.values()}:
-            raise ValueError(
+            raise InputError(
                 f"{files['vqa/minival']}: {len(lost)} of its images are in none of "
                 f"{', '.join(CAPTIONS.values())}, such as {min(lost)}. Use the captions of the same images."
             )
@@ -102,13 +107,16 @@ class Places:
         self.strangers = 0  # images that are said to be of COCO, and are not of its two folders
         path = files["image_data.json"]
         for number, row in enumerate(shown(items, path)):
-            (image,) = take(row, (path, "image", number), image_id=int)
-            coco = row.get("coco_id")
-            self.strangers += coco is not None and coco not in self.coco
+            where = (path, "image", number)
+            (image,) = take(row, where, image_id=int)
+            if image in self.visual_genome:
+                no_repeat(set(self.visual_genome), image, where)
+            coco = take_coco_id(row, where)
+            self.strangers += coco >= 0 and coco not in self.coco
             self.visual_genome[image] = self.coco.get(coco, ("vgnococo", str(image)))
         # Images of GQA's testdev have ids of their own in the makers' files; should one be of Visual Genome ...
         testdev = ExampleStore(files["gqa/testdev"]).table("image")
-        known = (self.visual_genome.get(int(image)) for image in testdev if image.isdecimal())
+        known = (self.visual_genome.get(_number(image)) for image in testdev)
         self.held_out = {*testdev, *(place[1] for place in known if place)}
         self.minival = minival
 
@@ -119,17 +127,22 @@ class Places:
     def of_coco(self, image: int, where: tuple[Path, str, int]) -> tuple[str, str]:
         """Of a COCO image."""
         if image not in self.coco:
-            raise ValueError(f"{where[0]}: {where[1]} {where[2]}: image {image} is not among the file's images.")
+            raise InputError(f"{where[0]}: {where[1]} {where[2]}: image {image} is not among the file's images.")
         return self.coco[image]
 
     def of_visual_genome(self, image: int, where: tuple[Path, str, int | str]) -> tuple[str, str]:
         """Of a Visual Genome image."""
         if image not in self.visual_genome:
-            raise ValueError(
+            raise InputError(
                 f"{where[0]}: {where[1]} {where[2]}: image {image} is not in {self.files['image_data.json']}. "
                 "Get both of the same release."
             )
         return self.visual_genome[image]
+
+
+def take_coco_id(row: dict[str, Any], where: Where) -> int:
+    """The COCO image that an image of Visual Genome is, -1 where it is none."""
+    return -1 if row.get("coco_id") is None else take(row, where, coco_id=int)[0]
 
 
 # -------------------------------------------------------------------------------------- sentences
@@ -169,7 +182,7 @@ def _vqa(files: Mapping[str, Path], places: Places) -> Iterator[Sentence]:
     for name in ("vqa/train", "vqa/nominival", "vqa/minival"):
         for number, (text, image, label) in enumerate(_stored(files[name])):
             if image not in where_is:
-                raise ValueError(
+                raise InputError(
                     f"{files[name]}: example {number}: {image} is no image of {', '.join(CAPTIONS.values())}."
                 )
             yield Sentence(where_is[image], image, "vqa", text, label)
@@ -179,8 +192,13 @@ def _gqa(files: Mapping[str, Path], places: Places) -> Iterator[Sentence]:
     for name in ("gqa/train", "gqa/valid"):
         for number, (text, image, label) in enumerate(_stored(files[name])):
             where = (files[name], "example", number)
-            place = places.of_visual_genome(int(image) if image.isdecimal() else -1, where)
+            place = places.of_visual_genome(_number(image), where)
             yield Sentence(*place, "gqa", text, label)
+
+
+def _number(image: str) -> int:
+    """A Visual Genome image's, -1 of another."""
+    return int(image) if image.isdecimal() and len(image) < 19 else -1
 
 
 def _stored(path: Path) -> Iterator[tuple[str, str, dict[str, float]]]:
@@ -230,10 +248,7 @@ def _write(
     sources: Sequence[Path],
     notes: list[str],
 ) -> list[Counts]:
-    answers = {
-        row if isinstance(row, str) else _text(row, (table, "answer", number), "ans")
-        for number, row in enumerate(items(table))
-    }
+    answers = set(read_answer_list(table))
     counts = {name: dict.fromkeys([*SOURCES, "answers dropped", "blank", "held out"], 0) for name in STORES}
     with ExitStack() as stack:
         rows: dict[str, Rows] = {
@@ -275,7 +290,7 @@ def _check_apart(rows: Mapping[str, Rows], places: Places) -> None:
     validated_on = rows[VALIDATION].images | places.minival | places.held_out
     for name in STORES:
         if name != VALIDATION and (both := rows[name].images & validated_on):
-            raise ValueError(f"{name}: {len(both)} images are also validated on, such as {min(both)}.")
+            raise InputError(f"{name}: {len(both)} images are also validated on, such as {min(both)}.")
 
 
 QUESTIONS: tuple[Callable[[Mapping[str, Path], Places], Iterator[Sentence]], ...] = (

@@ -1,4 +1,4 @@
-"""From the rows of a makers' file to a store: reading with a bar, checking fields, writing in pieces."""
+"""From the rows of a makers' file to a store: reading with a bar, writing in pieces."""
 
 from __future__ import annotations
 
@@ -9,47 +9,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datamodules.examples import ExampleWriter, shorten, write_examples
+from datamodules.examples import ExampleWriter, write_examples
+from lxmert.errors import InputError
 
 CHUNK = 20_000  # examples written at once
-KINDS = {int: "an integer", str: "a text", list: "a list", dict: "an object", bool: "true or false"}
 
 
 def shown(read: Callable[..., Iterator[Any]], path: Path, *arguments: Any) -> Iterator[Any]:
     """What a reader of `json_stream` yields, with a progress bar over the file's bytes."""
     with tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
         yield from read(path, *arguments, progress=bar.update)
-
-
-def take(row: Any, where: tuple[Path, str, Any], **kinds: type) -> list[Any]:
-    """The named fields of a row, each of the given type and no text blank.
-
-    Args:
-        row: an element of a JSON file.
-        where: the file, what its rows are, and the row's number (from 0) or id; for messages.
-        kinds: name -> type.
-
-    Raises:
-        ValueError: a field is missing or of another type.
-    """
-    values = []
-    for name, kind in kinds.items():
-        value = row.get(name) if isinstance(row, dict) else None
-        if type(value) is not kind or (isinstance(value, str) and not value.strip()):
-            file, rows, number = where
-            found = f"{name} is {shorten(value)}" if isinstance(row, dict) else f"found {shorten(row)}"
-            raise ValueError(
-                f"{file}: {rows} {number}: {found}, expected {KINDS[kind]} as {name}. Mend or remove that row."
-            )
-        values.append(value)
-    return values
-
-
-def no_repeat(seen: set[Any], identifier: Any, where: tuple[Path, str, Any]) -> None:
-    """Add an identifier to those seen; ValueError when it is there already."""
-    if identifier in seen:
-        raise ValueError(f"{where[0]}: {where[1]} {where[2]}: {identifier} is there a second time. Remove one.")
-    seen.add(identifier)
 
 
 class Rows:
@@ -114,7 +83,7 @@ def writing_rows(
     """Write a text store row by row, atomically; arguments as `write_examples`.
 
     Raises:
-        ValueError: there was no row.
+        InputError: there was no row.
         StoreError: the store cannot be written.
     """
     with write_examples(store, groups=groups, labelled=labelled, annotated=annotated, sources=sources) as writer:
@@ -123,4 +92,4 @@ def writing_rows(
         rows.flush()
         if not writer.count:
             names = ", ".join(str(source) for source in sources)
-            raise ValueError(f"{store}: there is nothing to put into it in {names}. Are they the right files?")
+            raise InputError(f"{store}: there is nothing to put into it in {names}. Are they the right files?")

@@ -13,10 +13,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datamodules.examples import ANNOTATORS, shorten
-from datamodules.json_stream import items, member
+from datamodules.answer_files import read_answer_list
+from datamodules.checks import (
+    Annotation,
+    Where,
+    check_identifier,
+    no_repeat,
+    shorten,
+    some,
+    take,
+    take_annotation,
+    take_ids,
+    take_image,
+    take_ten,
+)
+from datamodules.json_stream import first_mark, items, member
 from datamodules.official.preparation import Counts, Preparation
-from datamodules.official.rows import Rows, no_repeat, shown, take, writing_rows
+from datamodules.official.rows import Rows, shown, writing_rows
+from lxmert.errors import InputError
 from lxmert.files import write_text
 from lxmert.scoring import normalise_vqa_answer, vqa_soft_scores
 
@@ -24,7 +38,7 @@ GROUPS = ("answer_type", "question_type")
 MINIVAL_IMAGES = 5000  # the first of the released val2014 features
 LEAST_OCCURRENCES = 9  # of an answer, to be in the list
 COCO_FOLDERS = ("train2014", "val2014", "test2015")  # of images
-VIZWIZ_IMAGE = re.compile(r"(VizWiz_[a-z]+_(\d+))\.jpg")
+VIZWIZ_IMAGE = re.compile(r"(VizWiz_[a-z]+_(\d{1,18}))\.jpg", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -74,14 +88,6 @@ class Question(NamedTuple):
     image: str
 
 
-class Annotation(NamedTuple):
-    """What is kept of a question's annotation while its question is looked for."""
-
-    image: str
-    groups: tuple[str, str]
-    answers: tuple[str, ...]
-
-
 def prepare_vqa(preparation: Preparation, splits: Sequence[str], minival: Path | None = None) -> None:
     """Make `<task>/<split>.h5`, and the answer list where there is none.
 
@@ -96,7 +102,7 @@ def prepare_vqa(preparation: Preparation, splits: Sequence[str], minival: Path |
             original code does. Without it all of val2014 is one split, val.
 
     Raises:
-        FileNotFoundError, ValueError: files are missing, broken, or do not belong together.
+        FileNotFoundError, InputError: files are missing, broken, or do not belong together.
     """
     task, makers = preparation.task, DATA_SETS[preparation.task]
     labelled = [split for split in splits if (task, split) not in UNLABELLED]
@@ -110,7 +116,7 @@ def prepare_vqa(preparation: Preparation, splits: Sequence[str], minival: Path |
     if labelled and not answers.exists():
         listed = [split for split in labelled if split in makers.listed]
         if not listed:
-            raise ValueError(f"{answers} is not there and is made from train: prepare train first.")
+            raise InputError(f"{answers} is not there and is made from train: prepare train first.")
         _make_answers(answers, [files[annotations[split]] for split in listed], makers.most_given)
         preparation.notes.append(f"{answers}: made from {' and '.join(makers.splits[s] for s in listed)}.")
     for split in splits:
@@ -143,30 +149,23 @@ def _make_answers(path: Path, annotations: Sequence[Path], most_given: bool) -> 
     for file in annotations:
         for number, row in enumerate(_rows(file, "annotations")):
             if not most_given:
-                counts.update(set(_ten(row, (file, "annotation", number))))
+                counts.update(set(take_ten(row, (file, "annotation", number))))
                 continue
             answer = row.get("multiple_choice_answer") if isinstance(row, dict) else None
             if not isinstance(answer, str):  # it may be blank: one of the 3,129 is the empty text
-                raise ValueError(
+                raise InputError(
                     f"{file}: annotation {number}: multiple_choice_answer is {shorten(answer)}, expected a text. "
                     "Get the file again."
                 )
             counts[normalise_vqa_answer(answer).replace(",", "")] += 1
     frequent = [answer for answer, count in counts.items() if count >= LEAST_OCCURRENCES]
     if not frequent:
-        raise ValueError(
+        raise InputError(
             f"{', '.join(map(str, annotations))}: no answer is given to {LEAST_OCCURRENCES} questions. Put an "
             f"answer list, a JSON list of texts, at {path}."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(sorted(frequent, key=lambda answer: (-counts[answer], answer))))
-
-
-def _read_answers(path: Path) -> set[str]:
-    answers = list(items(path))
-    if not all(isinstance(answer, str) for answer in answers):
-        raise ValueError(f"{path}: expected a JSON list of answer texts.")
-    return set(answers)
 
 
 # ------------------------------------------------------------------------------------------ stores
@@ -182,7 +181,7 @@ def _convert_test(folder: str, questions: Path, store: Path) -> Counts:
 def _convert(folder: str, sources: Sequence[Path], stores: Sequence[Path]) -> list[Counts]:
     """One store of all questions, or two: those of other images, those of the images of minival."""
     questions, annotations, answers, *minival = sources
-    vocabulary = _read_answers(answers)
+    vocabulary = set(read_answer_list(answers))
     chosen = _read_minival(minival[0]) if minival else set()
     waiting = _read_annotations(annotations, folder)
     lost: list[int] = []
@@ -193,8 +192,8 @@ def _convert(folder: str, sources: Sequence[Path], stores: Sequence[Path]) -> li
             for store in stores
         ]
         for question in _read_questions(questions, folder):
-            annotation = waiting.pop(question.identifier, None)
-            if annotation is None or annotation.image != question.image:
+            image, annotation = waiting.pop(question.identifier, ("", None))
+            if annotation is None or image != question.image:
                 lost.append(question.identifier)
                 continue
             label = vqa_soft_scores(annotation.answers, vocabulary)
@@ -202,9 +201,9 @@ def _convert(folder: str, sources: Sequence[Path], stores: Sequence[Path]) -> li
             outside[place] += not label
             written[place].add(*question, label, annotation.groups, annotation.answers)
         if lost or waiting:
-            raise ValueError(
-                f"{questions} and {annotations} do not belong together: {_some(lost)} have no annotation of their "
-                f"image, {_some(list(waiting))} of the annotations have no question. Get both of the same release."
+            raise InputError(
+                f"{questions} and {annotations} do not belong together: {some(lost)} have no annotation of their "
+                f"image, {some(list(waiting))} of the annotations have no question. Get both of the same release."
             )
     return [rows.counts() | {"without answer": n} for rows, n in zip(written, outside, strict=True)]
 
@@ -212,7 +211,7 @@ def _convert(folder: str, sources: Sequence[Path], stores: Sequence[Path]) -> li
 def _convert_vizwiz(sources: Sequence[Path], store: Path) -> Counts:
     """VizWiz has one question an image, whose number becomes the question's id."""
     file, *answers = sources
-    vocabulary = _read_answers(answers[0]) if answers else set()
+    vocabulary = set(read_answer_list(answers[0])) if answers else set()
     labelled, outside, seen = bool(answers), 0, set[int]()
     groups = GROUPS[:1] if labelled else ()
     with writing_rows(store, sources=sources, groups=groups, labelled=labelled, annotated=labelled) as rows:
@@ -221,7 +220,7 @@ def _convert_vizwiz(sources: Sequence[Path], store: Path) -> Counts:
             text, image = take(row, where, question=str, image=str)
             name = VIZWIZ_IMAGE.fullmatch(image)
             if name is None:
-                raise ValueError(
+                raise InputError(
                     f"{file}: question {number}: image is {shorten(image)}, expected a name such as "
                     "VizWiz_train_00000000.jpg. Get the file of the present release."
                 )
@@ -229,7 +228,7 @@ def _convert_vizwiz(sources: Sequence[Path], store: Path) -> Counts:
             if not labelled:
                 rows.add(text, int(name[2]), name[1], {})
                 continue
-            types, ten = take(row, where, answer_type=str), _ten(row, where)
+            types, ten = take(row, where, answer_type=str), take_ten(row, where)
             label = vqa_soft_scores(ten, vocabulary)
             outside += not label
             rows.add(text, int(name[2]), name[1], label, types, ten)
@@ -241,9 +240,7 @@ def _convert_vizwiz(sources: Sequence[Path], store: Path) -> Counts:
 
 def _rows(path: Path, name: str) -> Iterator[Any]:
     """The rows of a makers' file: the list `name` of an object, or the file is the list (VQA-CP, VizWiz)."""
-    with path.open("rb") as file:
-        is_list = file.read(64).lstrip().startswith(b"[")
-    return shown(items, path) if is_list else shown(member, path, name)
+    return shown(items, path) if first_mark(path) == "[" else shown(member, path, name)
 
 
 def _read_questions(path: Path, folder: str) -> Iterator[Question]:
@@ -255,55 +252,37 @@ def _read_questions(path: Path, folder: str) -> Iterator[Question]:
         yield Question(text, identifier, _image(row, where, folder))
 
 
-def _read_annotations(path: Path, folder: str) -> dict[int, Annotation]:
-    annotations: dict[int, Annotation] = {}
+def _read_annotations(path: Path, folder: str) -> dict[int, tuple[str, Annotation]]:
+    """The image, as the release calls it, and the annotation of each question."""
+    annotations: dict[int, tuple[str, Annotation]] = {}
     for number, row in enumerate(_rows(path, "annotations")):
         where = (path, "annotation", number)
-        kinds = {"question_id": int, "answer_type": str, "question_type": str}
-        question, answer_type, question_type = take(row, where, **kinds)
-        if question in annotations:
-            no_repeat(set(annotations), question, where)
-        # The same few types come a million times.
-        groups = (sys.intern(answer_type), sys.intern(question_type))
-        annotations[question] = Annotation(_image(row, where, folder), groups, _ten(row, where))
+        annotation = take_annotation(row, where)
+        if annotation.question in annotations:
+            no_repeat(set(annotations), annotation.question, where)
+        annotations[annotation.question] = (_image(row, where, folder), annotation)
     return annotations
 
 
-def _image(row: Any, where: tuple[Path, str, int], folder: str) -> str:
+def _image(row: Any, where: Where, folder: str) -> str:
     """The image of a row as the release calls it; VQA-CP's rows themselves tell its folder."""
-    [image] = take(row, where, image_id=int)
+    image = take_image(row, where)
     if folder not in COCO_FOLDERS:
         [folder] = take(row, where, coco_split=str)
         if folder not in COCO_FOLDERS:
-            raise ValueError(
+            raise InputError(
                 f"{where[0]}: {where[1]} {where[2]}: coco_split is {shorten(folder)}, expected one of "
                 f"{', '.join(COCO_FOLDERS)}. Mend or remove that row."
             )
     return sys.intern(f"COCO_{folder}_{image:012d}")
 
 
-def _ten(row: Any, where: tuple[Path, str, int]) -> tuple[str, ...]:
-    """The answers of the ten annotators, as they gave them."""
-    [answers] = take(row, where, answers=list)
-    given = [entry.get("answer") if isinstance(entry, dict) else None for entry in answers]
-    if len(given) != ANNOTATORS or not all(isinstance(answer, str) for answer in given):
-        question = f" (question {row['question_id']})" if "question_id" in row else ""
-        raise ValueError(
-            f"{where[0]}: {where[1]} {where[2]}{question}: expected {ANNOTATORS} answers that are texts, found "
-            f"{shorten(given)}. Get the file again."
-        )
-    return tuple(sys.intern(str(answer)) for answer in given)  # the same few come a million times
-
-
 def _read_minival(path: Path) -> set[str]:
     """The ids of minival's images."""
     if path.suffix == ".tsv":
         with path.open("rb") as file:
-            return {line.split(b"\t", 1)[0].decode() for line in islice(file, MINIVAL_IMAGES)}
-    return {take(row, (path, "row", number), img_id=str)[0] for number, row in enumerate(items(path))}
-
-
-def _some(ids: list[Any]) -> str:
-    return (
-        f"{len(ids)} questions ({', '.join(map(str, ids[:5]))}{', ...' if len(ids) > 5 else ''})" if ids else "0"
-    )
+            names = [line.split(b"\t", 1)[0].decode("utf-8", "replace") for line in islice(file, MINIVAL_IMAGES)]
+        for number, name in enumerate(names):
+            check_identifier(name, "the image", (path, "row", number))
+        return set(names)
+    return {take_ids(row, (path, "row", number), "img_id")[0] for number, row in enumerate(items(path))}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 SHOWN = 3  # examples of a problem
+LONGEST = 300  # characters of one
 LEAST_FOR_BAR = 50_000_000  # bytes
 
 
@@ -52,6 +53,7 @@ class Findings:
     def wrong(self, what: str, where: str = "") -> None:
         """Count a problem of the sort `what`, and keep where the first few are."""
         count, examples = self._wrong.get(what, (0, []))
+        where = where if len(where) <= LONGEST else f"{where[:LONGEST]}..."
         self._wrong[what] = (count + 1, [*examples, where] if where and len(examples) < SHOWN else examples)
 
     def wrong_all(self, what: str, examples: Iterable[object]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -11,16 +10,35 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.examples import ANNOTATORS, ExampleStore, is_text, label_problem, shorten
+from datamodules.answer_files import answer_of, answer_problem
+from datamodules.checks import (
+    Where,
+    identifier_of,
+    is_text,
+    name_of,
+    question_problem,
+    shorten,
+    statement_problem,
+    take,
+    take_annotation,
+    take_gqa,
+    take_image,
+)
+from datamodules.examples import ExampleStore
 from datamodules.json_stream import entries, items, member
+from datamodules.nlvr2_files import RIGHT
+from datamodules.official.nlvr2 import IDENTIFIER, read_lines, take_statement
+from datamodules.official.pretrain import take_coco_id
 from datamodules.pretrain_files import read_entry
 from datamodules.validation.findings import Findings, progress
 from lxmert.answers import canonical_answer
+from lxmert.errors import InputError
+from lxmert.files import parse_json, read_json
+from lxmert.scoring.report import identifier_problem
 
 HEAD = 1 << 16  # bytes that tell what a JSON file is
 SAMPLE = 200_000  # examples of a text store that are looked at
 QUESTIONS = {"train2014": 443_757, "val2014": 214_354, "test2015": 447_793}
-STATEMENT = re.compile(r"(\w+-\d+-\d+)-\d+")  # split, set, pair of images, sentence
 ANSWER_LISTS = ("trainval_label2ans.json", "trainval_ans2label.json")
 ANSWER_TABLE = "all_ans.json"
 Check = Callable[[Path, Findings], None]
@@ -35,7 +53,7 @@ def check_json(path: Path, found: Findings) -> None:
 
     Raises:
         Unknown: it is of another kind.
-        ValueError: it is broken; names the byte.
+        InputError: it is broken; names the byte.
     """
     head = _head(path).lstrip()
     if head.startswith("["):
@@ -67,11 +85,11 @@ def check_lines(path: Path, found: Findings) -> None:
         Unknown: it is neither.
     """
     with path.open(encoding="utf-8", errors="replace") as file:
-        first = file.readline()
+        first = file.readline(HEAD)
     row = _parsed(first)
     if isinstance(row, dict) and {"sentence", "identifier"} <= set(row):
         _official_statements(path, found)
-    elif STATEMENT.match(first):
+    elif IDENTIFIER.match(first):
         _statement_predictions(path, found)
     else:
         raise Unknown("its first line is neither a statement of NLVR2 nor identifier,True|False")
@@ -79,13 +97,13 @@ def check_lines(path: Path, found: Findings) -> None:
 
 def _head(path: Path) -> str:
     with path.open("rb") as file:
-        return file.read(HEAD).decode("utf-8", "replace")
+        return file.read(HEAD).decode("utf-8-sig", "replace")
 
 
 def _parsed(line: str) -> Any:
     try:
-        return json.loads(line)
-    except ValueError:
+        return parse_json(line.encode(), "the first line")
+    except InputError:
         return None
 
 
@@ -97,16 +115,34 @@ def _rows(read: Callable[..., Iterator[Any]], path: Path, *arguments: str) -> It
         yield from read(path, *arguments, progress=bar.update)
 
 
-def _good(rows: Iterator[Any], found: Findings, **kinds: type) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where they stand, and the rows that have these fields of these types; the others are problems."""
+def _checked(
+    rows: Iterator[Any], path: Path, what: str, found: Findings, check: Callable[[Any, Where], Any]
+) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Where they stand, the rows that pass a check of the conversion, and what it gives."""
     for number, row in enumerate(rows):
-        for name, kind in kinds.items():
-            value = row.get(name) if isinstance(row, dict) else None
-            if type(value) is not kind or (kind is str and not is_text(value)):
-                found.wrong(f"rows without a usable {name}", f"row {number}, {shorten(value)}")
-                break
+        try:
+            checked = check(row, (path, what, number))
+        except InputError as error:
+            found.wrong(f"{what}s that cannot be used", _short(error, path))
         else:
-            yield f"row {number}", row
+            yield f"{what} {number}", row, checked
+
+
+def _fields(**kinds: type) -> Callable[[Any, Where], list[Any]]:
+    return lambda row, where: take(row, where, **kinds)
+
+
+def _released(path: Path, found: Findings, problem_of: Callable[..., str | None]) -> Iterator[dict[str, Any]]:
+    """The rows of a file of the release that can be used, read and checked as the conversion does."""
+    rows = read_json(path, once=True)
+    first = rows[0] if isinstance(rows[0], dict) else {}
+    seen: dict[Any, int] = {}
+    for number, row in enumerate(rows):
+        if problem := problem_of(row, first, seen):
+            found.wrong("rows that cannot be used", f"row {number} ({name_of(row)}): {problem}")
+            continue
+        seen[identifier_of(row)] = number
+        yield row
 
 
 def _repeated(seen: set[Any], value: Any, name: str, where: str, found: Findings) -> None:
@@ -119,8 +155,15 @@ def _known_answers(folder: Path, names: Collection[str]) -> tuple[str, set[str]]
     """The name and answers of an answer list beside the file; None without one that can be read."""
     for name in names:
         if (path := folder / name).is_file():
-            content = _parsed(path.read_text(encoding="utf-8", errors="replace")) or []
-            answers = {str(row.get("ans")) if isinstance(row, dict) else row for row in content}
+            try:
+                content = read_json(path)
+            except InputError:  # it gets a report of its own
+                return None
+            answers = (
+                {answer_of(entry) for entry in content if isinstance(answer_of(entry), str)}
+                if isinstance(content, list | dict)
+                else set()
+            )
             return (name, answers) if answers else None
     return None
 
@@ -130,31 +173,16 @@ def _known_answers(folder: Path, names: Collection[str]) -> tuple[str, set[str]]
 
 def _questions(path: Path, found: Findings) -> None:
     found.kind = "questions of the LXMERT release"
-    ids: set[Any] = set()
-    types: set[str] = set()
+    count = labelled = 0
     answers: Counter[str] = Counter()
-    labelled = 0
-    for where, row in _good(_rows(items, path), found, img_id=str, sent=str):
-        if type(row.get("question_id")) not in (int, str):
-            found.wrong("rows without a usable question_id", f"{where}, {shorten(row.get('question_id'))}")
-            continue
-        _repeated(ids, row["question_id"], "question_id", where, found)
-        types.add(type(row["question_id"]).__name__)
+    for row in _released(path, found, question_problem):
+        count += 1
         found.images.add(row["img_id"])
-        if "label" in row:
-            labelled += 1
-            if what := label_problem(row["label"]):
-                found.wrong("labels that cannot be used", f"{where}, {what}")
-            else:
-                for answer in row["label"]:
-                    answers[answer] += 1
-    if len(types) > 1:
-        found.wrong("question_id is an integer in some rows and a text in others")
-    found.fact("questions", len(ids))
+        labelled += "label" in row
+        answers.update(dict.fromkeys(row.get("label", ()), 1))
+    found.fact("questions", count)
     found.fact("images", len(found.images))
     found.fact("with labels", labelled)
-    if 0 < labelled < len(ids):
-        found.wrong("rows without label in a file of labelled rows", f"{len(ids) - labelled:,} of {len(ids):,}")
     if labelled:
         found.fact("distinct answers", len(answers))
         for answer in _outside(path.parent, ANSWER_LISTS, answers, found):
@@ -174,16 +202,13 @@ def _outside(folder: Path, names: Collection[str], answers: Counter[str], found:
 
 def _statements(path: Path, found: Findings) -> None:
     found.kind = "statements of the LXMERT release"
-    ids: set[str] = set()
+    count = 0
     labels: Counter[Any] = Counter()
-    for where, row in _good(_rows(items, path), found, identifier=str, img0=str, img1=str, sent=str):
-        _repeated(ids, row["identifier"], "identifier", where, found)
+    for row in _released(path, found, statement_problem):
+        count += 1
         found.images |= {row["img0"], row["img1"]}
-        if "label" in row:
-            labels[row["label"]] += 1
-            if row["label"] not in (0, 1):
-                found.wrong("labels that are neither 0 nor 1", f"{where}, {shorten(row['label'])}")
-    found.fact("statements", len(ids))
+        labels.update([row["label"]] if "label" in row else [])
+    found.fact("statements", count)
     found.fact("images", len(found.images))
     found.fact("true / false", f"{labels[1]:,} / {labels[0]:,}" if labels else "without labels")
 
@@ -197,7 +222,7 @@ def _pretraining(path: Path, found: Findings) -> None:
             for sentence in read_entry(path, number, row):
                 sentences[sentence.source] += 1
                 answers.update(map(canonical_answer, sentence.label))
-        except ValueError as error:
+        except InputError as error:
             found.wrong("entries that cannot be used", _short(error, path))
             continue
         _repeated(found.images, row["img_id"], "image", f"entry {number}", found)
@@ -218,10 +243,10 @@ def _official_questions(path: Path, found: Findings) -> None:
     found.kind = "official questions of VQA v2"
     found.subset = _subset(path)
     images: set[int] = set()
-    rows = _good(_rows(member, path, "questions"), found, question_id=int, image_id=int, question=str)
-    for where, row in rows:
-        _repeated(found.asks, row["question_id"], "question_id", where, found)
-        images.add(row["image_id"])
+    check = _fields(question_id=int, question=str)
+    for where, row, (question, _) in _checked(_rows(member, path, "questions"), path, "question", found, check):
+        _repeated(found.asks, question, "question_id", where, found)
+        images.add(take_image(row, (path, "question", question)))
     found.images = _coco_images(found.subset, images)
     found.fact("questions", len(found.asks), QUESTIONS.get(found.subset, ""))
     found.fact("images", len(images))
@@ -232,18 +257,14 @@ def _official_annotations(path: Path, found: Findings) -> None:
     found.subset = _subset(path)
     images: set[int] = set()
     answers: Counter[str] = Counter()
-    rows = _good(_rows(member, path, "annotations"), found, question_id=int, image_id=int, answers=list)
-    for where, row in rows:
-        _repeated(found.answers, row["question_id"], "question_id", where, found)
-        images.add(row["image_id"])
-        given = [answer.get("answer") if isinstance(answer, dict) else None for answer in row["answers"]]
-        if len(given) != ANNOTATORS or not all(isinstance(answer, str) for answer in given):
-            found.wrong(f"questions without {ANNOTATORS} answers that are texts", f"{where}, {shorten(given)}")
-        if row.get("answer_type") not in ("yes/no", "number", "other"):
-            found.wrong(
-                "answer types other than yes/no, number, other", f"{where}, {shorten(row.get('answer_type'))}"
-            )
-        answers[str(row.get("multiple_choice_answer"))] += 1
+    rows = _checked(_rows(member, path, "annotations"), path, "annotation", found, take_annotation)
+    for where, row, annotation in rows:
+        _repeated(found.answers, annotation.question, "question_id", where, found)
+        images.add(annotation.image)
+        if annotation.groups[0] not in ("yes/no", "number", "other"):
+            found.wrong("answer types other than yes/no, number, other", f"{where}, {annotation.groups[0]}")
+        usual = row.get("multiple_choice_answer")
+        answers[usual if isinstance(usual, str) else shorten(usual)] += 1
     found.images = _coco_images(found.subset, images)
     found.fact("annotated questions", len(found.answers), QUESTIONS.get(found.subset, ""))
     found.fact("images", len(images))
@@ -255,15 +276,19 @@ def _official_annotations(path: Path, found: Findings) -> None:
 def _official_captions(path: Path, found: Findings) -> None:
     found.kind = "official captions of COCO"
     names: dict[int, str] = {}
-    for where, row in _good(_rows(member, path, "images"), found, id=int, file_name=str):
-        if row["id"] in names:
-            found.wrong("image that is there twice", f"{where}, {row['id']}")
-        names[row["id"]] = Path(row["file_name"]).stem
+    check = _fields(id=int, file_name=str)
+    for where, _, (image, name) in _checked(_rows(member, path, "images"), path, "image", found, check):
+        if image in names:
+            found.wrong("image that is there twice", f"{where}, {image}")
+        names[image] = Path(name).stem
     ids: set[int] = set()
-    for where, row in _good(_rows(member, path, "annotations"), found, id=int, image_id=int, caption=str):
-        _repeated(ids, row["id"], "caption id", where, found)
-        if row["image_id"] not in names:
-            found.wrong("captions of images that the file does not list", f"{where}, {row['image_id']}")
+    check = _fields(id=int, image_id=int, caption=str)
+    for where, _, (number, image, _) in _checked(
+        _rows(member, path, "annotations"), path, "annotation", found, check
+    ):
+        _repeated(ids, number, "caption id", where, found)
+        if image not in names:
+            found.wrong("captions of images that the file does not list", f"{where}, {image}")
     found.images = set(names.values())
     found.fact("captions", len(ids))
     found.fact("images", len(names))
@@ -276,13 +301,16 @@ def _gqa_questions(path: Path, found: Findings) -> None:
     balanced = 0
     for name, row in _rows(entries, path):
         _repeated(ids, name, "question id", "the file", found)
-        if not isinstance(row, dict) or not is_text(row.get("question")) or not is_text(row.get("imageId")):
-            found.wrong("questions without a usable question and imageId", f"{name}, {shorten(row)}")
+        try:
+            _, image, answer, _ = take_gqa(
+                row, (path, "question", name), isinstance(row, dict) and "answer" in row
+            )
+        except InputError as error:
+            found.wrong("questions that cannot be used", _short(error, path))
             continue
-        found.images.add(row["imageId"])
-        balanced += bool(row.get("isBalanced"))
-        if "answer" in row:
-            answers[str(row["answer"])] += 1
+        found.images.add(image)
+        balanced += row.get("isBalanced") is True
+        answers.update([] if answer is None else [answer])
     found.fact("questions", len(ids))
     found.fact("balanced", balanced)
     found.fact("images", len(found.images))
@@ -296,7 +324,8 @@ def _gqa_choices(path: Path, found: Findings) -> None:
     count = 0
     for name, row in _rows(entries, path):
         count += 1
-        if not all(isinstance(row.get(field), list) for field in ("valid", "plausible")):
+        lists = [row.get(field) for field in ("valid", "plausible")] if isinstance(row, dict) else [None]
+        if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
             found.wrong("questions without the lists valid and plausible", f"{name}, {shorten(row)}")
     found.fact("questions", count)
 
@@ -306,7 +335,10 @@ def _scene_graphs(path: Path, found: Findings) -> None:
     objects = 0
     for name, row in _rows(entries, path):
         found.images.add(name)
-        objects += len(row.get("objects", ()))
+        if isinstance(row, dict) and isinstance(row.get("objects"), dict):
+            objects += len(row["objects"])
+        else:
+            found.wrong("images without an object of objects", f"{name}, {shorten(row)}")
     found.fact("images", len(found.images))
     found.fact("objects", objects)
 
@@ -321,31 +353,31 @@ def _official_statements(path: Path, found: Findings) -> None:
     found.kind = "official statements of NLVR2"
     ids: set[str] = set()
     labels: Counter[str] = Counter()
-    with path.open(encoding="utf-8", errors="replace") as file:
-        rows = (_parsed(line) for line in file if line.strip())
-        for where, row in _good(rows, found, identifier=str, sentence=str):
-            _repeated(ids, row["identifier"], "identifier", where, found)
-            pair = STATEMENT.fullmatch(row["identifier"])
-            if pair is None:
-                found.wrong("identifiers unlike split-set-pair-sentence", f"{where}, {row['identifier']}")
-            else:
-                found.images |= {f"{pair[1]}-img0", f"{pair[1]}-img1"}
-            if "label" in row:
-                labels[str(row["label"])] += 1
-                if row["label"] not in ("True", "False"):
-                    found.wrong('labels that are neither "True" nor "False"', f"{where}, {shorten(row['label'])}")
+    for where, row in _rows(read_lines, path):
+        try:
+            statement = take_statement(row, where)
+        except InputError as error:
+            found.wrong("lines that cannot be used", _short(error, path))
+            continue
+        _repeated(ids, statement.identifier, "identifier", f"line {where[2]}", found)
+        found.images |= {statement.left, statement.right}
+        labels[statement.label] += 1
     found.fact("statements", len(ids))
     found.fact("images", len(found.images))
-    found.fact("true / false", f"{labels['True']:,} / {labels['False']:,}" if labels else "without labels")
+    found.fact("true / false", f"{labels['True']:,} / {labels['False']:,}")
 
 
 def _visual_genome_images(path: Path, found: Findings) -> None:
     found.kind = "images of Visual Genome"
     ids: set[int] = set()
     coco = 0
-    for where, row in _good(_rows(items, path), found, image_id=int, width=int, height=int):
-        _repeated(ids, row["image_id"], "image_id", where, found)
-        coco += row.get("coco_id") is not None
+    check = _fields(image_id=int, width=int, height=int)
+    for where, row, (image, _, _) in _checked(_rows(items, path), path, "image", found, check):
+        _repeated(ids, image, "image_id", where, found)
+        try:
+            coco += take_coco_id(row, (path, "image", image)) >= 0
+        except InputError as error:
+            found.wrong("images that cannot be used", _short(error, path))
     found.images = set(map(str, ids))
     found.fact("images", len(ids), 108_077)
     found.fact("of which also of COCO", coco)
@@ -394,11 +426,15 @@ def _coco_images(subset: str, images: set[int]) -> set[str]:
 
 def _answer_table(path: Path, found: Findings) -> None:
     found.kind = "answer table of pre-training"
-    answers: set[str] = set()
+    answers: dict[str, int] = {}
     sources: Counter[str] = Counter()
-    for where, row in _good(_rows(items, path), found, ans=str):
-        _repeated(answers, row["ans"], "answer", where, found)
-        sources.update(row.get("dsets", ()))
+    for number, entry in enumerate(_rows(items, path)):
+        if problem := answer_problem(entry, answers):
+            found.wrong("answers that cannot be used", f"answer {number}: {problem}")
+            continue
+        answers[answer_of(entry)] = number
+        given = entry.get("dsets") if isinstance(entry, dict) else None
+        sources.update(name for name in given if isinstance(name, str)) if isinstance(given, list) else None
     found.fact("answers", len(answers), 9500)
     for name, count in sorted(sources.items()):
         found.fact(f"of {name}", count)
@@ -406,12 +442,12 @@ def _answer_table(path: Path, found: Findings) -> None:
 
 def _answer_list(path: Path, found: Findings) -> None:
     found.kind = "answer list"
-    answers: set[Any] = set()
-    for number, answer in enumerate(_rows(items, path)):
-        if not isinstance(answer, str):
-            found.wrong("answers that are no texts", f"number {number}, {shorten(answer)}")
+    answers: dict[str, int] = {}
+    for number, entry in enumerate(_rows(items, path)):
+        if problem := answer_problem(entry, answers):
+            found.wrong("answers that cannot be used", f"answer {number}: {problem}")
         else:
-            _repeated(answers, answer, "answer", f"number {number}", found)
+            answers[answer_of(entry)] = number
     found.fact("answers", len(answers), _answer_count(path))
 
 
@@ -421,7 +457,7 @@ def _answer_codes(path: Path, found: Findings) -> None:
     numbers: set[int | str] = set()
     for answer, number in _rows(entries, path):
         _repeated(answers, answer, "answer", "the file", found)
-        _repeated(numbers, number if type(number) is int else str(number), "number", repr(answer), found)
+        _repeated(numbers, number if type(number) is int else shorten(number), "number", repr(answer), found)
     if numbers != set(range(len(numbers))):
         found.wrong("numbers other than 0, 1, 2 ... without gaps")
     found.fact("answers", len(answers), _answer_count(path))
@@ -446,7 +482,7 @@ def _predictions(path: Path, found: Findings, id_name: str, id_type: type, answe
     answers: Counter[str] = Counter()
     for number, row in enumerate(_rows(items, path)):
         value = row.get(id_name) if isinstance(row, dict) else None
-        if type(value) is not id_type:
+        if identifier_problem(value, id_type):
             what = "an integer" if id_type is int else "a text"
             found.wrong(f"{id_name} that is not {what}, as the server expects", f"row {number}, {shorten(value)}")
             continue
@@ -468,7 +504,7 @@ def _statement_predictions(path: Path, found: Findings) -> None:
             identifier, _, label = line.strip().partition(",")
             if not identifier and not label:
                 continue
-            if not STATEMENT.fullmatch(identifier.strip()) or label.strip() not in ("True", "False"):
+            if not IDENTIFIER.fullmatch(identifier.strip()) or label.strip() not in ("True", "False"):
                 found.wrong(
                     "lines other than identifier,True or identifier,False", f"line {number}, {shorten(line)}"
                 )
@@ -487,12 +523,11 @@ def check_text_store(path: Path, found: Findings) -> None:
     found.kind = "text store"
     store = ExampleStore(path)
     images, answers = store.table("image"), store.table("answers")
-    second = "image1"  # the right image of a statement of NLVR2
-    found.images = {*images, *(store.table(second) if second in store.groups else ())}
+    found.images = {*images, *(store.table(RIGHT) if RIGHT in store.groups else ())}
     found.fact("examples", len(store))
     found.fact("images", len(found.images))
     found.fact("distinct answers", len(answers) if store.labelled else "without labels")
-    for name in sorted(set(store.groups) - {second}):
+    for name in sorted(set(store.groups) - {RIGHT}):
         found.fact(f"distinct {name}", len(store.table(name)))
     if store.annotated:
         found.fact("annotators' answers", "known")
@@ -515,9 +550,11 @@ def check_text_store(path: Path, found: Findings) -> None:
                 found.wrong("empty texts", f"example {number}, {identifier}")
 
 
-def _short(error: ValueError, path: Path) -> str:
+def _short(error: InputError, path: Path) -> str:
     """An error's message without what the report says anyway."""
-    return str(error).removeprefix(f"{path}: ").removesuffix(" Mend or remove that entry.").removesuffix(".")
+    return re.sub(
+        r"\.( Mend or remove that \w+\.| Get the file again\.)?$", "", str(error).removeprefix(f"{path}: ")
+    )
 
 
 # What the first row has, or which list the object has -> what the file is.

@@ -6,18 +6,29 @@ probability (n, top), best first.
 
 from __future__ import annotations
 
+import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from lxmert.files import replacing
-from lxmert.scoring.report import ScoringError, some
+from lxmert.scoring.report import ScoringError, identifier_problem, shorten, some
 
 # Questions averaged at once: some 100 MB for a few files, whatever the split.
 BLOCK = 16_384
+MOST_UNPACKED = 1100  # bytes that a packed byte can become
+
+ARRAYS = {  # kinds of numpy, dimensions, and both in words
+    "question_id": ("iuU", 1, "integers or texts (n,)"),
+    "answer": ("iu", 2, "integers (n, top)"),
+    "probability": ("f", 2, "fractions (n, top)"),
+    "answers": ("U", 1, "texts (A,)"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,16 +53,42 @@ def read_scores(path: Path) -> Scores:
         OSError: it cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            scores = Scores(file["question_id"], file["answer"], file["probability"], file["answers"])
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as file:
+            scores = Scores(*(_read_array(file, f"{field.name}.npy") for field in fields(Scores)))
+    except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise ScoringError(
-            f"{path}: not a score file ({error}), expected an .npz of question_id, answer, probability and answers"
+            f"{path}: not a score file ({shorten(str(error))}), expected an .npz of question_id, answer, "
+            "probability and answers. Write the file anew."
         ) from error
     problem = _problem(scores)
     if problem:
         raise ScoringError(f"{path}: {problem}. Write the file anew.")
     return scores
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an .npz; ValueError where its size or type, looked at before it is unpacked, are off."""
+    member = archive.getinfo(name)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is packed in another way than numpy packs")
+    if member.file_size > MOST_UNPACKED * member.compress_size:
+        raise ValueError(f"{name} says it unpacks to {member.file_size:,} bytes, of {member.compress_size:,}")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in read_header:
+            raise ValueError(f"{name} is an array of version {version}")
+        shape, in_columns, dtype = read_header[version](file)
+        if dtype.kind not in "iufU" or not all(size >= 0 for size in shape):
+            raise ValueError(f"{name} is an array {shape} of {dtype}, expected numbers or texts")
+        size = math.prod(shape) * dtype.itemsize
+        if size != member.file_size - file.tell():
+            raise ValueError(f"{name} holds {member.file_size - file.tell():,} bytes, its header says {size:,}")
+        content = file.read(size)
+    if len(content) != size:
+        raise ValueError(f"{name} is cut off")
+    array = np.ndarray(shape, dtype, content, order="F" if in_columns else "C")
+    return np.ascontiguousarray(array.astype(dtype.newbyteorder("="), copy=False))
 
 
 def write_scores(path: Path, scores: Scores) -> None:
@@ -97,23 +134,40 @@ def average_scores(files: Mapping[str, Scores]) -> Scores:
 
 
 def _problem(scores: Scores) -> str | None:
+    for name, (kinds, dimensions, expected) in ARRAYS.items():
+        array = getattr(scores, name)
+        if array.dtype.kind not in kinds or array.ndim != dimensions:
+            return f"{name} is {array.dtype} {array.shape}, of another kind than {expected}"
+        if array.dtype.kind == "U" and not _are_characters(array):
+            return f"{name} holds what is no character"
     number, shape = len(scores.question_id), scores.answer.shape
-    if scores.question_id.dtype.kind not in "iuU" or scores.answers.dtype.kind != "U":
-        return "question_id or answers are of another kind than int or str, and str"
-    if len(shape) != 2 or shape != scores.probability.shape or shape[0] != number or 0 in shape:
+    if shape != scores.probability.shape or shape[0] != number or 0 in shape:
         return f"{number} questions, answer {shape} and probability {scores.probability.shape} do not fit"
+    kind = str if scores.question_id.dtype.kind == "U" else int
+    for id_ in scores.question_id.tolist():
+        if problem := identifier_problem(id_, kind):
+            return f"question_id {shorten(id_)}: {problem}"
     if scores.answer.min() < 0 or scores.answer.max() >= len(scores.answers):
         return f"answer has indices outside the list of {len(scores.answers)} answers"
     if not np.isfinite(scores.probability).all():
         return "probability holds NaN or infinity"
+    if scores.probability.min() < 0 or scores.probability.max() > 1.001:  # of half precision, too
+        return (
+            f"probability is from {scores.probability.min():.3g} to {scores.probability.max():.3g}, not in 0 to 1"
+        )
     if len(np.unique(scores.answers)) < len(scores.answers):
         return "an answer text occurs twice in answers"
     if (np.diff(np.sort(scores.answer, 1), axis=1) == 0).any():
         return "a question lists the same answer twice"
     ids, counts = np.unique(scores.question_id, return_counts=True)
     if (counts > 1).any():
-        return f"question ids occur twice: {some(ids[counts > 1].tolist())}"
+        return f"question ids occur twice: {some(ids[counts > 1].tolist(), 5)}"
     return None
+
+
+def _are_characters(texts: np.ndarray) -> bool:
+    codes = np.frombuffer(texts.tobytes(), np.uint32)
+    return not ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any()
 
 
 def _same_order(name: str, scores: Scores, first_name: str, first: Scores) -> np.ndarray:

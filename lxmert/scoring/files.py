@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lxmert.scoring.report import ScoringError, some
+from lxmert.errors import InputError
+from lxmert.files import parse_json
+from lxmert.scoring.report import ScoringError, shorten, some
 
 
 def read_json(path: Path) -> Any:
@@ -17,7 +17,14 @@ def read_json(path: Path) -> Any:
         ScoringError: it is not JSON (with the position), or has a key twice in one object.
         OSError: it cannot be read.
     """
-    return parse_json(read_text(path), str(path))
+    return _parse(path.read_bytes(), str(path))
+
+
+def _parse(content: bytes, where: str) -> Any:
+    try:
+        return parse_json(content, where, once=True)
+    except InputError as error:
+        raise ScoringError(str(error)) from error
 
 
 def read_questions(path: Path) -> dict[str, Any]:
@@ -53,10 +60,10 @@ def read_statements(path: Path) -> list[dict[str, Any]]:
         OSError: it cannot be read.
     """
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in read_lines(path):
         if not line.strip():
             continue
-        row = parse_json(line, f"{path}, line {number}")
+        row = _parse(line.encode(), f"{path}, line {number}")
         if not isinstance(row, dict):
             raise ScoringError(f"{path}, line {number}: expected a JSON object with identifier and label")
         rows.append(row)
@@ -71,43 +78,23 @@ def read_nlvr2_predictions(path: Path) -> list[dict[str, str]]:
         OSError: it cannot be read.
     """
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in read_lines(path):
         if not line.strip():
             continue
         fields = [field.strip() for field in line.split(",")]
         if len(fields) != 2:
-            raise ScoringError(f"{path}, line {number}: {line!r}, expected identifier,True or identifier,False")
+            raise ScoringError(
+                f"{path}, line {number}: {shorten(line)}, expected identifier,True or identifier,False"
+            )
         rows.append({"identifier": fields[0], "label": fields[1]})
     return rows
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text file; ScoringError where it is none."""
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a UTF-8 text file, with their numbers from 1; ScoringError where it is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ScoringError(f"{path}: not a UTF-8 text file: {error}") from error
-
-
-def parse_json(text: str, where: str) -> Any:
-    """The value of a JSON text, `where` naming it; errors as of `read_json`."""
-    try:
-        return json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
-        raise ScoringError(
-            f"{where}: not JSON: {error}. If the file ends there, it was cut off: get it again."
-        ) from error
-    except _KeyTwiceError as error:
-        raise ScoringError(f"{where}: {error} twice in one object; keep one of each") from error
-
-
-class _KeyTwiceError(ValueError):
-    """A JSON object has a key more than once, of which Python would keep the last in silence."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        raise _KeyTwiceError(some([repr(key) for key, count in counts.items() if count > 1]))
-    return content
+        raise ScoringError(f"{path}: not UTF-8 text at byte {error.start}. Get the file again.") from error
+    # Not splitlines: a text may hold other marks that it takes for the end of a line.
+    return list(enumerate((line.rstrip("\r") for line in text.removesuffix("\n").split("\n")), 1))

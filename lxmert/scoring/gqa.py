@@ -7,13 +7,14 @@ file for all of testdev serves the three.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lxmert.scoring.grounding import grounding_score
 from lxmert.scoring.report import (
     ScoreReport,
     ScoringError,
+    identifier_problem,
     ignored_predictions,
     index_predictions,
     percent,
@@ -108,9 +109,12 @@ def _belongs(
     # "What do they have in common?" is answered by the kind of attribute, which the choices do not list.
     if "Common" in question["types"]["detailed"]:
         return float(prediction in ("color", "material", "shape"))
-    if id_ not in choices or field not in choices[id_]:
-        raise ScoringError(f"choices: no {field!r} answers for question {id_}; use the choices file of this split")
-    return float(prediction in choices[id_][field])
+    chosen = choices.get(id_)
+    if not isinstance(chosen, Mapping) or not _are_texts(chosen.get(field)):
+        raise ScoringError(
+            f"choices: no {field!r} answers for question {some([id_])}; use the choices file of this split"
+        )
+    return float(prediction in chosen[field])
 
 
 def _consistency(
@@ -128,7 +132,7 @@ def _consistency(
         absent = [other for other in entailed if other not in all_questions]
         if absent:
             raise ScoringError(
-                f"all questions: question {id_} entails {some(absent)}, which the file lacks; "
+                f"all questions: question {some([id_])} entails {some(absent)}, which the file lacks; "
                 "use the *_all_questions file of the same split"
             )
         hits = [float(predicted[other] == all_questions[other]["answer"]) for other in entailed]
@@ -159,6 +163,9 @@ def _grounding(
     attentions: Mapping[str, Sequence[Sequence[float]]],
     scene_graphs: Mapping[str, Mapping[str, Any]],
 ) -> list[float]:
+    for name, content in (("attentions", attentions), ("scene graphs", scene_graphs)):
+        if not isinstance(content, Mapping):
+            raise ScoringError(f"{name}: found {shorten(content)}, expected an object, as in the official file")
     absent = [id_ for id_ in balanced if id_ not in attentions]
     if absent:
         raise ScoringError(f"attentions: none for {len(absent)} balanced questions: {some(absent)}; give all")
@@ -176,9 +183,45 @@ def _check_questions(questions: Mapping[str, Mapping[str, Any]]) -> None:
     for id_, question in questions.items():
         absent = [f for f in FIELDS if f not in question] if isinstance(question, Mapping) else FIELDS
         if absent:
-            raise ScoringError(f"annotations[{id_!r}]: {shorten(question)} lacks {', '.join(absent)}")
-        if not set(TYPES) <= set(question["types"]) or "global" not in question["groups"]:
-            raise ScoringError(
-                f"annotations[{id_!r}]: expected types {', '.join(TYPES)} and a global group, found types "
-                f"{shorten(question['types'])} and groups {shorten(question['groups'])}"
-            )
+            raise ScoringError(f"annotations[{shorten(id_)}]: {shorten(question)} lacks {', '.join(absent)}")
+        if problem := identifier_problem(id_, str):
+            raise ScoringError(f"annotations[{shorten(id_)}]: the question id is {problem}")
+        for field, (is_right, expected) in _CHECKS.items():
+            if not is_right(question[field]):
+                raise ScoringError(
+                    f"annotations[{shorten(id_)}]: expected {expected}, found {field} {shorten(question[field])}"
+                )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_types(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(value.get(kind), str) for kind in TYPES)
+
+
+def _are_groups(value: Any) -> bool:
+    return isinstance(value, Mapping) and "global" in value and isinstance(value["global"], str | None)
+
+
+def _are_steps(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(step, Mapping) and all(isinstance(step.get(name), str) for name in ("operation", "argument"))
+        for step in value
+    )
+
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "question": (_is_text, "a text as question"),
+    "answer": (_is_text, "a text as answer"),
+    "isBalanced": (lambda value: isinstance(value, bool), "true or false as isBalanced"),
+    "types": (_are_types, f"types {', '.join(TYPES)} that are texts"),
+    "semantic": (_are_steps, "a list of steps with operation and argument as semantic"),
+    "groups": (_are_groups, "a global group, a text or null"),
+    "entailed": (_are_texts, "a list of question ids as entailed"),
+}

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from lxmert.scoring.report import ScoringError, shorten
+from lxmert.scoring.report import ScoringError, shorten, some
 
+LARGEST = 1e6  # what a corner, a weight or a side of an image may be
 WHOLE_IMAGE = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -49,42 +50,64 @@ def grounding_score(
 
 def _boxes(id_: str, attention: Sequence[Sequence[float]]) -> np.ndarray:
     try:
-        boxes = np.asarray(attention, dtype=float)
-    except (TypeError, ValueError):
+        boxes = np.asarray(attention)
+    except (TypeError, ValueError, OverflowError, RecursionError):
         boxes = np.empty(0)
     # NaN fails every comparison.
-    if boxes.ndim != 2 or boxes.shape[1] != 5 or not (boxes[:, 2:4] >= boxes[:, :2]).all():
+    if (
+        boxes.ndim != 2
+        or boxes.shape[1] != 5
+        or boxes.dtype.kind not in "iuf"
+        or not (boxes[:, 2:4] >= boxes[:, :2]).all()
+        or not (np.abs(boxes) <= LARGEST).all()
+    ):
         raise ScoringError(
-            f"attentions: those of question {id_} are {shorten(attention)}, expected rows "
+            f"attentions: those of question {some([id_])} are {shorten(attention)}, expected rows "
             "[x0, y0, x1, y1, weight] with x0 <= x1 and y0 <= y1"
         )
-    return boxes
+    return boxes.astype(float)
 
 
 def _regions(
     id_: str, question: Mapping[str, Any], scene_graphs: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[float, float, float, float]]:
     """The boxes of what question and answer mention, as fractions of the image's sides."""
-    if "annotations" not in question or question.get("imageId") not in scene_graphs:
+    image, annotations = question.get("imageId"), question.get("annotations")
+    if not isinstance(annotations, Mapping) or not isinstance(image, str) or image not in scene_graphs:
         raise ScoringError(
-            f"scene graphs: no image {question.get('imageId')!r} for question {id_}, or the question has no "
+            f"scene graphs: no image {shorten(image)} for question {some([id_])}, or the question has no "
             "annotations; grounding needs the official questions and scene graphs of one split"
         )
-    scene = scene_graphs[question["imageId"]]
+    width, height, objects = _scene(image, scene_graphs[image])
     regions = []
     for part in ("question", "fullAnswer"):
-        for object_id in question["annotations"][part].values():
-            if object_id not in scene["objects"]:
-                raise ScoringError(f"scene graphs: image {question['imageId']} has no object {object_id!r}")
-            place = scene["objects"][object_id]
-            regions.append(
-                (
-                    place["x"] / scene["width"],
-                    place["y"] / scene["height"],
-                    (place["x"] + place["w"]) / scene["width"],
-                    (place["y"] + place["h"]) / scene["height"],
-                )
+        mentioned = annotations.get(part)
+        if not isinstance(mentioned, Mapping) or not all(isinstance(name, str) for name in mentioned.values()):
+            raise ScoringError(
+                f"annotations: question {some([id_])} has as annotations of its {part} {shorten(mentioned)}, "
+                "expected an object of words and the objects they mention"
             )
+        for object_id in mentioned.values():
+            if object_id not in objects:
+                raise ScoringError(f"scene graphs: image {some([image])} has no object {shorten(object_id)}")
+            x, y, w, h = _sides(f"object {some([object_id])} of image {some([image])}", objects[object_id], "xywh")
+            regions.append((x / width, y / height, (x + w) / width, (y + h) / height))
     if any("scene" in f"{step['operation']}: {step['argument']}" for step in question["semantic"]):
         regions.append(WHOLE_IMAGE)
     return regions
+
+
+def _scene(image: str, scene: Any) -> tuple[float, float, Mapping[str, Any]]:
+    width, height = _sides(f"image {some([image])}", scene, ("width", "height"))
+    if width <= 0 or height <= 0 or not isinstance(scene.get("objects"), Mapping):
+        raise ScoringError(f"scene graphs: image {some([image])} is {shorten(scene)}, expected sides and objects")
+    return width, height, scene["objects"]
+
+
+def _sides(what: str, value: Any, names: Sequence[str]) -> list[float]:
+    sides: list[Any] = [value.get(name) for name in names] if isinstance(value, Mapping) else []
+    if not sides or not all(type(side) in (int, float) and abs(side) <= LARGEST for side in sides):
+        raise ScoringError(
+            f"scene graphs: {what} is {shorten(value)}, expected the numbers {', '.join(names)} of pixels"
+        )
+    return sides

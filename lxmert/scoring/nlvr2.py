@@ -8,11 +8,13 @@ from typing import Any
 from lxmert.scoring.report import (
     ScoreReport,
     ScoringError,
+    identifier_problem,
     ignored_predictions,
     index_predictions,
     percent,
     require_all,
     shorten,
+    some,
 )
 
 TRUTH = {"true": True, "false": False}
@@ -44,7 +46,9 @@ def score_nlvr2(
     texts = index_predictions(predictions, "identifier", str, "label")
     for identifier, text in texts.items():
         if text.lower() not in TRUTH:
-            raise ScoringError(f"predictions: {identifier} is predicted {text!r}, expected True or False")
+            raise ScoringError(
+                f"predictions: {some([identifier])} is predicted {shorten(text)}, expected True or False"
+            )
     predicted = {identifier: TRUTH[text.lower()] for identifier, text in texts.items()}
     labels = _index_statements(statements, "annotations")
     require_all(predicted, labels, "statements")
@@ -74,19 +78,21 @@ def _accuracy_and_consistency(predicted: Mapping[str, bool], labels: Mapping[str
 
 
 def _index_statements(statements: Sequence[Mapping[str, Any]], name: str) -> dict[str, bool]:
-    if not statements:
+    if not isinstance(statements, Sequence) or isinstance(statements, str) or not statements:
         raise ScoringError(f"{name}: no statements; expected the rows of the official JSON lines file")
     labels: dict[str, bool] = {}
     for place, row in enumerate(statements):
         where = f"{name}[{place}]"
-        identifier, label = row.get("identifier"), str(row.get("label")).lower()
-        if not isinstance(identifier, str) or identifier.count("-") != 3:
+        if not isinstance(row, Mapping):
+            raise ScoringError(f"{where}: {shorten(row)}, expected an object with identifier and label")
+        identifier, label = row.get("identifier"), row.get("label")
+        if identifier_problem(identifier, str) or str(identifier).count("-") != 3:
             raise ScoringError(f"{where}: identifier {shorten(identifier)}, expected split-set-pair-sentence")
-        if label not in TRUTH:
+        if not isinstance(label, str) or label.lower() not in TRUTH:
             raise ScoringError(
-                f"{where}: label of {identifier} is {shorten(row.get('label'))}, expected True or False"
+                f"{where}: label of {some([identifier])} is {shorten(label)}, expected the text True or False"
             )
         if identifier in labels:
-            raise ScoringError(f"{where}: {identifier} occurs a second time")
-        labels[identifier] = TRUTH[label]
+            raise ScoringError(f"{where}: {some([identifier])} occurs a second time")
+        labels[str(identifier)] = TRUTH[label.lower()]
     return labels

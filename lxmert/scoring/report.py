@@ -85,21 +85,36 @@ def index_predictions(
         if not isinstance(prediction, Mapping) or not {id_key, answer_key} <= prediction.keys():
             raise ScoringError(f"{where}: {shorten(prediction)}, expected {wanted}")
         example, answer = prediction[id_key], prediction[answer_key]
-        # Not isinstance: True would pass as an int.
-        if type(example) is not id_type:
+        if type(example) is not id_type:  # not isinstance: True would pass as an int
             raise ScoringError(
-                f"{where}: {id_key} {example!r} is a {type(example).__name__}; "
+                f"{where}: {id_key} {shorten(example)} is a {type(example).__name__}; "
                 f"the submission format wants {id_type.__name__}"
             )
+        if problem := identifier_problem(example, id_type):
+            raise ScoringError(f"{where}: {id_key} {shorten(example)}; {problem}")
         if not isinstance(answer, str):
             raise ScoringError(
-                f"{where}: {answer_key} of {id_key} {example!r} is {shorten(answer)}, "
+                f"{where}: {answer_key} of {id_key} {shorten(example)} is {shorten(answer)}, "
                 f"a {type(answer).__name__}; the submission format wants a string"
             )
         if example in indexed:
-            raise ScoringError(f"{where}: {id_key} {example!r} is answered a second time; keep one answer each")
+            raise ScoringError(
+                f"{where}: {id_key} {shorten(example)} is answered a second time; keep one answer each"
+            )
         indexed[example] = answer
     return indexed
+
+
+def identifier_problem(value: Any, kind: type) -> str | None:
+    """What is wrong with the identifier of a question or an image, as a message goes on; `kind` is int or str."""
+    # Not isinstance: True would pass as an int.
+    if type(value) is not kind or not isinstance(value, int | str):
+        return f"expected {'an integer' if kind is int else 'a text'}"
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**63 else "expected an integer of 64 bits"
+    if not value or value != value.strip() or not value.isprintable():
+        return "expected a text without blanks at its ends, line breaks, NUL or other marks that do not show"
+    return None
 
 
 def require_all(predictions: Collection[Id], examples: Iterable[Id], what: str) -> None:
@@ -143,11 +158,15 @@ def ignored_predictions(predictions: Iterable[Id], *known: Collection[Id]) -> li
 
 def some(items: Sequence[Any], most: int = 20) -> str:
     """The first items, for an error message."""
-    listed = ", ".join(str(item) for item in items[:most])
+    texts = (str(item) for item in items[:most])
+    listed = ", ".join(text if len(text) <= 80 else f"{text[:80]}..." for text in texts)
     return f"{listed}, ..." if len(items) > most else listed
 
 
 def shorten(value: Any, most: int = 80) -> str:
     """A value as Python writes it, cut for an error message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; a number of thousands of digits
+        return f"a {type(value).__name__} too large to show"
     return text if len(text) <= most else f"{text[:most]}..."

@@ -16,12 +16,14 @@ from lxmert.scoring.report import (
     Id,
     ScoreReport,
     ScoringError,
+    identifier_problem,
     index_predictions,
     percent,
     refuse_unknown,
     require_all,
     score_groups,
     shorten,
+    some,
 )
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -148,7 +150,7 @@ def score_vqa(predictions: Sequence[Mapping[str, Any]], annotations: Sequence[Ma
             or malformed annotations.
     """
     predicted = index_predictions(predictions, "question_id", int, "answer")
-    questions = _index_annotations(annotations, "question_id", ("answer_type", "question_type"))
+    questions = _index_annotations(annotations, "question_id", int, ("answer_type", "question_type"))
     return _report(predicted, questions, "question ids", vqa_accuracy, ("answer_type", "question_type"))
 
 
@@ -168,7 +170,7 @@ def score_vizwiz(
         ScoringError: as `score_vqa`.
     """
     predicted = index_predictions(predictions, "image", str, "answer")
-    questions = _index_annotations(annotations, "image", ("answer_type",))
+    questions = _index_annotations(annotations, "image", str, ("answer_type",))
     return _report(predicted, questions, "images", vizwiz_accuracy, ("answer_type",))
 
 
@@ -192,9 +194,9 @@ def _report(
 
 
 def _index_annotations(
-    annotations: Sequence[Mapping[str, Any]], id_key: str, kinds: Sequence[str]
+    annotations: Sequence[Mapping[str, Any]], id_key: str, id_type: type, kinds: Sequence[str]
 ) -> dict[Any, Mapping[str, Any]]:
-    if not isinstance(annotations, Sequence) or not annotations:
+    if not isinstance(annotations, Sequence) or isinstance(annotations, str) or not annotations:
         raise ScoringError("annotations: expected the list under `annotations` of the official annotation file")
     fields = (id_key, "answers", *kinds)
     questions: dict[Any, Mapping[str, Any]] = {}
@@ -202,13 +204,25 @@ def _index_annotations(
         absent = [name for name in fields if name not in question] if isinstance(question, Mapping) else fields
         if absent:
             raise ScoringError(f"annotations[{place}]: {shorten(question)} lacks {', '.join(absent)}")
-        answers = question["answers"]
-        if not answers or not all(isinstance(e, Mapping) and isinstance(e.get("answer"), str) for e in answers):
+        id_, answers = question[id_key], question["answers"]
+        if problem := identifier_problem(id_, id_type):
+            raise ScoringError(f"annotations[{place}]: {id_key} is {shorten(id_)}, {problem}")
+        for kind in kinds:
+            if not isinstance(question[kind], str):
+                raise ScoringError(
+                    f"annotations[{place}]: {kind} of {id_key} {shorten(id_)} is {shorten(question[kind])}, "
+                    "expected a text"
+                )
+        if not isinstance(answers, list | tuple) or not answers or not all(map(_is_answer, answers)):
             raise ScoringError(
-                f"annotations[{place}]: answers of {id_key} {question[id_key]} "
+                f"annotations[{place}]: answers of {id_key} {shorten(id_)} "
                 f'are {shorten(answers)}, expected a list of {{"answer": str}}'
             )
-        if question[id_key] in questions:
-            raise ScoringError(f"annotations[{place}]: {id_key} {question[id_key]} occurs a second time")
-        questions[question[id_key]] = question
+        if id_ in questions:
+            raise ScoringError(f"annotations[{place}]: {id_key} {some([id_])} occurs a second time")
+        questions[id_] = question
     return questions
+
+
+def _is_answer(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and isinstance(entry.get("answer"), str)
