@@ -838,7 +838,7 @@ def test_a_run_whose_config_is_none_is_named(pretrained, tmp_path):
         ('[{"ans": "yes"}, {"answer": "no"}]', r"the answer list\[1\] is None; expected the text"),
         ('[["yes"]]', r"the answer list\[0\] is \['yes'\]; expected the text"),
         ('["yes", ', "broken or truncated JSON"),
-        ('["\\ud800"]', "half a surrogate pair"),
+        ('["\\ud800"]', "a text holds half a surrogate pair"),
     ],
 )
 def test_an_answer_list_of_something_else_is_named_with_its_place(tmp_path, content, message):
@@ -876,9 +876,7 @@ def test_a_file_with_pickled_objects_is_refused_and_runs_no_code(tmp_path, name,
         torch.save(content, path)
     with pytest.raises(InputError, match=f"{path} cannot be read as a PyTorch checkpoint") as error:
         read_weights(tmp_path if name == "pytorch_model.bin" else path)
-    assert re.search(
-        r"holds pickled objects other than tensors \(pathlib.*save the tensors alone", str(error.value)
-    )
+    assert re.search(r"holds pickled objects other than tensors \(.*save the tensors alone", str(error.value))
     assert "weights_only" not in str(error.value)
     assert not proof.exists()
     torch.load(path, weights_only=False) if not plain_pickle else pickle.loads(path.read_bytes())
@@ -926,7 +924,7 @@ def test_a_checkpoint_with_a_wrong_checksum_is_refused(pretrained, tmp_path, nam
     place = bytes(content).index("crème".encode())
     content[place] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match="Bad CRC-32 for file .*/data.pkl"):
+    with pytest.raises(InputError, match=r"Bad CRC-32 for file .*/data.pkl"):
         read_config(path.rename(tmp_path / "text.ckpt"))
 
 
