@@ -180,7 +180,7 @@ class LoadReport:
     def other_vocabulary(self) -> str:
         """A sentence on the source's vocabulary where it is another than the model's, else nothing."""
         for name, there, here in self.reshaped:
-            if name == WORD_EMBEDDINGS and there[0] != here[0]:
+            if name == WORD_EMBEDDINGS and len(there) == len(here) and there[0] != here[0]:
                 return (
                     f"Its word embeddings are of another vocabulary, {there[0]} word pieces and not {here[0]}: "
                     "use the vocabulary the weights were trained with. "

@@ -792,6 +792,17 @@ def test_what_is_no_dense_finite_tensor_of_floats_is_named(pretrained, tmp_path,
         LxmertForPreTraining.from_pretrained(path, config=pretrained.config)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["lxmert.embeddings.word_embeddings.weight", "answer_head.logit_fc.0.weight", "lxmert.pooler.dense.bias"],
+)
+def test_a_single_number_where_a_matrix_is_expected_is_of_another_shape(pretraining, sizes, tmp_path, name):
+    LxmertConfig(**sizes).save_pretrained(tmp_path)
+    torch.save(pretraining | {name: torch.tensor(0.5)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=rf"1 of another shape.*{name} \[\] -> \[\d"):
+        LxmertForPreTraining.from_pretrained(tmp_path)
+
+
 def test_whole_numbers_that_no_model_reads_do_not_matter(pretrained, tmp_path):
     weights = {reference_name(own): each for own, each in pretrained.state_dict().items()}
     torch.save(weights | {"lxmert.embeddings.position_ids": torch.arange(16)}, tmp_path / "a.pth")
