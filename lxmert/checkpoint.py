@@ -180,7 +180,7 @@ class LoadReport:
     def other_vocabulary(self) -> str:
         """A sentence on the source's vocabulary where it is another than the model's, else nothing."""
         for name, there, here in self.reshaped:
-            if name == WORD_EMBEDDINGS and there[0] != here[0]:
+            if name == WORD_EMBEDDINGS and len(there) == len(here) and there[0] != here[0]:
                 return (
                     f"Its word embeddings are of another vocabulary, {there[0]} word pieces and not {here[0]}: "
                     "use the vocabulary the weights were trained with. "
@@ -276,7 +276,7 @@ def _unreadable(error: Exception) -> str:
     """Why a weights file cannot be read, and what to do. PyTorch's own message advises to run what is in it."""
     said = str(error)
     if isinstance(error, pickle.UnpicklingError) and "weights_only" in said.lower().replace(" ", "_"):
-        found = re.search(r"(?:GLOBAL|global:|class|function) (?:GLOBAL )?([\w.]*\.\w+)", said)
+        found = re.search(r"(?:nsupported (?:global: )?GLOBAL|add_safe_globals`,? but got) (\S+)", said)
         if found:
             return (
                 f"it holds pickled objects other than tensors ({shown(found[1], str)}), which could run any code "

@@ -792,6 +792,17 @@ def test_what_is_no_dense_finite_tensor_of_floats_is_named(pretrained, tmp_path,
         LxmertForPreTraining.from_pretrained(path, config=pretrained.config)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["lxmert.embeddings.word_embeddings.weight", "answer_head.logit_fc.0.weight", "lxmert.pooler.dense.bias"],
+)
+def test_a_single_number_where_a_matrix_is_expected_is_of_another_shape(pretraining, sizes, tmp_path, name):
+    LxmertConfig(**sizes).save_pretrained(tmp_path)
+    torch.save(pretraining | {name: torch.tensor(0.5)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=rf"1 of another shape.*{name} \[\] -> \[\d"):
+        LxmertForPreTraining.from_pretrained(tmp_path)
+
+
 def test_whole_numbers_that_no_model_reads_do_not_matter(pretrained, tmp_path):
     weights = {reference_name(own): each for own, each in pretrained.state_dict().items()}
     torch.save(weights | {"lxmert.embeddings.position_ids": torch.arange(16)}, tmp_path / "a.pth")
@@ -838,7 +849,7 @@ def test_a_run_whose_config_is_none_is_named(pretrained, tmp_path):
         ('[{"ans": "yes"}, {"answer": "no"}]', r"the answer list\[1\] is None; expected the text"),
         ('[["yes"]]', r"the answer list\[0\] is \['yes'\]; expected the text"),
         ('["yes", ', "broken or truncated JSON"),
-        ('["\\ud800"]', "half a surrogate pair"),
+        ('["\\ud800"]', "a text holds half a surrogate pair"),
     ],
 )
 def test_an_answer_list_of_something_else_is_named_with_its_place(tmp_path, content, message):
@@ -876,9 +887,7 @@ def test_a_file_with_pickled_objects_is_refused_and_runs_no_code(tmp_path, name,
         torch.save(content, path)
     with pytest.raises(InputError, match=f"{path} cannot be read as a PyTorch checkpoint") as error:
         read_weights(tmp_path if name == "pytorch_model.bin" else path)
-    assert re.search(
-        r"holds pickled objects other than tensors \(pathlib.*save the tensors alone", str(error.value)
-    )
+    assert re.search(r"holds pickled objects other than tensors \(.*save the tensors alone", str(error.value))
     assert "weights_only" not in str(error.value)
     assert not proof.exists()
     torch.load(path, weights_only=False) if not plain_pickle else pickle.loads(path.read_bytes())
