@@ -318,7 +318,7 @@ def test_a_damaged_score_file_is_refused_in_words(root, name):
 
 @pytest.mark.parametrize("change", [damaged, mistaken_json])
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("captions", "vg"))])
-def test_a_damaged_file_of_the_mixture_is_refused_in_words(root, name, change, TRIES):
+def test_a_damaged_file_of_the_mixture_is_refused_in_words(root, name, change):
     mixture = root / "mixture"
 
     def read(path):
