@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -494,6 +495,13 @@ def test_score_files_of_other_questions_are_refused_by_name(tmp_path: Path) -> N
         ({"answer": np.array([[0, 0]] * 2), "probability": np.ones((2, 2))}, "the same answer twice"),
         ({"probability": np.array([[1.0], [np.nan]])}, "NaN or infinity"),
         ({"question_id": np.array([5, 5])}, "question ids occur twice: 5"),
+        ({"question_id": np.array([5.0, 6.0])}, "expected numbers|of another kind than integers or texts"),
+        ({"question_id": np.array(["a ", "b"])}, "question_id 'a ': expected a text without blanks"),
+        ({"probability": np.array([[1j], [1j]])}, "expected numbers or texts"),
+        ({"probability": np.array([[1], [1]])}, "of another kind than fractions"),
+        ({"probability": np.array([[1.0], [2.0]])}, "not in 0 to 1"),
+        ({"answer": np.array([[True], [False]])}, "expected numbers or texts"),
+        ({"answer": np.array([0, 1])}, "of another kind than integers"),
     ],
 )
 def test_bad_score_files_are_named(tmp_path: Path, changes: dict, message: str) -> None:
@@ -509,3 +517,18 @@ def test_what_is_no_score_file_ends_with_one_message(tmp_path: Path, capsys: pyt
     assert run("ensemble", path, "--out", tmp_path / "out.json") == 1
     assert f"error: {path}: not a score file" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
+
+
+def test_an_array_that_is_not_of_the_size_its_header_says_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_scores(path, scores_of({5: {"a": 1.0}, 6: {"b": 1.0}}))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for size in (b"(9999999999, 1)", b"(1, 1)"):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                old, new = b"(2, 1), }" + b" " * (len(size) - 6), size + b", }"
+                changed = content.replace(old, new) if name == "answer.npy" else content
+                archive.writestr(name, changed)
+        with pytest.raises(ScoringError, match=r"answer\.npy holds \d+ bytes, its header says"):
+            read_scores(path)

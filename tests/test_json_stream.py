@@ -6,6 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datamodules.json_stream import entries, items, member
+from lxmert.errors import InputError
+from lxmert.files import read_json
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.sampled_from(['"', "\\", "]", "𝄞"])
 values = st.recursive(
@@ -128,3 +130,39 @@ def test_the_buffer_does_not_grow_with_the_file(tmp_path):
     stream = items(path, chunk=1 << 12)
     sizes = [len(stream.gi_frame.f_locals["reader"].text) for _ in stream]
     assert len(sizes) == 20_000 and max(sizes) < 1 << 14
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('[1, "a", NaN]', "NaN is no JSON value"),
+        ('[1, {"a": -Infinity}]', "-Infinity is no JSON value"),
+        ("[" * 3000 + "]" * 3000, "nested too deeply"),
+        ('[1, "\\ud83d"]', "half a surrogate pair"),
+        ('[1, "\\ud83d\\ude00", "\\ude00"]', "half a surrogate pair"),
+        ("[1, " + "9" * 5000 + "]", "4300 digits"),
+        ('{"a": 1', "expected a JSON list"),
+    ],
+)
+def test_the_stream_refuses_what_the_whole_reader_refuses(tmp_path, text, what, chunk):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=what):
+        list(items(path, chunk=chunk))
+    with pytest.raises(InputError, match=r"a\.json"):
+        read_json(path)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_a_mark_of_byte_order_is_passed_and_pairs_of_surrogates_are_read(tmp_path, chunk):
+    path = tmp_path / "a.json"
+    path.write_bytes(b'\xef\xbb\xbf["\\ud83d\\ude00", "\\\\ud83d", 1]')
+    assert list(items(path, chunk=chunk)) == read_json(path) == ["😀", "\\ud83d", 1]
+
+
+def test_a_member_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"questions": [1], "questions": [2]}')
+    with pytest.raises(InputError, match="'questions' is there twice"):
+        list(member(path, "questions"))

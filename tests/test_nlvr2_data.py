@@ -12,6 +12,7 @@ from arguments import arguments_of
 from folders import F, features_of, write_regions, write_rows, write_vocabulary
 
 from datamodules.nlvr2 import Nlvr2DataModule
+from datamodules.prepare import main as prepare
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -252,3 +253,35 @@ def test_real_statements_come_through_with_their_labels(root):
     data.prepare_data("validate")
     data.setup("validate")
     assert sorted(check_statements(data, data.val_dataloader(), rows)) == sorted(row["identifier"] for row in rows)
+
+
+def test_the_makers_file_and_the_releases_give_the_same_batches(root, tmp_path_factory):
+    makers = tmp_path_factory.mktemp("makers")
+    write_vocabulary(makers / "vocab.txt")
+    for split, rows in (("train", TRAIN), ("dev", VALID)):
+        lines = [
+            {"identifier": r["identifier"], "sentence": r["sent"], "label": str(bool(r["label"]))} for r in rows
+        ]
+        path = makers / "nlvr2" / "official" / f"{split}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for split, rows in (("train", TRAIN), ("valid", VALID)):
+        write_regions(makers / "nlvr2_imgfeat" / f"{split}_obj36.tsv", numbers_of(rows))
+    assert prepare(["nlvr2", str(makers), "--splits", "train", "valid"]) == 0
+    ours, theirs = (
+        [
+            batch
+            for data in [open_data(folder, "fit")]
+            for load in (data.train_dataloader, data.val_dataloader)
+            for batch in load()
+        ]
+        for folder in (root, makers)
+    )
+    assert len(ours) == len(theirs) >= 5
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.example_ids == other.example_ids and one.image_ids == other.image_ids
+        for name, value in vars(one).items():
+            if isinstance(value, torch.Tensor):
+                assert value.dtype == getattr(other, name).dtype and torch.equal(value, getattr(other, name)), name
+        assert one.targets.keys() == other.targets.keys()
+        assert all(torch.equal(value, other.targets[name]) for name, value in one.targets.items())

@@ -85,7 +85,7 @@ ENTRY = {
     "sentf": {"mscoco": ["a cat"], "vqa": ["what is it?"]},
     "labelf": {"vqa": [{"cat": 1.0}]},
 }
-GQA_QUESTION = {"question": "is it a cat?", "imageId": "7", "isBalanced": True, "answer": "yes"}
+GQA_QUESTION = {"question": "is it a cat?", "imageId": "7", "isBalanced": True, "answer": "yes", "types": {}}
 ANNOTATION = {
     "question_id": 1,
     "image_id": 1,
@@ -287,28 +287,55 @@ def test_the_kinds_are_all_different(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ([QUESTION, QUESTION], "question_id that is there twice: row 1, 1"),
-        ([QUESTION, {**QUESTION, "question_id": "2"}], "question_id is an integer in some rows and a text in"),
-        ([QUESTION, {**QUESTION, "question_id": 2, "sent": " "}], "rows without a usable sent: row 1"),
-        ([QUESTION, {**QUESTION, "question_id": 2, "label": {"cat": 3}}], "labels that cannot be used: row 1"),
-        ([QUESTION, {**QUESTION, "question_id": None}], "rows without a usable question_id: row 1"),
-        ([QUESTION, {"question_id": 2, "img_id": "a", "sent": "b"}], "rows without label"),
-        ([STATEMENT, {**STATEMENT, "label": "True", "identifier": "dev-1-0-1"}], "neither 0 nor 1: row 1"),
-        ([STATEMENT, STATEMENT], "identifier that is there twice"),
+        ([QUESTION, QUESTION], "row 1 (question 1): duplicate question_id, first used in row 0"),
+        (
+            [QUESTION, {**QUESTION, "question_id": "2"}],
+            "question_id must be an integer or a string, of one type in the whole",
+        ),
+        (
+            [QUESTION, {**QUESTION, "question_id": 2, "sent": " "}],
+            "row 1 (question 2): empty question: sent is ' '",
+        ),
+        (
+            [QUESTION, {**QUESTION, "question_id": 2, "label": {"cat": 3}}],
+            "row 1 (question 2): the score of answer 'cat' is 3",
+        ),
+        ([QUESTION, {**QUESTION, "question_id": None}], "row 1 (question None): question_id must be"),
+        (
+            [QUESTION, {"question_id": 2, "img_id": "a", "sent": "b"}],
+            "row 1 (question 2): label, answer_type, question_type missing",
+        ),
+        (
+            [STATEMENT, {**STATEMENT, "label": "True", "identifier": "dev-1-0-1"}],
+            "label is 'True', expected 0 or 1",
+        ),
+        ([STATEMENT, STATEMENT], "duplicate identifier, first used in row 0"),
         ([ENTRY, ENTRY], "image that is there twice: entry 1"),
         ([{**ENTRY, "labelf": {"vqa": []}}], "entries that cannot be used: entry 0"),
-        (official_questions(OFFICIAL_QUESTION, OFFICIAL_QUESTION), "question_id that is there twice: row 1, 1"),
-        (annotations({**ANNOTATION, "answers": ANNOTATION["answers"][:9]}), "questions without 10 answers"),
+        (
+            official_questions(OFFICIAL_QUESTION, OFFICIAL_QUESTION),
+            "question_id that is there twice: question 1, 1",
+        ),
+        (
+            annotations({**ANNOTATION, "answers": ANNOTATION["answers"][:9]}),
+            "annotation 0 (question 1): expected 10 answers",
+        ),
         (annotations({**ANNOTATION, "answer_type": "text"}), "answer types other than"),
-        ({**GOOD["captions.json"], "images": []}, "captions of images that the file does not list: row 0, 1"),
+        (
+            {**GOOD["captions.json"], "images": []},
+            "captions of images that the file does not list: annotation 0, 1",
+        ),
         (
             {"12": {**GQA_QUESTION, "question": ""}, "13": GQA_QUESTION},
-            "questions without a usable question and imageId: 12",
+            "questions that cannot be used: question 12: question is ''",
         ),
         ('{"12": {"question": "a", "imageId": "7"}, "12": {"question": "a", "imageId": "7"}}', "there twice"),
         ({"12": {"valid": ["yes"], "plausible": "yes"}}, "questions without the lists valid and plausible: 12"),
-        (json.dumps({**OFFICIAL_STATEMENT, "label": True}), 'labels that are neither "True" nor "False"'),
-        (json.dumps({**OFFICIAL_STATEMENT, "identifier": "dev"}), "identifiers unlike split-set-pair-sentence"),
+        (json.dumps({**OFFICIAL_STATEMENT, "label": True}), "line 1: label is True, expected a text as label"),
+        (
+            json.dumps({**OFFICIAL_STATEMENT, "identifier": "dev"}),
+            "expected split-set-pair-sentence and True or False",
+        ),
         ([{"id": 7, "regions": [{"phrase": ""}]}], "regions without a phrase: image 7"),
         ([{"question_id": "1", "answer": "cat"}], "question_id that is not an integer, as the server expects"),
         ([{"questionId": 12, "prediction": "yes"}], "questionId that is not a text, as the server expects"),
@@ -328,7 +355,9 @@ def test_a_prediction_line_that_the_server_would_not_take_is_named(tmp_path):
 
 
 def test_answer_lists_have_each_answer_once(tmp_path):
-    assert "answer that is there twice" in the_problem(write(tmp_path / "label2ans.json", ["a", "b", "a"]))
+    assert "answer 2: the answer 'a' is there twice, first as answer 0" in the_problem(
+        write(tmp_path / "label2ans.json", ["a", "b", "a"])
+    )
     assert "without gaps" in the_problem(write(tmp_path / "ans2label.json", {"a": 0, "b": 2}))
     found = problems(write(tmp_path / "ans2label.json", {"a": 0, "b": 0}))
     assert any("number that is there twice" in problem for problem in found)
@@ -351,7 +380,7 @@ def test_answers_outside_the_pre_training_table_are_only_counted(tmp_path):
 
 def test_broken_json_is_named_with_its_place(tmp_path):
     path = write(tmp_path / "train.json", json.dumps([QUESTION, {**QUESTION, "question_id": 2}])[:-20])
-    assert f"broken JSON at byte {path.stat().st_size - 8} of {path.stat().st_size}" in the_problem(path)
+    assert f"broken or truncated JSON at line 1, column {path.stat().st_size - 7} " in the_problem(path)
 
 
 def test_a_text_store_whose_codes_or_scores_are_wrong_is_named(tmp_path):
@@ -404,7 +433,10 @@ def test_many_problems_of_one_sort_are_counted_and_the_first_shown(tmp_path, cap
     assert main([str(path)]) == 1
     output = " ".join(capsys.readouterr().out.split())
     assert "1 problem(s)" in output
-    assert "question_id that is there twice, 1,000: row 1, 1; row 2, 1; row 3, 1; ..." in output
+    assert (
+        "rows that cannot be used, 1,000: row 1 (question 1): duplicate question_id, first used in row 0; row 2"
+        in output
+    )
 
 
 def test_a_path_that_is_not_there_or_has_nothing_is_an_error(tmp_path, capsys):
