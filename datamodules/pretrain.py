@@ -20,6 +20,7 @@ from datamodules.sampling import Rows
 from lxmert.answers import canonical_answer
 from lxmert.batch import Batch
 from lxmert.counting import below, uniform
+from lxmert.errors import InputError
 from lxmert.tokenization import LxmertTokenizer
 
 PARTNER_DRAWS = 20  # an exchange for a sentence of another image is tried again this often
@@ -91,9 +92,9 @@ class PretrainDataModule(ReleaseDataModule):
     ) -> None:
         super().__init__(root, tokenizer, batch_size=batch_size, **release)
         if not any(sources.values()) or min(sources.values()) < 0:
-            raise ValueError(f"data.sources={dict(sources)}; expected weights of 0 or more, not all of them 0")
+            raise InputError(f"data.sources={dict(sources)}; expected weights of 0 or more, not all of them 0")
         if not 0 <= mismatched < 1:
-            raise ValueError(f"data.mismatched={mismatched}; expected a share of rows below 1, such as 0.5")
+            raise InputError(f"data.mismatched={mismatched}; expected a share of rows below 1, such as 0.5")
         self.sources, self.mismatched = dict(sources), mismatched
         self.labels = {"object_ids": num_objects, "attribute_ids": num_attributes}
         self.tables = {"source": []}
@@ -138,13 +139,13 @@ class PretrainDataModule(ReleaseDataModule):
         there = self.tables["source"]
         for name in there:
             if name not in self.sources:
-                raise ValueError(
+                raise InputError(
                     f"the sentences have a source {name!r} that data.sources does not name. Say how often to use "
                     f"them with +data.sources.{name}=1, or 0 for never."
                 )
         for name, weight in self.sources.items():
             if weight and name not in there and role == "train":
-                raise ValueError(
+                raise InputError(
                     f"data.sources.{name}={weight}, but {', '.join(self.splits[role])} have no such sentences, "
                     f"only {', '.join(there)}. Set data.sources.{name}=0, or correct the name."
                 )

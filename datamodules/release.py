@@ -19,6 +19,7 @@ from datamodules.convert import convert_tsv
 from datamodules.examples import ExampleStore
 from datamodules.features import RegionStore
 from datamodules.hdf5 import is_current
+from lxmert.errors import InputError
 from lxmert.tokenization import LxmertTokenizer
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class ReleaseDataModule(ExampleDataModule):
             rows_per_image=rows_per_image,
         )
         if missing_images not in ("stop", "drop"):
-            raise ValueError(f"data.missing_images={missing_images}; expected stop or drop")
+            raise InputError(f"data.missing_images={missing_images}; expected stop or drop")
         self.root = Path(root)
         self.stores = Path(stores) if stores else self.root / "stores"
         given = {"train": train, "valid": valid, "test": test, "predict": predict}
@@ -146,7 +147,7 @@ class ReleaseDataModule(ExampleDataModule):
 
         Raises:
             FileNotFoundError: files are missing; lists all of them and where they come from.
-            ValueError: a split that is not there, a row that cannot be used.
+            InputError: a split that is not there, a row that cannot be used.
             PermissionError: the stores cannot be written.
         """
         if stage is None and self.trainer and self.trainer.state.fn:
@@ -171,7 +172,7 @@ class ReleaseDataModule(ExampleDataModule):
         elif not store.exists():
             if split not in self.split_regions:
                 present = sorted({*self._names_in(source.parent, ".json"), *self._names_in(store.parent, ".h5")})
-                raise ValueError(
+                raise InputError(
                     f"unknown split {split!r}: {source} does not exist. Splits present: {_list(present)}."
                 )
             missing[source] = f"texts of the split {split}"
@@ -222,11 +223,11 @@ class ReleaseDataModule(ExampleDataModule):
         """Open what a stage needs ("fit", "validate", "test", "predict"; None for all) and log `report`.
 
         Raises:
-            ValueError: images without regions, regions of another size than the model expects,
+            InputError: images without regions, regions of another size than the model expects,
                 training examples without answers, no training split.
         """
         if stage == "fit" and not self.splits["train"]:
-            raise ValueError("data.train names no split to train on.")
+            raise InputError("data.train names no split to train on.")
         for split in self._answer_splits(stage):
             self._open(split)
         if not self.answers:
@@ -307,7 +308,7 @@ class ReleaseDataModule(ExampleDataModule):
                 f"{_list(lost[:5])}."
             )
             if self.missing_images == "stop":
-                raise ValueError(
+                raise InputError(
                     f"{message} Convert a feature file that has them, remove their rows, or go on without "
                     "them with data.missing_images=drop."
                 )
@@ -366,7 +367,7 @@ class ReleaseDataModule(ExampleDataModule):
         without = [split for split in self.splits["train"] if not self._examples[split].labelled]
         if without:
             files = _list(str(self._example_file(split)) for split in without)
-            raise ValueError(f"{files}: no labels to train on. Choose other splits for data.train.")
+            raise InputError(f"{files}: no labels to train on. Choose other splits for data.train.")
 
     # ---------------------------------------------------------------------------------------- looking
 

@@ -90,7 +90,7 @@ class BatchSampler:
                 f"data.rows_per_image={rows_per_image} must be at least 1, and above 1 needs the examples' images."
             )
         if image is not None and len(image) != num_examples:
-            raise ValueError(f"image has {len(image)} entries for {num_examples} examples.")
+            raise InputError(f"image has {len(image)} entries for {num_examples} examples.")
         self.weights, self.population = weights, num_examples
         if weights is not None:
             whole = np.floor(weights)

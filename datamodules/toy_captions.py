@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from datamodules.toy_questions import DIRECTIONS, describe, matches, name_of
 from datamodules.toy_world import COLORS, SHAPES, SIZES, Scene, Thing
+from lxmert.errors import InputError
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five")
 # Every word that a sentence can have besides numerals and plurals.
@@ -42,7 +43,7 @@ def captions(scene: Scene, count: int, rng: Random) -> list[str]:
     """`count` different sentences about the picture, such as "Two hearts and a black cross.".
 
     Raises:
-        ValueError: so many different ones are not found.
+        InputError: so many different ones are not found.
     """
     return [f"{text[0].upper()}{text[1:]}." for text in _tell(_CAPTIONS, scene, count, rng)]
 
@@ -51,7 +52,7 @@ def phrases(scene: Scene, count: int, rng: Random) -> list[str]:
     """`count` different phrases about a part of the picture, such as "the heart is above a small cross".
 
     Raises:
-        ValueError: so many different ones are not found.
+        InputError: so many different ones are not found.
     """
     return _tell(_PHRASES, scene, count, rng)
 
@@ -64,7 +65,7 @@ def _tell(kinds: dict[_Kind, float], scene: Scene, count: int, rng: Random) -> l
             texts[text] = None
         if len(texts) == count:
             return list(texts)
-    raise ValueError(f"there are not {count} different things to say of every toy scene; let fewer be said")
+    raise InputError(f"there are not {count} different things to say of every toy scene; let fewer be said")
 
 
 class _Part(NamedTuple):

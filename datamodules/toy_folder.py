@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.hdf5 import locked
+from lxmert.errors import InputError
 
 MANIFEST = "toy.json"
 
@@ -19,7 +20,7 @@ def check_sizes(toy: str, parameters: Any) -> None:
     for name, value in asdict(parameters).items():
         least = 0 if name in ("pictures", "seed", "visual7w") else 1
         if value < least:
-            raise ValueError(f"{toy}'s {name} must be at least {least}, not {value}")
+            raise InputError(f"{toy}'s {name} must be at least {least}, not {value}")
 
 
 def read_manifest(root: Path) -> dict[str, Any]:

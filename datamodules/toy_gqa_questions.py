@@ -24,6 +24,7 @@ from datamodules.toy_questions import (
     plural,
 )
 from datamodules.toy_world import _BACKGROUNDS, COLORS, LOOKALIKES, SHAPES, SIZES, Scene, Thing
+from lxmert.errors import InputError
 
 # Every word that a question or an answer can have.
 WORDS: tuple[str, ...] = (
@@ -138,7 +139,7 @@ def ask(scene: Scene, count: int, rng: Random) -> list[tuple[GqaQuestion, int]]:
     The kinds are in the shares of QUESTION_KINDS.
 
     Raises:
-        ValueError: so many different questions are not found.
+        InputError: so many different questions are not found.
     """
     kinds, shares = list(QUESTION_KINDS), [share for _, share in QUESTION_KINDS.values()]
     questions: dict[str, tuple[GqaQuestion, int]] = {}
@@ -150,7 +151,7 @@ def ask(scene: Scene, count: int, rng: Random) -> list[tuple[GqaQuestion, int]]:
             if question is not None and question.about not in questions:
                 questions[question.about] = question, rng.randrange(len(question.wordings))
                 break
-    raise ValueError(f"there are not {count} different questions to ask about every toy scene; ask fewer")
+    raise InputError(f"there are not {count} different questions to ask about every toy scene; ask fewer")
 
 
 def along(scene: Scene, direction: str, one: Thing, other: Thing) -> float:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datamodules.toy_world import COLORS, LOOKALIKES, SHAPES, SIZES, Scene, Thing
+from lxmert.errors import InputError
 
 ANNOTATORS = 10
 ANNOTATOR_ACCURACY = 0.95
@@ -96,11 +97,11 @@ def ask(scene: Scene, count: int, rng: Random, without: Collection[str] = ()) ->
         without: texts of questions that are not to be asked again, in whatever words.
 
     Raises:
-        ValueError: so many different questions are not found.
+        InputError: so many different questions are not found.
     """
     questions = _ask(QUESTION_KINDS, scene, count, rng, without)
     if len(questions) < count:
-        raise ValueError(f"there are not {count} different questions to ask about every toy scene; ask fewer")
+        raise InputError(f"there are not {count} different questions to ask about every toy scene; ask fewer")
     return questions
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from datamodules.toy_questions import describe, plural
 from datamodules.toy_world import COLORS, SHAPES, Scene
+from lxmert.errors import InputError
 
 # Every word that a statement can have.
 WORDS: tuple[str, ...] = (
@@ -56,7 +57,7 @@ def state(pairs: Sequence[tuple[Scene, Scene]], count: int, rng: Random) -> list
         rng: decides.
 
     Raises:
-        ValueError: so many different statements are not found.
+        InputError: so many different statements are not found.
     """
     counted = [(count_things(left), count_things(right)) for left, right in pairs]
     kinds, shares = list(STATEMENT_KINDS), [share for _, share in STATEMENT_KINDS.values()]
@@ -70,7 +71,7 @@ def state(pairs: Sequence[tuple[Scene, Scene]], count: int, rng: Random) -> list
             if 2 * sum(truths) == len(truths) and statement.text not in found:
                 found[statement.text] = truths
                 break
-    raise ValueError(f"there are not {count} different statements to make about every toy set; make fewer")
+    raise InputError(f"there are not {count} different statements to make about every toy set; make fewer")
 
 
 # ------------------------------------------------------------------ one function a kind of statement

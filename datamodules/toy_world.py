@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from lxmert.errors import InputError
+
 # Six of each: with eight the small model of the demo needs twice the training.
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
 COLORS = ("red", "yellow", "green", "blue", "purple", "black")
@@ -137,12 +139,12 @@ class Detector:
         seed: of the embeddings of shapes, colours and sizes, not of the noise.
 
     Raises:
-        ValueError: too few regions to show every object of a scene and some background.
+        InputError: too few regions to show every object of a scene and some background.
     """
 
     def __init__(self, regions: int = 16, feature_dim: int = 128, seed: int = 1) -> None:
         if regions < FEWEST_REGIONS:
-            raise ValueError(f"a toy image needs at least {FEWEST_REGIONS} regions, not {regions}")
+            raise InputError(f"a toy image needs at least {FEWEST_REGIONS} regions, not {regions}")
         self.regions = regions
         rng = np.random.default_rng([seed, 1])
         shape, color, size, background = (

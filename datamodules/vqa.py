@@ -9,6 +9,7 @@ from typing import Any
 from datamodules.base import convert_once
 from datamodules.examples import convert_vqa, examples_are_current
 from datamodules.release import ReleaseDataModule, split_names
+from lxmert.errors import InputError
 
 ANNOTATED_FOLDERS = ("train2014", "val2014", "test2015")
 SPLIT_REGIONS = {
@@ -54,7 +55,7 @@ class VqaDataModule(ReleaseDataModule):
         release: the other arguments of ReleaseDataModule.
 
     Raises:
-        ValueError: a split of `test_only` to train or validate on.
+        InputError: a split of `test_only` to train or validate on.
     """
 
     title = "VQA"
@@ -85,7 +86,7 @@ class VqaDataModule(ReleaseDataModule):
         for role in ("train", "valid"):
             for split in self.splits[role]:
                 if split in held_out:
-                    raise ValueError(
+                    raise InputError(
                         f"data.{role} names {split}, which is for testing only (data.test_only): nothing may be "
                         "learnt or selected on it. Test a checkpoint on it with action=test; data.valid=[] "
                         "trains without validation and tests the last weights."

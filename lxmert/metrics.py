@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lxmert.errors import InputError
 from lxmert.scoring.vqa import clean_vqa_answer, normalise_vqa_answer
 
 
@@ -40,7 +41,7 @@ class _GroupedMean(Metric):
             self.keys += [f"{self.name}/{log_safe(group)}/{log_safe(value)}" for value in values]
         repeated = sorted({key for key in self.keys if self.keys.count(key) > 1})
         if repeated:
-            raise ValueError(
+            raise InputError(
                 f"two groups would be logged under one name: {', '.join(repeated)}; rename one of them"
             )
         zeros = torch.zeros(len(self.keys), dtype=torch.float64)
@@ -57,7 +58,7 @@ class _GroupedMean(Metric):
         """Take in scores (R,) of the rows that are `counted` (R,) bool."""
         absent = [group for group in self.groups if group not in group_codes]
         if absent:
-            raise ValueError(
+            raise InputError(
                 f"group_codes lacks {', '.join(absent)}; the batch gives {', '.join(group_codes) or 'none'}"
             )
         count = counted.double()
@@ -85,7 +86,7 @@ class GroupedMean(_GroupedMean):
         groups: name of a grouping -> its values, for means within groups.
 
     Raises:
-        ValueError: two groups would share a log name.
+        InputError: two groups would share a log name.
     """
 
     def __init__(self, name: str, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
@@ -125,7 +126,7 @@ class SoftScoreAccuracy(_GroupedMean):
         groups: name of a grouping -> its values, for scores within groups.
 
     Raises:
-        ValueError: two groups would share a log name.
+        InputError: two groups would share a log name.
     """
 
     name = "accuracy"
@@ -139,7 +140,7 @@ class SoftScoreAccuracy(_GroupedMean):
             group_codes: each grouping's (R,) int64 codes, -1 where unknown.
 
         Raises:
-            ValueError: a grouping has no codes.
+            InputError: a grouping has no codes.
         """
         score = scores.gather(1, predicted[:, None]).squeeze(1)
         self._add(score, torch.ones_like(predicted, dtype=torch.bool), group_codes)
@@ -157,7 +158,7 @@ class OfficialVqaAccuracy(_GroupedMean):
         groups: name of a grouping -> its values, for scores within groups.
 
     Raises:
-        ValueError: two groups would share a log name.
+        InputError: two groups would share a log name.
     """
 
     name = "official_accuracy"
@@ -183,7 +184,7 @@ class OfficialVqaAccuracy(_GroupedMean):
             group_codes: each grouping's (R,) int64 codes, -1 where unknown.
 
         Raises:
-            ValueError: a grouping has no codes.
+            InputError: a grouping has no codes.
         """
         answered = annotator_codes >= 0
         number = answered.sum(1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
 from lxmert.counting import below, uniform
+from lxmert.errors import InputError
 from lxmert.heads import MaskedLanguageHead, index_losses
 from lxmert.metrics import GroupedMean, Perplexity
 from lxmert.model import LxmertModel
@@ -47,10 +48,10 @@ class MaskedLanguage(Objective):
         """Hide words.
 
         Raises:
-            ValueError: the batch has no `sentence_keys`.
+            InputError: the batch has no `sentence_keys`.
         """
         if batch.sentence_keys is None:
-            raise ValueError(
+            raise InputError(
                 "masked_language needs Batch.sentence_keys, on which its random choices depend; this data module "
                 "gives none. Use data=pretrain, or drop masked_language from objective=[...]"
             )

@@ -14,6 +14,7 @@ from torch import Tensor
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
 from lxmert.counting import uniform
+from lxmert.errors import InputError
 from lxmert.heads import RegionHead, index_losses
 from lxmert.metrics import GroupedMean
 from lxmert.model import LxmertModel
@@ -46,7 +47,7 @@ class MaskedRegion(Objective):
         replaced: share of those whose features become another image's; the rest is kept.
 
     Raises:
-        ValueError: an unknown choice.
+        InputError: an unknown choice.
     """
 
     reads = frozenset({"vision"})
@@ -66,7 +67,7 @@ class MaskedRegion(Objective):
         check_choices("label_weight", [label_weight], ("confidence", "masked"))
         check_choices("feature_loss", [feature_loss], tuple(FEATURE_LOSSES))
         if not 0 < rate <= 1 or not 0 <= zeroed <= zeroed + replaced <= 1:
-            raise ValueError(
+            raise InputError(
                 f"masked_region: rate={rate}, zeroed={zeroed}, replaced={replaced}; expected shares, the last two "
                 "together at most 1"
             )
@@ -88,7 +89,7 @@ class MaskedRegion(Objective):
         """Hide regions, in the memory of the batch's own features.
 
         Raises:
-            ValueError: the batch lacks what is needed.
+            InputError: the batch lacks what is needed.
         """
         self._check(batch)
         size, number = batch.region_mask.shape
@@ -150,7 +151,7 @@ class MaskedRegion(Objective):
         needed += ["spare_features"] if self.replaced else []
         missing = [name for name in needed if name not in batch.targets]
         if missing or batch.image_keys is None:
-            raise ValueError(
+            raise InputError(
                 f"masked_region needs Batch.image_keys and the targets {', '.join(needed)}; this data module does "
                 "not give them. Use data=pretrain, or drop masked_region from objective=[...]"
             )
@@ -181,6 +182,6 @@ def check_choices(parameter: str, given: Sequence[str], known: Sequence[str]) ->
     """Raise ValueError unless `given` is among `known`, and something."""
     unknown = [name for name in given if name not in known]
     if unknown or not given:
-        raise ValueError(
+        raise InputError(
             f"masked_region.{parameter}: {', '.join(unknown) or 'nothing'}; expected {', '.join(known)}"
         )

@@ -8,6 +8,7 @@ import torch
 
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
+from lxmert.errors import InputError
 from lxmert.heads import MatchingHead, index_loss
 from lxmert.metrics import GroupedMean
 from lxmert.model import LxmertModel
@@ -32,10 +33,10 @@ class Matching(Objective):
         """Nothing to hide.
 
         Raises:
-            ValueError: the batch does not say which rows match.
+            InputError: the batch does not say which rows match.
         """
         if "matched" not in batch.targets:
-            raise ValueError(
+            raise InputError(
                 "matching needs the target `matched`, which rows kept their own sentence; this data module gives "
                 "none. Use data=pretrain, or drop matching from objective=[...]"
             )

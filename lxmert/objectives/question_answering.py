@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
+from lxmert.errors import InputError
 from lxmert.heads import AnswerHead, index_loss
 from lxmert.metrics import GroupedMean
 from lxmert.model import LxmertModel
@@ -43,10 +44,10 @@ class QuestionAnswering(Objective):
         """Hide nothing; note the rows to answer: in training those whose answer counts, else all labelled ones.
 
         Raises:
-            ValueError: the batch has no answers.
+            InputError: the batch has no answers.
         """
         if "answer" not in batch.targets:
-            raise ValueError(
+            raise InputError(
                 "question_answering needs the target `answer`; this data module gives none. Use data=pretrain, or "
                 "drop question_answering from objective=[...] (fine-tuning has objective=[answering])"
             )
