@@ -311,7 +311,7 @@ def _resume(store: Path, partial: Path, note: Path, index: _Index, stamp: Source
         "feature_dim": index.feature_dim,
         "box_convention": BOX_CONVENTION,
         "detector": detector,
-        **{f"source_{name}": value for name, value in asdict(stamp).items()},
+        **stamp.attributes(),
         "num_images": len(index.counts),
         "num_regions": regions,
         "min_regions": min(index.counts),

@@ -51,8 +51,10 @@ from datamodules.hdf5 import (
     map_dataset,
     map_datasets,
     open_store,
+    read_attribute,
     read_attributes,
     sha256_of,
+    write_attributes,
     writing,
 )
 from datamodules.json_stream import member
@@ -108,7 +110,8 @@ class ExampleStore:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         with open_store(self.path) as file:
-            if str(file.attrs.get("format")) != "examples" or str(file.attrs.get("version")) != str(VERSION):
+            kind = tuple(str(read_attribute(file, name)) for name in ("format", "version"))
+            if kind != ("examples", str(VERSION)):
                 raise StoreError(f"{self.path}: not a text store of version {VERSION}. {REMAKE}")
             kinds = {"examples": int, "labelled": bool, "annotated": bool, "groups": str, "id_type": str}
             facts = read_attributes(file, kinds)
@@ -332,12 +335,11 @@ def write_examples(
             writer.close()
             with h5py.File(temporary, "w", libver=LIBVER) as file:
                 writer.assemble(file)
-                file.attrs["format"], file.attrs["version"] = "examples", VERSION
-                file.attrs["labelled"], file.attrs["annotated"] = labelled, annotated
-                file.attrs["groups"] = json.dumps(list(groups))
+                facts = {"format": "examples", "version": VERSION, "labelled": labelled, "annotated": annotated}
+                write_attributes(file, facts | {"groups": json.dumps(list(groups))})
                 if sources:
-                    Source.of(sources[0], sha256_of(sources[0])).write(file.attrs)
-                    file.attrs["further_sources"] = _stamps(sources[1:])
+                    stamp = Source.of(sources[0], sha256_of(sources[0])).attributes()
+                    write_attributes(file, stamp | {"further_sources": _stamps(sources[1:])})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -414,7 +416,7 @@ class ExampleWriter:
             encoded = [text.encode() for text in table]
             file[f"tables/{name}/bytes"] = np.frombuffer(b"".join(encoded), np.uint8)
             file[f"tables/{name}/offsets"] = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        file.attrs["examples"], file.attrs["id_type"] = self.count, self.id_type
+        write_attributes(file, {"examples": self.count, "id_type": self.id_type})
 
     def _codes(self, name: str, values: Sequence[str | None]) -> list[int]:
         table = self.tables[name]
@@ -448,7 +450,7 @@ def examples_are_current(store: Path, sources: Sequence[Path]) -> bool:
     if not sources[0].exists():
         return True
     with open_store(store) as file:
-        return str(file.attrs["further_sources"]) == _stamps(sources[1:])
+        return read_attribute(file, "further_sources") == _stamps(sources[1:])
 
 
 def _stamps(sources: Sequence[Path]) -> str:

@@ -35,6 +35,7 @@ from datamodules.hdf5 import (
     has_dataset,
     map_datasets,
     open_store,
+    read_attribute,
     read_attributes,
 )
 
@@ -335,7 +336,7 @@ class RegionStore:
 def _read_contract(path: Path) -> dict[str, Any]:
     with open_store(path) as file:
         missing = [name for name in _DATASETS if not has_dataset(file, name)]
-        if missing or str(file.attrs.get("kind")) != "regions":
+        if missing or str(read_attribute(file, "kind")) != "regions":
             raise StoreError(
                 f"{path}: not a region store (without {', '.join(missing) or 'its contract'}). Convert the "
                 "features with convert_tsv or convert_npz."

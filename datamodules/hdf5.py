@@ -262,15 +262,35 @@ def read_attributes(file: h5py.File, kinds: Mapping[str, type]) -> dict[str, Any
     """
     found = {}
     for name, kind in kinds.items():
-        value = file.attrs.get(name)
-        value = value.item() if isinstance(value, np.generic) else value
-        # h5py hands on what is not UTF-8 as halves of surrogate pairs, which nothing can print.
+        value = read_attribute(file, name)
+        # What is not UTF-8 is handed on as halves of surrogate pairs, which nothing can print.
         if type(value) is not kind or (isinstance(value, str) and not _is_printable(value)):
             raise StoreError(
                 f"{file.filename}: its attribute {name} is {_words(value)}, expected {_KINDS[kind]}. {REMAKE}"
             )
         found[name] = value
     return found
+
+
+def read_attribute(file: h5py.File, name: str) -> Any:
+    """An attribute of a store as a plain value, whatever it is; None where there is none."""
+    if name not in file.attrs:
+        return None
+    value = file.attrs[name]  # not by `get`, to which a damaged one is absent
+    value = value.item() if isinstance(value, np.generic) else value
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
+
+
+def write_attributes(file: h5py.File, values: Mapping[str, Any]) -> None:
+    """Write attributes of a store: texts at their length, which lie in the part of the file that has checksums.
+
+    Where h5py puts a Python text has none, and HDF5 itself may search it forever when it is damaged.
+    """
+    for name, value in values.items():
+        if isinstance(value, str):
+            content = value.encode(errors="surrogateescape")
+            value = np.array(content, h5py.string_dtype("utf-8", max(1, len(content))))
+        file.attrs[name] = value
 
 
 _KINDS = {int: "a whole number", str: "a text", bool: "true or false"}
@@ -342,21 +362,16 @@ class Source:
         )
 
     @classmethod
-    def read(cls, attributes: h5py.AttributeManager) -> Source | None:
+    def read(cls, file: h5py.File) -> Source | None:
         """The stamp in a store's attributes, None where there is none."""
-        if "source_name" not in attributes:
+        if read_attribute(file, "source_name") is None:
             return None
-        return cls(
-            str(attributes["source_name"]),
-            int(attributes["source_size"]),
-            int(attributes["source_mtime_ns"]),
-            str(attributes["source_sha256"]),
-        )
+        kinds = {"source_name": str, "source_size": int, "source_mtime_ns": int, "source_sha256": str}
+        return cls(*read_attributes(file, kinds).values())
 
-    def write(self, attributes: h5py.AttributeManager) -> None:
-        """Write the stamp as `source_name`, `source_size`, `source_mtime_ns`, `source_sha256`."""
-        for key, value in asdict(self).items():
-            attributes[f"source_{key}"] = value
+    def attributes(self) -> dict[str, Any]:
+        """The stamp as attributes: `source_name`, `source_size`, `source_mtime_ns`, `source_sha256`."""
+        return {f"source_{key}": value for key, value in asdict(self).items()}
 
     def same_file(self, other: Source) -> bool:
         """Whether name, size and time agree: the same file, unchanged."""
@@ -387,7 +402,7 @@ def is_current(store: Path | str, source: Path | str) -> bool:
     if not Path(store).exists():
         return False
     with open_store(store) as file:
-        stamp = Source.read(file.attrs)
+        stamp = Source.read(file)
     if stamp is None:
         return False
     if not Path(source).exists():
@@ -467,7 +482,7 @@ def allocate(
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     layout.set_obj_track_times(False)  # the same source gives the same bytes
     with h5py.File(path, "w", libver=LIBVER, alignment_threshold=max(sizes), alignment_interval=4096) as file:
-        file.attrs.update(attributes)
+        write_attributes(file, attributes)
         for name, array in arrays.items():
             file[name] = array
         for name, (shape, dtype) in columns.items():

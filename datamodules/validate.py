@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from datamodules.hdf5 import open_store
+from datamodules.hdf5 import open_store, read_attribute
 from datamodules.validation.findings import Findings
 from datamodules.validation.regions import check_gqa_objects, check_region_store, check_tsv
 from datamodules.validation.texts import Unknown, check_json, check_lines, check_text_store
@@ -90,10 +90,10 @@ def _check(file: Path, found: Findings) -> None:
 
 def _check_store(file: Path, found: Findings) -> None:
     with open_store(file) as store:
-        names, kind, form = set(store), store.attrs.get("kind"), store.attrs.get("format")
-    if kind == "regions":
+        names, kind, form = set(store), read_attribute(store, "kind"), read_attribute(store, "format")
+    if str(kind) == "regions":
         check_region_store(file, found)
-    elif form == "examples":
+    elif str(form) == "examples":
         check_text_store(file, found)
     elif {"features", "bboxes"} <= names:
         check_gqa_objects(file, found)

@@ -148,6 +148,27 @@ def test_a_flipped_bit_in_the_structure_of_a_store_is_noticed(regions):
         RegionStore(regions)
 
 
+def test_texts_in_attributes_lie_where_damage_is_noticed(regions, texts):
+    for path, word in ((regions, b"bottom-up"), (texts, b"examples")):
+        content = path.read_bytes()
+        assert b"GCOL" not in content  # the heap of texts without a length, which has no checksums
+        damaged = bytearray(content)
+        damaged[content.index(word)] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match="Delete it and convert its source again"):
+            RegionStore(path) if path == regions else ExampleStore(path)
+
+
+def test_a_store_with_attributes_as_h5py_writes_them_is_read_too(regions, texts):
+    for path, open_it in ((regions, RegionStore), (texts, ExampleStore)):
+        with h5py.File(path, "r+") as file:
+            for name, value in list(file.attrs.items()):
+                if isinstance(value, bytes):
+                    file.attrs[name] = value.decode()
+        open_it(path)
+    assert RegionStore(regions).contract["source_name"] == "a.tsv"
+
+
 WRONG = {
     "a step back": ("offsets", 1, 9, "'offsets' does not ascend from 0 to 14"),
     "another end": ("offsets", -1, 2**62, "'offsets' does not ascend from 0 to 14"),
