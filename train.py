@@ -133,7 +133,7 @@ def act(
         last.interrupts = interrupts
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-    value = None
+    value, fitted = None, {}
     if config.action == "fit":
         if trainer.is_global_zero:
             reading = "sigmoid" if "answering" in learner.objectives else "softmax"
@@ -144,14 +144,14 @@ def act(
         for each in trainer.early_stopping_callbacks:
             if each.stopped_epoch:  # type: ignore[attr-defined]
                 log.warning("stopped early: %s has stood still", each.monitor)  # type: ignore[attr-defined]
-        fitted = dict(trainer.callback_metrics)
+        fitted = (last.metrics if last else {}) | dict(trainer.callback_metrics)
         used = (best.best_model_path if best else "") or (str(last.path) if last and last.path.exists() else "")
         if best and best.best_model_score is not None:
             value = float(best.best_model_score)
         if used and datamodule.splits["test"]:
             trainer.test(learner, datamodule, ckpt_path=used, weights_only=True, verbose=False)
     else:
-        fitted, used = {}, config.checkpoint
+        used = config.checkpoint
         options = {"return_predictions": False} if config.action == "predict" else {"verbose": False}
         getattr(trainer, config.action)(learner, datamodule, ckpt_path=used, weights_only=True, **options)
     metrics = {name: float(each) for name, each in (fitted | dict(trainer.callback_metrics)).items()}

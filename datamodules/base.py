@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from datamodules.collate import ExampleDataset
-from datamodules.hdf5 import locked
+from datamodules.hdf5 import allow_open_files, locked
 from datamodules.sampling import BatchSampler
 from lxmert.errors import InputError
 
@@ -105,6 +105,7 @@ class ExampleDataModule(LightningDataModule):
 
     def _options(self, sampler: BatchSampler) -> dict[str, Any]:
         if self.workers:
+            allow_open_files(2 * self.workers)  # those of training wait while those of validation work
             # Its threads do not cross a fork; the loader's processes are the parallelism.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         return {

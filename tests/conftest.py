@@ -5,9 +5,14 @@ import functools
 import pytest
 import torch
 import transformers
+from hypothesis import HealthCheck, settings
 from transformers.models.lxmert import modeling_lxmert as reference
 
 import lxmert
+
+# What is slow on a busy machine is no fault.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # Different numbers everywhere, so that no two dimensions can be confused without a shape error.
 SIZES = {

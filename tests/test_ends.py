@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 
 import pytest
@@ -158,6 +159,15 @@ def test_a_signal_saves_says_how_to_go_on_and_the_run_goes_on_bit_for_bit(folder
     assert train(*USUAL, "resume=last", folder=folder) == run
     same_run(whole, run)
     assert "resumed_from" in summary(run)
+
+
+def test_a_run_killed_in_its_test_is_summed_up_as_the_uninterrupted_one(folder, whole):
+    run = folder / "outputs" / "copy"
+    shutil.copytree(whole, run)
+    (run / "summary.json").unlink()  # what the end of a run adds
+    shutil.rmtree(run / "predictions")
+    train(*USUAL, f"resume={run}", folder=folder)
+    same_run(whole, run)
 
 
 def test_a_signal_within_a_validation_repeats_the_validation_alone(folder, whole):

@@ -57,7 +57,7 @@ def partial_path(path: Path) -> Path:
 
 def publish(temporary: Path, path: Path) -> None:
     """Rename a complete file to its final name, its bytes and then its name safely on the disk."""
-    with temporary.open("rb") as file:
+    with temporary.open("r+b") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
     if hasattr(os, "O_DIRECTORY"):
@@ -171,6 +171,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
         self.interrupts = Interrupts()
         self._saved: int | None = None  # the step of the file that is there
+        self.metrics: dict[str, float] = {}  # of the fit that goes on, which may have ended already
         self._validation_due = False  # in the file that is being written or was read
 
     @property
@@ -233,12 +234,15 @@ class LastCheckpoint(Checkpoint):
         """Note what the loop's counters do not tell."""
         checkpoint["validation_due"] = self._validation_due
         checkpoint["processes"] = trainer.world_size
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        checkpoint["metrics"] = self.metrics | logged
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Say what has changed, and go on before a validation that was stopped."""
         if trainer.state.fn != "fit":
             return
         self._validation_due = checkpoint.get("validation_due", False)
+        self.metrics = checkpoint.get("metrics", {})
         self._saved = checkpoint["global_step"] if self.path.exists() else None
         before = checkpoint.get("processes", trainer.world_size)
         if before != trainer.world_size:
