@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from datamodules.features import RegionStore
-from datamodules.hdf5 import allocate, map_dataset
+from datamodules.features import BOX_CONVENTION, RegionStore
+from datamodules.hdf5 import Source, allocate, map_dataset
 
 BATCH, BATCHES = 256, 4  # images in a batch; batches in a measurement
 RAM, STORE, H5PY, ORIGINAL = "gather from RAM", "region store", "h5py, one slice an image", "the original loader"
@@ -77,7 +78,7 @@ def make_store(path: Path, images: int, regions: int, dim: int) -> None:
     labels = ("object_ids", "object_conf", "attribute_ids", "attribute_conf")
     columns: dict[str, tuple[tuple[int, ...], Any]] = {
         "boxes": ((total, 4), np.float32),
-        **{n: ((total,), np.int32) for n in labels},
+        **{n: ((total,), np.float32 if n.endswith("_conf") else np.int32) for n in labels},
     }
     columns["features"] = ((total, dim), np.float16)
     contract = {
@@ -88,6 +89,9 @@ def make_store(path: Path, images: int, regions: int, dim: int) -> None:
         "num_regions": total,
         "min_regions": regions,
         "max_regions": regions,
+        "box_convention": BOX_CONVENTION,
+        "detector": "random numbers",
+        **{f"source_{name}": value for name, value in asdict(Source("none", 0, 0)).items()},
     }
     allocate(path, arrays, columns, contract)
     rng = np.random.default_rng(0)
