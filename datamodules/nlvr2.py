@@ -11,8 +11,9 @@ import numpy as np
 
 from datamodules.base import convert_once
 from datamodules.collate import ExampleDataset, Part, distinct
-from datamodules.examples import examples_are_current
+from datamodules.examples import ExampleStore, examples_are_current
 from datamodules.features import RegionStore
+from datamodules.hdf5 import StoreError
 from datamodules.nlvr2_files import ANSWERS, RIGHT, convert_nlvr2
 from datamodules.release import ReleaseDataModule
 from datamodules.sampling import Rows
@@ -62,6 +63,19 @@ class Nlvr2DataModule(ReleaseDataModule):
 
     def _answer_splits(self, stage: str | None) -> list[str]:
         return []
+
+    def image_columns(self, store: ExampleStore) -> list[list[str]]:
+        """The left and the right images' ids.
+
+        Raises:
+            StoreError: the store names the right images otherwise, as one from before they had one name.
+        """
+        if RIGHT not in store.groups:
+            raise StoreError(
+                f"{store.path}: it has no right images: an older version made it. Delete it, then make it again with "
+                "`python -m datamodules.prepare nlvr2`."
+            )
+        return super().image_columns(store)
 
     def make_part(self, split: str, images: list[np.ndarray]) -> Part:
         """A split as part of a data set."""

@@ -103,6 +103,9 @@ class LxmertLearner(LightningModule):
             self.total_steps,
             round(self.total_steps * self.warmup),
         )
+        if self.total_steps < self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            # A short run has a curve too.
+            self.trainer.log_every_n_steps = max(1, self.total_steps // 10)  # type: ignore[attr-defined]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout by what is trained, not by what came before: a resumed run draws the same."""
