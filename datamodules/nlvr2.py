@@ -72,8 +72,8 @@ class Nlvr2DataModule(ReleaseDataModule):
         """
         if RIGHT not in store.groups:
             raise StoreError(
-                f"{store.path}: it has no right images: an older version made it. Delete it, then make it again with "
-                "`python -m datamodules.prepare nlvr2`."
+                f"{store.path}: it has no right images: an older version made it. Delete it, then make it again "
+                "with `python -m datamodules.prepare nlvr2`."
             )
         return super().image_columns(store)
 

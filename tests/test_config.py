@@ -155,7 +155,7 @@ def test_a_config_file_with_a_wrong_value_is_named_with_its_key(tmp_path):
     with pytest.raises(InputError, match=rf"^{path}: hidden_size='768'; expected a whole number.*Mend that value"):
         LxmertConfig.from_pretrained(tmp_path)
     path.write_text('{"hidden_dropout_prob": NaN}')
-    with pytest.raises(InputError, match=rf"^{path}: NaN is no JSON value"):
+    with pytest.raises(InputError, match=rf"^{path}: at line 1, column 25: NaN is no JSON value"):
         LxmertConfig.from_pretrained(tmp_path)
     path.write_bytes(b'\xef\xbb\xbf{"l_layers": 2}')  # a byte order mark
     assert LxmertConfig.from_pretrained(tmp_path).l_layers == 2

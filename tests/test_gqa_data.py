@@ -140,7 +140,7 @@ def test_the_makers_files_are_not_taken_for_splits(root):
             lambda rows: rows[3].update(question_id=rows[1]["question_id"]),
             r"row 3 .*duplicate question_id, .* row 1",
         ),
-        (lambda rows: rows[3].update(label=["cat"]), r"row 3 \(question 00000003\): label is \['cat'\]"),
+        (lambda rows: rows[3].update(label=["cat"]), r"row 3 \(question '00000003'\): label is \['cat'\]"),
         (lambda rows: rows[3].update(sent=" "), r"row 3 .*empty question"),
         (lambda rows: rows[3].pop("img_id"), r"row 3 .*img_id missing"),
         (lambda rows: rows[3].pop("label"), r"row 3 .*label missing"),

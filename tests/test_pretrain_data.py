@@ -224,7 +224,7 @@ def test_answers_outside_the_table_are_dropped_and_counted(root):
             r"entry 2 .*0 of vqa: the score of answer 'no' is 7",
         ),
         (lambda e: e["labelf"].update(gqa=[]), r"entry 2 .*labelf has gqa, which sentf does not have"),
-        (lambda e: e.update(img_id=image(0)), r"entry 2: image .*000 is there twice"),
+        (lambda e: e.update(img_id=image(0)), r"entry 2: .*000 is there a second time"),
         (lambda e: e.pop("sentf"), r"entry 2 .*expected an object with img_id and sentf"),
     ],
 )

@@ -276,10 +276,12 @@ def test_without_validation_the_last_weights_are_kept_and_tested(vqacp_run):
 
 
 def test_a_finished_run_without_validation_can_be_resumed(root, vqacp_run):
+    before = weights(vqacp_run)
     run = train(*overrides(root, "vqacp"), "resume=last", "trainer.max_epochs=2", folder=root.parent)
     assert checkpoint(run)["global_step"] == 4
     assert summary(run)["checkpoint"] == str(run / "checkpoints" / "last.ckpt")
-    before, after = weights(vqacp_run), weights(run)
+    assert run == vqacp_run
+    after = weights(run)
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
