@@ -29,7 +29,7 @@ from lxmert.finite import NotFiniteError
 from lxmert.interrupts import Interrupted, Interrupts
 from lxmert.learner import LxmertLearner
 from lxmert.loggers import cut_log
-from lxmert.resume import compare_settings, environment_of, read_state, whole_checkpoint
+from lxmert.resume import compare_settings, environment_of, read_state, settings_of, whole_checkpoint
 from lxmert.run import RunFolder, link_latest, print_results, run_folder, write_summary
 from lxmert.trained import save_run_model
 
@@ -82,6 +82,11 @@ def run(config: DictConfig) -> float | None:
     logging.disable(logging.NOTSET if first else logging.WARNING)
     interrupts.install()
     try:
+        state = read_state(source) if source else None
+        if state:  # before anything of the run that goes on is touched
+            nodes: Any = OmegaConf.to_container(config, resolve=True)
+            compare_settings(state.get("settings", {}), settings_of(nodes))
+            check_averaging(state, nodes["callbacks"])
         if opened:
             opened.write_start(config, HydraConfig.get().runtime.choices["experiment"])
             link_latest(folder, Path(config.paths.outputs))
@@ -90,16 +95,12 @@ def run(config: DictConfig) -> float | None:
             about = ".*(LeafSpec|on_before_batch_transfer|does not have many workers)"
             warnings.filterwarnings("ignore", message=about, module="lightning.*")
             seed_everything(config.seed, verbose=False)
-            state = read_state(source) if source else None
             if state and first:
                 cut_log(
                     folder / "logs/metrics.csv", state["global_step"], validated=not state.get("validation_due")
                 )
-            datamodule, learner, trainer = build(config, environment_of(folder).get("id"))
-            if state:
-                compare_settings(state.get("settings", {}), learner.settings)
-                check_averaging(state, trainer)
             del state
+            datamodule, learner, trainer = build(config, environment_of(folder).get("id"))
             value = act(config, folder, datamodule, learner, trainer, source, interrupts)
             failed = False
             return value

@@ -97,13 +97,14 @@ class AveragedWeights(Callback):
         self.exchanged = not self.exchanged
 
 
-def check_averaging(state: Mapping[str, Any], trainer: Any) -> None:
+def check_averaging(state: Mapping[str, Any], callbacks: Mapping[str, Any]) -> None:
     """Refuse to train averaged weights on as if they were the trained ones.
 
     Raises:
-        InputError: the checkpoint `state` has both, and nothing here tells them apart.
+        InputError: the checkpoint `state` has both, and none of the configured callbacks tells them apart.
     """
-    if TRAINED in state and not any(isinstance(each, AveragedWeights) for each in trainer.callbacks):
+    averaging = f"{AveragedWeights.__module__}.{AveragedWeights.__qualname__}"
+    if TRAINED in state and not any(node and node["_target_"] == averaging for node in callbacks.values()):
         raise InputError(
             "the run that is resumed averages its weights: add callbacks=ema, or start a new run from the average "
             "with init="
