@@ -16,6 +16,7 @@ import argparse
 import difflib
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -103,7 +104,7 @@ def unfinished(runs: Iterable[str], folder: Path, overrides: Sequence[str]) -> l
     left = []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for run in runs:
-            config = compose("train", [*overrides, f"+ablation={run}"])
+            config = compose("train", [*overrides, f"+ablation={run}", "resume=auto"])
             summary = folder / run / "summary.json"
             if not summary.exists() or (
                 config.init and Path(config.init).stat().st_mtime > summary.stat().st_mtime
@@ -124,6 +125,9 @@ def unfinished(runs: Iterable[str], folder: Path, overrides: Sequence[str]) -> l
 
 def sweep(runs: Sequence[str], folder: Path, overrides: Sequence[str]) -> None:
     """One multirun of train.py over the runs, one after the other; ends the program when one fails."""
+    for run in runs:
+        if (folder / run / "summary.json").exists():  # of older weights: it is not to go on
+            shutil.rmtree(folder / run)
     sys.argv = [
         train.__file__,
         "--multirun",

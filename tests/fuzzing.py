@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lxmert.errors import InputError
 
-COUNT = int(os.environ.get("LXMERT_FUZZ", 40))
+COUNT = int(os.environ.get("LXMERT_FUZZ", 10))
 SECONDS, MEMORY = 5, 1 << 30
 TOKENS = [
     b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"-1", b"0", b"1e999", b"NaN", b"null", b"[]", b"{}", b'"', b"[" * 2000,

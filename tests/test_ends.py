@@ -376,8 +376,6 @@ def test_the_page_of_experiments_is_shown_without_one(tmp_path):
     import subprocess
     import sys
 
-    for argument, status in (("--help", 0), (None, 2)):
-        command = [sys.executable, arguments(folder=tmp_path)[0], *filter(None, [argument])]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
-        text = done.stdout + done.stderr
-        assert done.returncode == status and "toy_nlvr2" in text and len(text.splitlines()) < 60
+    command = [sys.executable, arguments(folder=tmp_path)[0], "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 0 and "toy_nlvr2" in done.stdout and len(done.stdout.splitlines()) < 60

@@ -24,7 +24,7 @@ from lxmert.errors import InputError
 from lxmert.scoring.ensemble import Scores, average_scores, read_scores, write_scores
 from lxmert.submissions import check_submission, read_ids, read_submission
 
-TRIES = COUNT if COUNT > 40 else 2  # the suite tries few of each: there are over a hundred readers and damages
+TRIES = COUNT if COUNT > 40 else 1  # the suite tries few of each: there are over a hundred readers and damages
 TEN = ("cat", "cat", "dog", "cat.", "cat", "Cat", "a cat", "dog", "dog", "bird")
 IDS = range(1000, 10_000, 1000)
 ANNOTATIONS = [

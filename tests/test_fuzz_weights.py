@@ -20,7 +20,7 @@ SIZES = {
     "r_layers": 1, "x_layers": 1, "visual_feat_dim": 4, "max_position_embeddings": 8,
     "num_qa_labels": len(ANSWERS), "num_object_labels": 3, "num_attr_labels": 2,
 }  # fmt: skip
-TRIES = COUNT if COUNT > 40 else 3  # each is a fork of all of PyTorch, and there are many files
+TRIES = COUNT if COUNT > 40 else 2  # each is a fork of all of PyTorch, and there are many files
 
 
 @pytest.fixture(scope="module")

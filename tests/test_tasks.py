@@ -97,7 +97,7 @@ def test_killed_pre_training_resumes_to_the_weights_of_an_uninterrupted_run(fold
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     left = [row for row in metrics(pretrained) if row["train/loss/masked_language"]]
     gone_on = [row for row in metrics(resumed) if row["train/loss/masked_language"]]
-    assert 0 < len(gone_on) < len(left)
+    assert len(gone_on) == len(left) > 0
     for before, after in zip(left[-len(gone_on) :], gone_on, strict=True):
         assert all(before[f"train/loss/{name}"] == after[f"train/loss/{name}"] for name in LOSSES)
 

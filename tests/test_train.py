@@ -60,10 +60,8 @@ def test_a_run_leaves_enough_to_know_it_and_to_do_it_again(toy_run):
         "test/answering/accuracy",
     } <= set(logged)
     assert any(name.startswith("val/answering/accuracy/question_type/") for name in logged)
-    assert (
-        json.loads((toy_run / "environment.json").read_text())["versions"]["torch"]
-        == torch.__version__.split("+")[0]
-    )
+    versions = json.loads((toy_run / "environment.json").read_text())["versions"]
+    assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert "toy" in (toy_run / "config.yaml").read_text()
 
 
