@@ -221,9 +221,10 @@ def test_auto_starts_goes_on_and_starts_again(folder, whole):
 def test_a_resumed_run_with_other_settings_is_refused_with_the_difference(folder, whole):
     assert stopped(*USUAL, folder=folder, at="step 1 of 26") == 143
     run = latest(folder)
-    before = (run / "config.yaml").read_text(), (run / "logs/metrics.csv").read_text()
+    kept = [run / name for name in ("config.yaml", "environment.json", "checkpoints/last.ckpt")]
+    before = [path.read_bytes() for path in kept]
     message = train(*USUAL, "optimizer.lr=1e-5", "data.batch_size=20", f"resume={run}", folder=folder, fails=True)
-    assert before == ((run / "config.yaml").read_text(), (run / "logs/metrics.csv").read_text())
+    assert before == [path.read_bytes() for path in kept]
     assert "optimizer.lr: 0.001 in the checkpoint, 1e-05 now" in message
     assert "data.batch_size: 16 in the checkpoint, 20 now" in message and "init=" in message
     longer = train(*USUAL, "trainer.max_epochs=3", f"resume={run}", folder=folder)
