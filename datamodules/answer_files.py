@@ -16,7 +16,7 @@ def read_answer_list(path: Path) -> list[str]:
     Raises:
         InputError: another form, no answers, or one that is there twice; names the file and the place.
     """
-    entries = read_json(path, once=True)
+    entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected a JSON list of answer texts, found {shorten(entries)}.")
     first: dict[str, int] = {}
@@ -32,6 +32,9 @@ def answer_problem(entry: Any, first: dict[str, int]) -> str | None:
     answer = answer_of(entry)
     if not isinstance(answer, str):
         return f"expected a JSON list of answer texts, found {shorten(entry)}"
+    sources = entry.get("dsets", []) if isinstance(entry, dict) else []
+    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+        return f"its sources, dsets, are {shorten(sources)}, expected a list of texts"
     if answer in first:
         return f"the answer {shorten(answer)} is there twice, first as answer {first[answer]}"
     return None

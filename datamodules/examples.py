@@ -521,7 +521,7 @@ def read_rows(source: Path, what: str, problem_of: Callable[..., str | None]) ->
     Raises:
         InputError: a row that cannot be used, naming file, row (from 0) and identifier.
     """
-    rows = read_json(source, once=True)
+    rows = read_json(source)
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{source}: expected a JSON list of {what}, found {shorten(rows)}. Is it the right file?")
     first = rows[0] if isinstance(rows[0], dict) else {}

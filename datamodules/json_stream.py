@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lxmert.errors import InputError
-from lxmert.files import check_characters, may_hold_halves, refuse_constant
+from lxmert.files import check_characters, may_hold_halves, refuse_constant, refuse_repeats
 
 CHUNK = 1 << 22  # bytes; large enough to make reading a value twice rare
 Progress = Callable[[int], object]
@@ -78,6 +78,19 @@ def member(path: Path, name: str, *, chunk: int = CHUNK, progress: Progress | No
         raise InputError(f"{path}: no list {name!r}, only {_some(others)}. Is it the right file?")
 
 
+def outline(path: Path, *, chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
+    """As `entries`, with an empty list in place of each list, which is passed element by element."""
+    with _reading(path, chunk, None) as reader:
+        reader.open("{", "a JSON object")
+        for name in reader.names():
+            if reader.at_list():
+                yield name, []
+                reader.skip()
+            else:
+                yield name, reader.value()
+        reader.finish()
+
+
 def first_mark(path: Path) -> str:
     """The first character of a file that is no space, such as [ of a list; nothing of a blank file."""
     with path.open("rb") as file:
@@ -103,7 +116,7 @@ class _Reader:
         self.text, self.place = "", 0
         self._read = read
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        decoder = json.JSONDecoder(parse_constant=refuse_constant)
+        decoder = json.JSONDecoder(object_pairs_hook=refuse_repeats, parse_constant=refuse_constant)
         self._scan = decoder.scan_once  # type: ignore[attr-defined]  # what raw_decode calls
         self._halves = False  # whether a text in the buffer may hold half a character
         self._dropped = 0  # bytes of the text that is no longer in memory
@@ -187,6 +200,10 @@ class _Reader:
                 check_characters(self.text[self.place : end], value)
             except (ValueError, RecursionError) as error:
                 self._refuse(str(error))
+
+    def at_list(self) -> bool:
+        """Whether the next value is a list."""
+        return self._peek() == "["
 
     def skip(self) -> None:
         """Pass the next value, holding one element of a list or object at a time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +12,12 @@ from tqdm import tqdm
 from datamodules.checks import is_text, label_problem, no_repeat, shorten
 from datamodules.examples import write_examples
 from datamodules.json_stream import items
+from lxmert.answers import canonical_answer
 from lxmert.errors import InputError
 from lxmert.scoring.report import identifier_problem
 
 CHUNK = 20_000  # sentences written at once
+_canonical = lru_cache(1 << 16)(canonical_answer)  # the same answers come a million times
 
 
 class Sentence(NamedTuple):
@@ -31,7 +34,8 @@ def convert_pretraining(source: Path, store: Path) -> Path:
 
     The file is a JSON list of `{img_id, sentf: {source: [sentence]}, labelf: {source: [{answer: score}]}}`,
     labels lined up with the sentences; sources without labels are captions. It is read image by image.
-    Examples get their number in the file as identifier and the group "source".
+    Examples get their number in the file as identifier and the group "source". Of a label's answers that the
+    answer table spells alike the last counts, as in the original's `LXMERTDataset`.
 
     Raises:
         InputError: an entry that cannot be used, naming file, entry (from 0) and image.
@@ -99,7 +103,15 @@ def read_entry(source: Path, number: int, entry: Any) -> Iterator[Sentence]:
                 raise problem(f"sentence {place} of {shown(name)} is {shorten(sentence)}, expected a text")
             if what := label_problem(label):
                 raise problem(f"sentence {place} of {shown(name)}: {what}")
-            yield Sentence(sentence, entry["img_id"], name, label)
+            yield Sentence(sentence, entry["img_id"], name, _once_each(label))
+
+
+def _once_each(label: Mapping[str, float]) -> Mapping[str, float]:
+    """A label without the answers that a later one is another spelling of."""
+    if len(label) < 2:
+        return label
+    last = {_canonical(answer): answer for answer in label}
+    return {answer: label[answer] for answer in last.values()}
 
 
 def shown(name: Any) -> str:

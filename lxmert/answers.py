@@ -10,7 +10,10 @@ NUMBER_WORDS = {
 
 def canonical_answer(answer: str) -> str:
     """An answer as the pre-training answer table spells it: the original's `AnswerTable.convert_ans`."""
-    answer = answer.lower().removesuffix(".")
+    answer = answer.lower()
+    if answer.endswith("."):
+        answer = answer[:-1].strip()
     for article in ("a ", "an ", "the "):
-        answer = answer.removeprefix(article)
+        if answer.startswith(article):
+            answer = answer[len(article) :].strip()
     return {"grey": "gray", **NUMBER_WORDS}.get(answer, answer)

@@ -100,28 +100,23 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path, *, once: bool = False) -> Any:
+def read_json(path: Path) -> Any:
     """A whole JSON file, in UTF-8 with or without a byte order mark.
 
-    Args:
-        path: the file.
-        once: refuse a name that an object has twice, of which Python keeps the last; a third slower.
-
     Raises:
-        InputError: no JSON, cut off, nested too deeply, or holding what is no JSON value or no text (NaN, half
-            a surrogate pair); names the file and the place.
+        InputError: no JSON, cut off, nested too deeply, or holding a name twice in one object, of which Python
+            keeps the last, or what is no JSON value or no text (NaN, half a surrogate pair); names the file
+            and the place.
         OSError: it cannot be read.
     """
-    return parse_json(path.read_bytes(), str(path), once=once)
+    return parse_json(path.read_bytes(), str(path))
 
 
-def parse_json(content: bytes, where: str, *, once: bool = False) -> Any:
-    """The value of a JSON text, `where` naming it; arguments and errors as of `read_json`."""
+def parse_json(content: bytes, where: str) -> Any:
+    """The value of a JSON text, `where` naming it; errors as of `read_json`."""
     try:
         text = content.decode("utf-8-sig")
-        value = json.loads(
-            text, object_pairs_hook=refuse_repeats if once else None, parse_constant=refuse_constant
-        )
+        value = json.loads(text, object_pairs_hook=refuse_repeats, parse_constant=refuse_constant)
         check_characters(text, value)
     except json.JSONDecodeError as error:
         raise InputError(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.json_stream import entries, items, member
+from datamodules.json_stream import entries, items, member, outline
 from lxmert.errors import InputError
 from lxmert.files import read_json
 
@@ -166,3 +166,23 @@ def test_a_member_that_is_there_twice_is_refused(tmp_path):
     path.write_text('{"questions": [1], "questions": [2]}')
     with pytest.raises(InputError, match="'questions' is there twice"):
         list(member(path, "questions"))
+
+
+@relaxed
+@given(st.dictionaries(texts, values, max_size=6), layouts, chunks)
+def test_an_outline_has_all_but_what_is_in_lists(tmp_path, content, layout, chunk):
+    path = tmp_path / "object.json"
+    path.write_bytes(json.dumps(content, **layout).encode())
+    expected = [(name, [] if isinstance(value, list) else value) for name, value in content.items()]
+    assert list(outline(path, chunk=chunk)) == expected
+
+
+@pytest.mark.parametrize("content", ['[1, {"a": [{"b": 1, "c": 2, "b": 3}]}]', '[{"b": 1, "b": 1}]'])
+@pytest.mark.parametrize(
+    "read", [read_json, lambda path: list(items(path)), lambda path: list(items(path, chunk=3))]
+)
+def test_a_name_twice_in_one_object_is_refused(tmp_path, content, read):
+    path = tmp_path / "list.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"list\.json: .*'b' twice in one object\. Mend"):
+        read(path)

@@ -10,8 +10,10 @@ import torch
 import yaml
 from arguments import arguments_of
 
+from datamodules.examples import ExampleStore
 from datamodules.hdf5 import StoreError
 from datamodules.pretrain import PretrainDataModule
+from lxmert.answers import canonical_answer
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 WORDS = ["a", "cat", "dog", "is", "there", "what", "one", "two", "three", "four", "five", "six", "?"]
@@ -212,6 +214,27 @@ def test_answers_outside_the_table_are_dropped_and_counted(root):
     assert data.report()["mscoco_train"]["answers_outside"] == 11
     for batch in data.train_dataloader():
         assert set(batch.targets["answer"].tolist()) <= {-1, 0}
+
+
+@pytest.mark.parametrize(
+    ("given", "spelt"),
+    [("1 .", "1"), ("The  cat.", "cat"), ("a one", "1"), ("Grey", "gray"), ("an", "an"), ("", ""), ("the ", "")],
+)
+def test_answers_are_spelt_as_the_original_does(given, spelt):
+    assert canonical_answer(given) == spelt
+
+
+def test_of_an_answer_spelt_twice_the_last_counts_as_in_the_original(root):
+    entries = [entry(n) for n in range(6)]
+    entries[1]["labelf"]["vqa"][0] = {"the cat": 0.3, "yes": 0.6, "a cat.": 0.9, "Grey": 1.0}
+    write_texts(root, "mscoco_train", entries)
+    open_data(root)
+    store = ExampleStore(root / "stores" / "lxmert" / "mscoco_train.h5")
+    labels = [store.read([place]) for place in range(len(store))]
+    table = store.table("answers")
+    found = [dict(zip([table[a] for a in each.answers], each.scores.tolist(), strict=True)) for each in labels]
+    assert {"a cat.": np.float32(0.9), "yes": np.float32(0.6), "Grey": 1.0} in found
+    assert not any("the cat" in label for label in found)
 
 
 @pytest.mark.parametrize(

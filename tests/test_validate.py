@@ -280,6 +280,11 @@ def test_each_kind_of_text_file_is_recognised_and_good(tmp_path, name):
     assert main([str(path)]) == 0
 
 
+def test_what_comes_before_the_rows_may_be_long(tmp_path):
+    content = {"info": {"contributors": ["x" * 100] * 2000}, **GOOD["official_questions.json"]}
+    assert facts(write(tmp_path / "q.json", content))["kind"] == "official questions of VQA v2"
+
+
 def test_the_kinds_are_all_different(tmp_path):
     assert len({facts(write(tmp_path / name, content))["kind"] for name, content in GOOD.items()}) == len(GOOD)
 
@@ -310,6 +315,10 @@ def test_the_kinds_are_all_different(tmp_path):
             "label is 'True', expected 0 or 1",
         ),
         ([STATEMENT, STATEMENT], "duplicate identifier, first used in row 0"),
+        (
+            [{"ans": "cat", "dsets": ["vqa"]}, {"ans": "dog", "dsets": "vqa"}],
+            "answer 1: its sources, dsets, are 'vqa'",
+        ),
         ([ENTRY, ENTRY], "image that is there twice: entry 1"),
         ([{**ENTRY, "labelf": {"vqa": []}}], "entries that cannot be used: entry 0"),
         (

@@ -84,6 +84,6 @@ def read_lines(source: Path, *, progress: Progress | None = None) -> Iterator[tu
         for number, line in enumerate(file, 1):
             content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if content.strip():
-                yield (source, "line", number), parse_json(content.rstrip(), f"{source}: line {number}", once=True)
+                yield (source, "line", number), parse_json(content.rstrip(), f"{source}: line {number}")
             if progress:
                 progress(len(line))

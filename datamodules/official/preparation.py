@@ -142,7 +142,7 @@ class Preparation:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    content = read_json(path, once=True)
+    content = read_json(path)
     stores = content.get("stores") if isinstance(content, dict) else None
     if not isinstance(stores, dict) or not all(map(_is_entry, stores.values())):
         raise InputError(

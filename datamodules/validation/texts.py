@@ -25,7 +25,7 @@ from datamodules.checks import (
     take_image,
 )
 from datamodules.examples import ExampleStore
-from datamodules.json_stream import entries, items, member
+from datamodules.json_stream import entries, items, member, outline
 from datamodules.nlvr2_files import RIGHT
 from datamodules.official.nlvr2 import IDENTIFIER, read_lines, take_statement
 from datamodules.official.pretrain import take_coco_id
@@ -64,8 +64,7 @@ def check_json(path: Path, found: Findings) -> None:
         if isinstance(line, dict) and {"sentence", "identifier"} <= set(line):
             _official_statements(path, found)
             return
-        named = re.search(r'"(questions|annotations|images)"\s*:\s*\[', head)
-        kinds, row = (MEMBERS, {named[1]: None}) if named else (OBJECTS, next((v for _, v in entries(path)), None))
+        kinds, row = _outlined(path)
     else:
         raise Unknown("neither a JSON list nor an object")
     for names, check in kinds:
@@ -76,6 +75,21 @@ def check_json(path: Path, found: Findings) -> None:
         (_answer_list if head.startswith("[") else _answer_codes)(path, found)
         return
     raise Unknown(f"JSON of {shorten(row)}" if row is not None else "JSON without content")
+
+
+def _outlined(path: Path) -> tuple[list[tuple[set[str], Check]], Any]:
+    """What a file that is an object is to be recognised by: its lists, or the first of its values."""
+    first: Any = None
+    lists: dict[str, None] = {}
+    for name, value in outline(path):
+        first = value if first is None else first
+        if isinstance(value, list):
+            lists[name] = None
+        if any(names <= set(lists) for names, _ in MEMBERS):
+            return MEMBERS, lists
+        if isinstance(value, dict) and any(names <= set(value) for names, _ in OBJECTS):
+            return OBJECTS, value
+    return OBJECTS, first
 
 
 def check_lines(path: Path, found: Findings) -> None:
@@ -134,7 +148,7 @@ def _fields(**kinds: type) -> Callable[[Any, Where], list[Any]]:
 
 def _released(path: Path, found: Findings, problem_of: Callable[..., str | None]) -> Iterator[dict[str, Any]]:
     """The rows of a file of the release that can be used, read and checked as the conversion does."""
-    rows = read_json(path, once=True)
+    rows = read_json(path)
     first = rows[0] if isinstance(rows[0], dict) else {}
     seen: dict[Any, int] = {}
     for number, row in enumerate(rows):
@@ -433,8 +447,7 @@ def _answer_table(path: Path, found: Findings) -> None:
             found.wrong("answers that cannot be used", f"answer {number}: {problem}")
             continue
         answers[answer_of(entry)] = number
-        given = entry.get("dsets") if isinstance(entry, dict) else None
-        sources.update(name for name in given if isinstance(name, str)) if isinstance(given, list) else None
+        sources.update(entry.get("dsets", []) if isinstance(entry, dict) else [])
     found.fact("answers", len(answers), 9500)
     for name, count in sorted(sources.items()):
         found.fact(f"of {name}", count)

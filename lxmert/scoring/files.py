@@ -22,7 +22,7 @@ def read_json(path: Path) -> Any:
 
 def _parse(content: bytes, where: str) -> Any:
     try:
-        return parse_json(content, where, once=True)
+        return parse_json(content, where)
     except InputError as error:
         raise ScoringError(str(error)) from error
 
