@@ -20,18 +20,18 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from lxmert.averaging import check_averaging
-from lxmert.build import build
 from lxmert.callbacks import BestCheckpoint, LastCheckpoint, finish_wandb
+from lxmert.callbacks.averaging import check_averaging
+from lxmert.callbacks.interrupts import Interrupted, Interrupts
 from lxmert.checkpoint import load_weights, match_answer_head, read_answers, read_weights
-from lxmert.errors import InputError
+from lxmert.files import InputError
 from lxmert.finite import NotFiniteError
-from lxmert.interrupts import Interrupted, Interrupts
 from lxmert.learner import LxmertLearner
-from lxmert.loggers import cut_log
-from lxmert.resume import compare_settings, environment_of, read_state, settings_of, whole_checkpoint
-from lxmert.run import RunFolder, link_latest, print_results, run_folder, write_summary
-from lxmert.trained import save_run_model
+from lxmert.runs.build import build
+from lxmert.runs.folder import RunFolder, link_latest, print_results, run_folder, write_summary
+from lxmert.runs.load import save_run_model
+from lxmert.runs.loggers import cut_log
+from lxmert.runs.resume import compare_settings, environment_of, read_state, settings_of, whole_checkpoint
 
 log = logging.getLogger(__name__)
 

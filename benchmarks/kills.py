@@ -161,7 +161,7 @@ def prepare(folder: Path, _: list[str]) -> Case:
         questions = [{"question_id": i, "image_id": i // 5, "question": f"How many are {i}?"} for i in ids]
         write_json(official / f"v2_OpenEnded_mscoco_{split}_questions.json", {"questions": questions})
         write_json(official / f"v2_mscoco_{split}_annotations.json", {"annotations": [annotation(i) for i in ids]})
-    command = [sys.executable, "-m", "datamodules.prepare", "vqa"]
+    command = [sys.executable, "-m", "datamodules.prepare.__main__", "vqa"]
     return Case(lambda place: [*command, str(place / "data"), "--official", str(official)], files)
 
 
@@ -220,7 +220,7 @@ def download(folder: Path, _: list[str]) -> Case:
     address = f"http://127.0.0.1:{server.server_port}"
     listing.write_text(yaml.safe_dump({"servers": {"here": [address]}, "files": entries}))
     script = (
-        "import sys; from pathlib import Path; from datamodules.download import main\n"
+        "import sys; from pathlib import Path; from datamodules.download.__main__ import main\n"
         "sys.exit(main(['vqa', '--to', sys.argv[2]], Path(sys.argv[1])))"
     )
     return Case(lambda place: [sys.executable, "-c", script, str(listing), str(place / "data")], files)

@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from datamodules.collate import ExampleDataset
-from datamodules.hdf5 import allow_open_files, locked
-from datamodules.sampling import BatchSampler
-from lxmert.errors import InputError
+from datamodules.batches.dataset import ExampleDataset
+from datamodules.batches.sampling import BatchSampler
+from datamodules.stores.hdf5 import allow_open_files, locked
+from lxmert.files import InputError
 
 log = logging.getLogger(__name__)
 

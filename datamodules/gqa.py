@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from datamodules.base import convert_once
-from datamodules.examples import convert_vqa, examples_are_current
+from datamodules.formats.release_vqa import convert_vqa
 from datamodules.release import ReleaseDataModule
+from datamodules.stores.texts import examples_are_current
 
 RELEASED_SPLITS = {
     "train": ["train", "valid"],

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from datamodules.base import convert_once
-from datamodules.collate import ExampleDataset, Part, distinct
-from datamodules.examples import ExampleStore, examples_are_current
-from datamodules.features import RegionStore
-from datamodules.hdf5 import StoreError
-from datamodules.nlvr2_files import ANSWERS, RIGHT, convert_nlvr2
+from datamodules.batches.dataset import ExampleDataset, Part, distinct
+from datamodules.batches.sampling import Rows
+from datamodules.formats.release_nlvr2 import ANSWERS, RIGHT, convert_nlvr2
 from datamodules.release import ReleaseDataModule
-from datamodules.sampling import Rows
+from datamodules.stores.hdf5 import StoreError
+from datamodules.stores.regions import RegionStore
+from datamodules.stores.texts import ExampleStore, examples_are_current
 from lxmert.batch import Batch
 
 RELEASED_SPLITS = {"train": ["train"], "valid": ["valid"], "test": ["test"], "predict": ["test"]}

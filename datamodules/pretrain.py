@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from datamodules.base import convert_once
-from datamodules.collate import ExampleDataset, Part
-from datamodules.examples import Examples, ExampleStore, examples_are_current
-from datamodules.features import RegionStore
-from datamodules.pretrain_files import convert_pretraining
+from datamodules.batches.dataset import ExampleDataset, Part
+from datamodules.batches.sampling import Rows
+from datamodules.formats.release_pretrain import convert_pretraining
 from datamodules.release import ReleaseDataModule
-from datamodules.sampling import Rows
-from lxmert.answers import canonical_answer
+from datamodules.stores.regions import RegionStore
+from datamodules.stores.texts import Examples, ExampleStore, examples_are_current
 from lxmert.batch import Batch
-from lxmert.counting import below, uniform
-from lxmert.errors import InputError
+from lxmert.evaluate.spelling import canonical_answer
+from lxmert.files import InputError
+from lxmert.hash_random import below, uniform
 from lxmert.tokenization import LxmertTokenizer
 
 PARTNER_DRAWS = 20  # an exchange for a sentence of another image is tried again this often

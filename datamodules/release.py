@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.answer_files import read_answer_list
 from datamodules.base import ExampleDataModule, convert_once
-from datamodules.collate import ExampleDataset, Part, translation
-from datamodules.convert import convert_tsv
-from datamodules.examples import ExampleStore
-from datamodules.features import RegionStore
-from datamodules.hdf5 import is_current
-from lxmert.errors import InputError
+from datamodules.batches.dataset import ExampleDataset, Part, translation
+from datamodules.formats.answer_lists import read_answer_list
+from datamodules.formats.release_tsv import convert_tsv
+from datamodules.stores.hdf5 import is_current
+from datamodules.stores.regions import RegionStore
+from datamodules.stores.texts import ExampleStore
+from lxmert.files import InputError
 from lxmert.tokenization import LxmertTokenizer
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import convert_once
-from datamodules.examples import convert_vqa, examples_are_current
+from datamodules.formats.release_vqa import convert_vqa
 from datamodules.release import ReleaseDataModule, split_names
-from lxmert.errors import InputError
+from datamodules.stores.texts import examples_are_current
+from lxmert.files import InputError
 
 ANNOTATED_FOLDERS = ("train2014", "val2014", "test2015")
 SPLIT_REGIONS = {

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
         LxmertModelOutput,
     )
     from lxmert.pretrained import LxmertForPreTraining, LxmertForQuestionAnswering, LxmertForVisualReasoning
+    from lxmert.runs.load import TrainedRun, load_run, save_run_model
     from lxmert.tokenization import LxmertTokenizer, LxmertTokenizerFast
-    from lxmert.trained import TrainedRun, load_run, save_run_model
 
 __all__ = [
     "LxmertConfig",
@@ -35,7 +35,7 @@ __all__ = [
     "save_run_model",
 ]
 
-_MODULES = ("config", "model", "outputs", "pretrained", "tokenization", "trained")
+_MODULES = ("config", "model", "outputs", "pretrained", "tokenization", "runs.load")
 
 
 def __getattr__(name: str) -> Any:

@@ -27,10 +27,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lxmert.answers import canonical_answer
 from lxmert.config import LxmertConfig, check_answers
-from lxmert.errors import InputError
-from lxmert.files import fetch, read_json, replacing, run_checkpoint, shown, write_text
+from lxmert.evaluate.spelling import canonical_answer
+from lxmert.files import InputError, fetch, read_json, replacing, run_checkpoint, shown, write_text
 
 log = logging.getLogger(__name__)
 
@@ -632,6 +631,6 @@ def write_folder(folder: Path, config: LxmertConfig, weights: Mapping[str, Tenso
 
 
 if __name__ == "__main__":
-    from lxmert.export import main
+    from lxmert.weights.export import main
 
     sys.exit(main())

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lxmert.errors import InputError
-from lxmert.files import fetch, is_unicode, read_json, run_checkpoint, shown, write_text
+from lxmert.files import InputError, fetch, is_unicode, read_json, run_checkpoint, shown, write_text
 
 log = logging.getLogger(__name__)
 

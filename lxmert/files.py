@@ -1,4 +1,4 @@
-"""Finding files by path or hub name, reading JSON, and writing files whole or not at all."""
+"""Finding files by path or hub name, reading JSON, writing files whole or not at all; what is wrong with one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lxmert.errors import InputError
-
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # may be one: JSON can spell what no text can hold
 _TEXT_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 _PAIR_OR_HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]|(\\u[dD][89a-fA-F])")
+
+
+class InputError(ValueError):
+    """A file, a row or a setting that cannot be used: something a user can mend.
+
+    The message names the file, the row or key, what was expected, and how to mend it.
+    """
 
 
 def fetch(name_or_path: str | Path, names: Sequence[str]) -> Path:
@@ -151,6 +156,15 @@ def shown(value: Any, show: Callable[[Any], str] = repr) -> str:
         return f"a number of too many digits to be shown ({type(value).__name__})"
     text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def shorten(value: Any, most: int = 80) -> str:
+    """A value as Python writes it, cut for an error message."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; a number of thousands of digits
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def refuse_constant(name: str) -> Any:

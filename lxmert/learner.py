@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from lxmert.batch import Batch
-from lxmert.errors import InputError
+from lxmert.files import InputError
 from lxmert.finite import FiniteWatch
 from lxmert.model import LxmertModel
 from lxmert.objectives.base import Objective, Result

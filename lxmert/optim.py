@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import Parameter
 
-from lxmert.errors import InputError
+from lxmert.files import InputError
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
-from lxmert.errors import InputError
-from lxmert.files import is_unicode, read_json, shown, write_text
+from lxmert.files import InputError, is_unicode, read_json, shown, write_text
 
 Texts = str | Sequence[str] | Sequence[tuple[str, str]]
 

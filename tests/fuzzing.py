@@ -12,7 +12,7 @@ import signal
 import traceback
 from pathlib import Path
 
-from lxmert.errors import InputError
+from lxmert.files import InputError
 
 COUNT = int(os.environ.get("LXMERT_FUZZ", 10))
 SECONDS, MEMORY = 5, 1 << 30

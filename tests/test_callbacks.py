@@ -9,8 +9,8 @@ import torch
 
 from lxmert.batch import Batch
 from lxmert.callbacks import PredictionFiles, make_example, official_scores
+from lxmert.evaluate import ScoringError
 from lxmert.objectives.base import Result
-from lxmert.scoring import ScoringError
 
 ANSWERS = {"gqa": ["cat", "dog", "red"], "nlvr2": ["False", "True"], "vqa": ["yes", "no"]}
 NAMES = {"gqa": "answering", "nlvr2": "image_pair", "vqa": "answering"}

@@ -35,14 +35,13 @@ from lxmert.checkpoint import (
     read_weights,
     reference_name,
 )
-from lxmert.errors import InputError
-from lxmert.export import main
-from lxmert.files import replacing, write_text
+from lxmert.files import InputError, replacing, write_text
 from lxmert.objectives.image_pair import ImagePair
 from lxmert.objectives.masked_language import MaskedLanguage
 from lxmert.objectives.masked_region import MaskedRegion
 from lxmert.objectives.matching import Matching
 from lxmert.objectives.question_answering import QuestionAnswering
+from lxmert.weights.export import main
 
 CLASSES = ["LxmertModel", "LxmertForQuestionAnswering", "LxmertForPreTraining"]
 TIED = "cls.predictions.decoder.weight"  # the word embeddings once more

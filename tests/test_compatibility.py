@@ -1,9 +1,9 @@
 """What the version before the rooms left is read and continued: checkpoints, stores, prediction files.
 
 `fixtures/before_rooms.tar.xz` was written by commit 7bce676 with `experiment=vqa` on a made-up folder of the
-release's files: a run that SIGTERM stopped after step 12 of 30, its stores, and what that commit made of it when it
-went on (last.npz, best.npz: weights under the reference's names; predictions/); checkpoints of toy_pretrain and
-toy_nlvr2 with their weights.
+release's files: a run that SIGTERM stopped after step 12 of 30, its stores, and what that commit made of it when
+it went on (last.npz, best.npz: weights under the reference's names; predictions/); checkpoints of toy_pretrain
+and toy_nlvr2 with their weights.
 """
 
 import tarfile
@@ -14,9 +14,9 @@ import pytest
 import torch
 from runs import said, train
 
-from lxmert.evaluate import main as evaluate
-from lxmert.scoring.ensemble import read_scores
 from lxmert.checkpoint import read_weights
+from lxmert.evaluate.__main__ import main as evaluate
+from lxmert.evaluate.ensemble import read_scores
 
 SETTINGS = [
     "experiment=vqa", "trainer=cpu", "data.train=train", "data.valid=minival", "data.test=minival",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lxmert import LxmertConfig
-from lxmert.errors import InputError
+from lxmert.files import InputError
 
 OURS_ALONE = {"answers", "mask_token_id"}
 SIZES = [

@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import Server, serving
 
-from datamodules import download as module
-from datamodules import fetching
-from datamodules.download import LIST, SETS, main, read_list
-from datamodules.hdf5 import StoreError
+from datamodules.download import __main__ as module
+from datamodules.download import fetching
+from datamodules.download.__main__ import LIST, SETS, main, read_list
+from datamodules.stores.hdf5 import StoreError
 
 CONTENT, OTHER = (b'["%b"]' % random.Random(seed).randbytes(255_998).hex().encode() for seed in (0, 1))  # 512,000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -446,7 +446,7 @@ def test_a_disk_that_fills_up_keeps_the_part_and_says_so(server, fetch, tmp_path
     server.files["/a.json"] = CONTENT
     fetch("--list")  # writes the list
     script = (
-        "import resource, signal, sys; from pathlib import Path; from datamodules.download import main\n"
+        "import resource, signal, sys; from pathlib import Path; from datamodules.download.__main__ import main\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000,) * 2)\n"
         "sys.exit(main(['vqa', '--to', sys.argv[1]], Path(sys.argv[2])))"

@@ -139,7 +139,7 @@ def test_nan_stops_the_run_with_the_batch_and_leaves_the_last_good_weights(folde
 
 
 def test_json_files_hold_null_where_a_number_is_not_finite():
-    from lxmert.run import json_text
+    from lxmert.runs.folder import json_text
 
     assert json.loads(json_text({"a": [float("nan"), 1.5], "b": {"c": float("inf")}})) == {
         "a": [None, 1.5],
@@ -276,7 +276,7 @@ def test_nothing_of_another_run_or_of_the_user_is_overwritten(folder, whole):
 
 
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
-    from lxmert import run
+    from lxmert.runs import folder as run
 
     monkeypatch.setattr(run.time, "strftime", lambda pattern: "now")
     folders = [run.new_folder(tmp_path / "toy_vqa") for _ in range(3)]
@@ -284,8 +284,8 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch
 
 
 def test_a_run_that_is_going_on_keeps_its_folder(tmp_path):
-    from lxmert.errors import InputError
-    from lxmert.run import RunFolder
+    from lxmert.files import InputError
+    from lxmert.runs.folder import RunFolder
 
     first = RunFolder(tmp_path, goes_on=False)
     with pytest.raises(InputError, match="going on"):
@@ -332,7 +332,7 @@ def test_a_sweep_keeps_to_the_outputs_each_job_apart_and_returns_its_metric(fold
         (["+thaw=encoder"], "there is no root key thaw"),
         (["trainer.overfit_batches=2"], "data.train=minival data.valid=minival"),
         (["+callbacks.mine._target_=os.system"], "nothing else is built from a configuration"),
-        (["+callbacks.mine._target_=lxmert.run.subprocess.run"], "nothing else is built"),
+        (["+callbacks.mine._target_=lxmert.runs.folder.subprocess.run"], "nothing else is built"),
         (["data.batch_size=15", "trainer.devices=2"], "multiple of the 2 processes. Use 14 or 16"),
         (["resume=nowhere"], "resume=nowhere does not exist"),
     ],
@@ -363,7 +363,7 @@ def test_a_last_step_of_fewer_batches_weighs_them_as_the_others(folder, whole):
 def test_a_fit_without_the_files_of_its_test_says_so_and_goes_without(caplog):
     from types import SimpleNamespace
 
-    from lxmert.build import prepare_test
+    from lxmert.runs.build import prepare_test
 
     def missing(stage):
         raise FileNotFoundError("1 file(s) of NLVR2 are missing")

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxmert.evaluate import main
-from lxmert.scoring import ScoringError
-from lxmert.scoring import ensemble as ensembles
-from lxmert.scoring.ensemble import Scores, average_scores, read_scores, write_scores
-from lxmert.submissions import check_submission, read_submission, submission_text
+from lxmert.evaluate import ScoringError
+from lxmert.evaluate import ensemble as ensembles
+from lxmert.evaluate.__main__ import main
+from lxmert.evaluate.ensemble import Scores, average_scores, read_scores, write_scores
+from lxmert.evaluate.submissions import check_submission, read_submission, submission_text
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -25,7 +25,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no test data at {DAT
 
 
 def evaluate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lxmert.evaluate", *map(str, arguments)]
+    command = [sys.executable, "-m", "lxmert.evaluate.__main__", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.examples import ExampleStore, convert_vqa, examples_are_current, write_examples
-from datamodules.hdf5 import StoreError
+from datamodules.formats.release_vqa import convert_vqa
+from datamodules.stores.hdf5 import StoreError
+from datamodules.stores.texts import ExampleStore, examples_are_current, write_examples
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 row = st.fixed_dictionaries(
@@ -238,7 +239,7 @@ def test_a_store_crosses_pickle_and_fork_without_its_data(tmp_path):
 MEMORY = """
 import sys
 import numpy as np
-from datamodules.examples import ExampleStore, write_examples
+from datamodules.stores.texts import ExampleStore, write_examples
 
 def anonymous():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))

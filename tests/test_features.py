@@ -26,11 +26,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules import convert, hdf5
 from datamodules.convert import convert_gqa_objects, convert_npz, convert_tsv
-from datamodules.features import RegionStore
-from datamodules.hdf5 import StoreError, is_current, map_dataset, writing
-from lxmert.errors import InputError
+from datamodules.formats import release_tsv
+from datamodules.formats.gqa_objects import GQA_OBJECTS
+from datamodules.stores import hdf5, region_writer
+from datamodules.stores.hdf5 import StoreError, is_current, map_dataset, writing
+from datamodules.stores.regions import RegionStore
+from lxmert.files import InputError
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 TSV, NPZ = DATA / "coco10" / "train2014_obj36.tsv", DATA / "vqa_mini"
@@ -508,9 +510,9 @@ def test_lines_longer_than_the_buffer_and_cut_by_it_are_read_whole(tmp_path, mon
     source = write_tsv(tmp_path / "a.tsv", images, b"\r\n")
     truth = convert_tsv(source, tmp_path / "a.h5", progress=False).read_bytes()
     for block in (1, 100, 777):
-        monkeypatch.setattr(convert, "_BLOCK", block)
+        monkeypatch.setattr(release_tsv, "_BLOCK", block)
         assert convert_tsv(source, tmp_path / f"{block}.h5", progress=False).read_bytes() == truth
-    monkeypatch.setattr(convert, "_LONGEST_LINE", 100)
+    monkeypatch.setattr(release_tsv, "_LONGEST_LINE", 100)
     with pytest.raises(StoreError, match=r"a\.tsv: a line of 100 bytes or more, not a TSV of regions"):
         convert_tsv(source, tmp_path / "b.h5", progress=False)
 
@@ -676,7 +678,7 @@ def test_object_features_of_gqa_are_converted_with_their_counts(tmp_path):
         np.testing.assert_array_equal(features[i, :count], image["features"][:count].astype(np.float16))
         expected = image["boxes"][:count] / np.array([WIDTH, HEIGHT] * 2, np.float32)
         np.testing.assert_array_equal(boxes[i, :count], expected)
-    assert (store.labels(range(5))[0] == -1).all() and store.contract["detector"] == convert.GQA_OBJECTS
+    assert (store.labels(range(5))[0] == -1).all() and store.contract["detector"] == GQA_OBJECTS
     made = path.stat().st_mtime_ns
     convert_gqa_objects(tmp_path / "objects", path, progress=False)
     assert path.stat().st_mtime_ns == made
@@ -690,7 +692,7 @@ def test_object_features_of_gqa_are_converted_with_their_counts(tmp_path):
 def test_an_interrupted_conversion_of_gqa_goes_on(tmp_path, monkeypatch):
     write_gqa(tmp_path / "objects", [3, 8, 1, 5, 2, 4, 4])
     truth = convert_gqa_objects(tmp_path / "objects", tmp_path / "b.h5", progress=False).read_bytes()
-    monkeypatch.setattr(convert, "_IMAGES_PER_NOTE", 1)
+    monkeypatch.setattr(region_writer, "_IMAGES_PER_NOTE", 1)
     real, calls = os.pwrite, []
 
     def interrupted(*arguments):
@@ -759,7 +761,7 @@ def test_an_image_that_the_facts_of_gqa_name_twice_is_refused(tmp_path):
     info = tmp_path / "objects" / "gqa_objects_info.json"
     text = info.read_text()
     info.write_text(text[:-1] + ', "99": {"width": 1, "height": 1, "objectsNum": 1, "idx": 0, "file": 0}}')
-    with pytest.raises(StoreError, match=r"gqa_objects_info\.json: 99 is there twice"):
+    with pytest.raises(InputError, match=r"gqa_objects_info\.json: '99' twice in one object"):
         convert_gqa_objects(tmp_path / "objects", tmp_path / "a.h5", progress=False)
     info.write_text(text.replace('"99"', '"9\\u0000"'))
     with pytest.raises(StoreError, match=r"image '9\\x00': img_id holds b'\\x00'"):
@@ -793,7 +795,7 @@ def start(function, *arguments):
 def test_a_conversion_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     images = [make_image(f"image{i}", count=1 + i % 7, dim=256, seed=i) for i in range(1500)]
     source = write_tsv(tmp_path / "a.tsv", images)
-    monkeypatch.setattr(convert, "_IMAGES_PER_NOTE", 16)
+    monkeypatch.setattr(region_writer, "_IMAGES_PER_NOTE", 16)
     truth = convert_tsv(source, tmp_path / "b.h5", progress=False).read_bytes()
     store, note = tmp_path / "a.h5", tmp_path / ".a.h5.partial.json"
     done = []
@@ -822,7 +824,7 @@ def test_a_conversion_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path, m
 def test_an_unfinished_store_of_a_changed_source_is_begun_anew(tmp_path, monkeypatch):
     images = [make_image(f"image{i}", seed=i) for i in range(8)]
     source, store = write_tsv(tmp_path / "a.tsv", images), tmp_path / "a.h5"
-    monkeypatch.setattr(convert, "_IMAGES_PER_NOTE", 2)
+    monkeypatch.setattr(region_writer, "_IMAGES_PER_NOTE", 2)
     real, calls = os.pwrite, []
 
     def interrupted(*arguments):
@@ -854,7 +856,7 @@ def test_a_damaged_note_of_an_unfinished_store_begins_it_anew(tmp_path, monkeypa
     images = [make_image(f"image{i}", seed=i) for i in range(8)]
     source, store = write_tsv(tmp_path / "a.tsv", images), tmp_path / "a.h5"
     truth = convert_tsv(source, tmp_path / "b.h5", progress=False).read_bytes()
-    monkeypatch.setattr(convert, "_IMAGES_PER_NOTE", 2)
+    monkeypatch.setattr(region_writer, "_IMAGES_PER_NOTE", 2)
     real, calls = os.pwrite, []
 
     def counted(*arguments):
@@ -927,7 +929,7 @@ def test_a_folder_without_write_permission_is_named(tmp_path, monkeypatch):
     def refuse(path, *arguments):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(convert, "allocate", refuse)
+    monkeypatch.setattr(region_writer, "allocate", refuse)
     with pytest.raises(StoreError, match=rf"a\.h5: cannot write into {tmp_path}: no permission"):
         convert_tsv(source, tmp_path / "a.h5", progress=False)
     assert left_in(tmp_path) == ["a.tsv"]

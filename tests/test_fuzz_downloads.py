@@ -14,9 +14,9 @@ import pytest
 from fuzzing import damaged, mistaken_json, survives
 from servers import serving
 
-from datamodules import download as module
-from datamodules import fetching
-from lxmert.errors import InputError
+from datamodules.download import __main__ as module
+from datamodules.download import fetching
+from lxmert.files import InputError
 
 CONTENT = json.dumps([random.Random(0).randbytes(8).hex() for _ in range(300)]).encode()
 PART = 1000

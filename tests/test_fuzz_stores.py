@@ -17,12 +17,13 @@ from fuzzing import COUNT, VALUES, damaged, mistaken_json
 from fuzzing import survives as survives_many
 
 from datamodules.convert import convert_gqa_objects, convert_npz, convert_tsv
-from datamodules.examples import ExampleStore, convert_vqa
-from datamodules.features import RegionStore
-from datamodules.validation.findings import Findings
-from datamodules.validation.regions import check_gqa_objects, check_region_store, check_tsv
-from datamodules.validation.texts import check_text_store
-from lxmert.errors import InputError
+from datamodules.formats.release_vqa import convert_vqa
+from datamodules.stores.regions import RegionStore
+from datamodules.stores.texts import ExampleStore
+from datamodules.validate.findings import Findings
+from datamodules.validate.regions import check_gqa_objects, check_region_store, check_tsv
+from datamodules.validate.texts import check_text_store
+from lxmert.files import InputError
 
 survives = partial(survives_many, count=max(COUNT // 4, 1) if COUNT <= 40 else COUNT)
 IMAGES = [f"image{i}" for i in range(6)]

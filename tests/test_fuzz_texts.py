@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 from fuzzing import COUNT, damaged, mistaken_json, survives
 
-from datamodules.answer_files import read_answer_list
-from datamodules.examples import ExampleStore, convert_vqa
-from datamodules.nlvr2_files import convert_nlvr2
-from datamodules.official.gqa import prepare_gqa
-from datamodules.official.nlvr2 import prepare_nlvr2
-from datamodules.official.preparation import Preparation
-from datamodules.official.pretrain import prepare_pretrain
-from datamodules.official.vqa import prepare_vqa
-from datamodules.pretrain_files import convert_pretraining
-from datamodules.validate import validate
-from lxmert import evaluate
-from lxmert.errors import InputError
-from lxmert.scoring.ensemble import Scores, average_scores, read_scores, write_scores
-from lxmert.submissions import check_submission, read_ids, read_submission
+from datamodules.formats.answer_lists import read_answer_list
+from datamodules.formats.release_nlvr2 import convert_nlvr2
+from datamodules.formats.release_pretrain import convert_pretraining
+from datamodules.formats.release_vqa import convert_vqa
+from datamodules.prepare.gqa import prepare_gqa
+from datamodules.prepare.nlvr2 import prepare_nlvr2
+from datamodules.prepare.preparation import Preparation
+from datamodules.prepare.pretrain import prepare_pretrain
+from datamodules.prepare.vqa import prepare_vqa
+from datamodules.stores.texts import ExampleStore
+from datamodules.validate.__main__ import validate
+from lxmert.evaluate import __main__ as evaluate
+from lxmert.evaluate.ensemble import Scores, average_scores, read_scores, write_scores
+from lxmert.evaluate.submissions import check_submission, read_ids, read_submission
+from lxmert.files import InputError
 
 TRIES = COUNT if COUNT > 40 else 1  # the suite tries few of each: there are over a hundred readers and damages
 TEN = ("cat", "cat", "dog", "cat.", "cat", "Cat", "a cat", "dog", "dog", "bird")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from runs import TINY, checkpoint, kill_and_resume, metrics, summary, train, weights
 
-from lxmert.averaging import AveragedWeights
+from lxmert.callbacks.averaging import AveragedWeights
 from lxmert.checkpoint import read_weights, reference_name
-from lxmert.errors import InputError
+from lxmert.files import InputError
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from folders import write_regions
 
-from datamodules import features, hdf5
 from datamodules.convert import convert_tsv
-from datamodules.examples import ExampleStore, write_examples
-from datamodules.features import RegionStore
-from datamodules.hdf5 import StoreError, map_dataset, map_datasets, offsets_of
+from datamodules.stores import hdf5
+from datamodules.stores import regions as features
+from datamodules.stores.hdf5 import StoreError, map_dataset, map_datasets, offsets_of
+from datamodules.stores.regions import RegionStore
+from datamodules.stores.texts import ExampleStore, write_examples
 
 ROOT = Path(__file__).parents[1]
 
@@ -285,10 +286,10 @@ def limited(files, script, *arguments):
 def test_too_few_open_files_end_in_a_message(regions, texts):
     script = """
         import os, sys
-        from datamodules.examples import ExampleStore
-        from datamodules.features import RegionStore
-        from datamodules.hdf5 import allow_open_files
-        from lxmert.errors import InputError
+        from datamodules.stores.texts import ExampleStore
+        from datamodules.stores.regions import RegionStore
+        from datamodules.stores.hdf5 import allow_open_files
+        from lxmert.files import InputError
 
         def told(function, *arguments):
             try:
@@ -319,7 +320,7 @@ def test_too_few_open_files_end_in_a_message(regions, texts):
 def test_a_low_limit_of_open_files_is_raised_where_the_system_allows_it():
     script = """
         import resource
-        from datamodules.hdf5 import allow_open_files
+        from datamodules.stores.hdf5 import allow_open_files
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 400))
         allow_open_files(2)
         print(resource.getrlimit(resource.RLIMIT_NOFILE))

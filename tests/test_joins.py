@@ -11,13 +11,13 @@ import pytest
 import torch
 from folders import F, write_regions, write_rows, write_vocabulary
 
-from datamodules.examples import ExampleStore
 from datamodules.gqa import GqaDataModule
-from datamodules.hdf5 import StoreError
 from datamodules.nlvr2 import Nlvr2DataModule
-from datamodules.prepare import main as prepare
+from datamodules.prepare.__main__ import main as prepare
 from datamodules.pretrain import PretrainDataModule
-from datamodules.validate import validate
+from datamodules.stores.hdf5 import StoreError
+from datamodules.stores.texts import ExampleStore
+from datamodules.validate.__main__ import validate
 from datamodules.vqa import VqaDataModule
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

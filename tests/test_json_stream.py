@@ -5,9 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules.json_stream import entries, items, member, outline
-from lxmert.errors import InputError
-from lxmert.files import read_json
+from datamodules.formats.json_stream import entries, items, member, outline
+from lxmert.files import InputError, read_json
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.sampled_from(['"', "\\", "]", "𝄞"])
 values = st.recursive(

@@ -19,7 +19,7 @@ from lxmert import (
     save_run_model,
 )
 from lxmert.checkpoint import read_answers
-from lxmert.errors import InputError
+from lxmert.files import InputError
 
 ROOT = Path(__file__).parents[1]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "colo", "##r", "is", "the", "cat", "?", "Red", "é"]

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lxmert.metrics import OfficialVqaAccuracy, SoftScoreAccuracy
-from lxmert.scoring import score_vqa, vqa_accuracy
+from lxmert.evaluate import score_vqa, vqa_accuracy
+from lxmert.objectives.metrics import OfficialVqaAccuracy, SoftScoreAccuracy
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no test data at {DATA}")
@@ -153,7 +153,7 @@ def test_missing_answers_may_stand_anywhere_and_rows_without_any_do_not_count() 
 
 def test_tables_are_normalised_once_and_only_when_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    monkeypatch.setattr("lxmert.metrics.normalise_vqa_answer", lambda text: calls.append(text) or text)
+    monkeypatch.setattr("lxmert.objectives.metrics.normalise_vqa_answer", lambda text: calls.append(text) or text)
     metric = OfficialVqaAccuracy(["yes", "no"], ["yes"])
     assert calls == []
     for _ in range(3):

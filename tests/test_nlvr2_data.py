@@ -12,7 +12,7 @@ from arguments import arguments_of
 from folders import F, features_of, write_regions, write_rows, write_vocabulary
 
 from datamodules.nlvr2 import Nlvr2DataModule
-from datamodules.prepare import main as prepare
+from datamodules.prepare.__main__ import main as prepare
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

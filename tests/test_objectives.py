@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from lxmert.batch import Batch
 from lxmert.checkpoint import reference_name
 from lxmert.config import LxmertConfig
-from lxmert.errors import InputError
+from lxmert.files import InputError
 from lxmert.heads import answer_loss
 from lxmert.learner import LxmertLearner
 from lxmert.model import LxmertModel

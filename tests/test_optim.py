@@ -5,7 +5,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from lxmert.config import LxmertConfig
-from lxmert.errors import InputError
+from lxmert.files import InputError
 from lxmert.learner import LxmertLearner
 from lxmert.model import LxmertModel
 from lxmert.objectives.answering import Answering

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.examples import ExampleStore, convert_vqa
-from datamodules.official.preparation import Preparation
-from datamodules.prepare import main
-from lxmert.scoring import vqa_soft_scores
+from datamodules.formats.release_vqa import convert_vqa
+from datamodules.prepare.__main__ import main
+from datamodules.prepare.preparation import Preparation
+from datamodules.stores.texts import ExampleStore
+from lxmert.evaluate import vqa_soft_scores
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 real = pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} is not there: no real files to try")
@@ -123,7 +124,7 @@ def test_minival_is_the_questions_of_the_images_that_a_file_tells(vqa, capsys):
 
 
 def test_only_five_thousand_images_of_a_feature_file_are_minival(vqa, monkeypatch):
-    monkeypatch.setattr("datamodules.official.vqa.MINIVAL_IMAGES", 1)
+    monkeypatch.setattr("datamodules.prepare.vqa.MINIVAL_IMAGES", 1)
     features = write(vqa / "f.tsv", "COCO_val2014_000000000022\tx\nCOCO_val2014_000000000020\tx\n")
     assert main(["vqa", str(vqa), "--minival", str(features), "--splits", "val"]) == 1  # nothing of four answers
     write(vqa / "vqa" / "trainval_label2ans.json", ["cat"])

@@ -10,10 +10,10 @@ import torch
 import yaml
 from arguments import arguments_of
 
-from datamodules.examples import ExampleStore
-from datamodules.hdf5 import StoreError
 from datamodules.pretrain import PretrainDataModule
-from lxmert.answers import canonical_answer
+from datamodules.stores.hdf5 import StoreError
+from datamodules.stores.texts import ExampleStore
+from lxmert.evaluate.spelling import canonical_answer
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 WORDS = ["a", "cat", "dog", "is", "there", "what", "one", "two", "three", "four", "five", "six", "?"]

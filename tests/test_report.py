@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.collate import ExampleDataset, Part
-from datamodules.examples import ExampleStore, write_examples
+from datamodules.batches.dataset import ExampleDataset, Part
+from datamodules.stores.texts import ExampleStore, write_examples
 from lxmert.callbacks import LossCurves
-from lxmert.curves import LOSSES, ORIGINAL, draw_losses, read_losses, read_metrics
-from lxmert.report import Example, View, card, draw_curves, draw_view, html_scores, score_table, write_report
+from lxmert.report.curves import LOSSES, ORIGINAL, draw_losses, read_losses, read_metrics
+from lxmert.report.page import Example, View, card, draw_curves, draw_view, html_scores, score_table, write_report
 from lxmert.tokenization import LxmertTokenizer
 
 PRETRAINING = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.sampling import BatchSampler
+from datamodules.batches.sampling import BatchSampler
 
 settings = st.fixed_dictionaries(
     {

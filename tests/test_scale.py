@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.pretraining_data import open_data, write_set
 from datamodules import release
-from datamodules.sampling import stable_order
+from datamodules.batches.sampling import stable_order
 
 SIZES = (360, 1440)  # images of the two sets
 BYTES_A_SENTENCE = 40  # 0.36 GB of nine million, their mapped files aside

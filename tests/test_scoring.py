@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lxmert.scoring import (
+from lxmert.evaluate import (
     GroupScore,
     ScoringError,
     normalise_vqa_answer,
@@ -26,7 +26,7 @@ from lxmert.scoring import (
     vqa_accuracy,
     vqa_soft_scores,
 )
-from lxmert.scoring.vqa import CONTRACTIONS
+from lxmert.evaluate.vqa import CONTRACTIONS
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no test data at {DATA}")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from runs import SHARED, TINY, checkpoint, kill_and_resume, metrics, said, summary, train, weights
 
-from lxmert import evaluate
-from lxmert.submissions import check_submission, read_ids, read_submission
+from lxmert.evaluate import __main__ as evaluate
+from lxmert.evaluate.submissions import check_submission, read_ids, read_submission
 
 TOY = ["data.world.train=14", "data.world.minival=5", "data.world.nominival=2", "data.world.test=2"]
 WORLD = {

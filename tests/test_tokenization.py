@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 transformers = pytest.importorskip("transformers")
 
-from lxmert.errors import InputError  # noqa: E402
+from lxmert.files import InputError  # noqa: E402
 from lxmert.tokenization import LxmertTokenizer, LxmertTokenizerFast  # noqa: E402
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "vocab" / "bert_uncased_vocab.txt"

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import toy_files
-from datamodules.toy import ToyPretrainDataModule, ToyVqaDataModule
-from datamodules.toy_captions import captions, phrases
-from datamodules.toy_files import ToyParameters, generate, question_only_accuracy
-from datamodules.toy_folder import read_manifest
-from datamodules.toy_questions import LOOKALIKES, QUESTION_KINDS, RELATION_KINDS, ask, ask_relations
-from datamodules.toy_world import COLORS, OBJECT_NAMES, SHAPES, Detector, draw_scenes
+from datamodules.toy import files as toy_files
+from datamodules.toy.captions import captions, phrases
+from datamodules.toy.files import ToyParameters, generate, question_only_accuracy
+from datamodules.toy.folder import read_manifest
+from datamodules.toy.modules import ToyPretrainDataModule, ToyVqaDataModule
+from datamodules.toy.questions import LOOKALIKES, QUESTION_KINDS, RELATION_KINDS, ask, ask_relations
+from datamodules.toy.world import COLORS, OBJECT_NAMES, SHAPES, Detector, draw_scenes
 from lxmert.tokenization import LxmertTokenizer
 
 SMALL = ToyParameters(
@@ -582,7 +582,7 @@ def test_what_can_be_said_two_ways_is_said_both_ways_equally_often(scenes):
 
 
 def test_the_same_parameters_give_the_same_bytes_in_another_process(root, tmp_path):
-    script = f"from datamodules.toy_files import *; generate({str(tmp_path / 'toy')!r}, {SMALL!r})"
+    script = f"from datamodules.toy.files import *; generate({str(tmp_path / 'toy')!r}, {SMALL!r})"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[1])
     assert contents(tmp_path / "toy") == contents(root)
 
@@ -620,7 +620,7 @@ def test_a_failing_generation_leaves_nothing(tmp_path, monkeypatch):
 def test_a_killed_generation_leaves_the_old_toy_whole_and_the_next_one_cleans_up(tmp_path):
     folder = generate(tmp_path / "toy", small(train=8), progress=False)
     before = contents(folder)
-    script = f"from datamodules.toy_files import *; generate({str(folder)!r}, {small(train=100_000)!r})"
+    script = f"from datamodules.toy.files import *; generate({str(folder)!r}, {small(train=100_000)!r})"
     process = subprocess.Popen(
         [sys.executable, "-c", script], stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[1]
     )

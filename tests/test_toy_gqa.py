@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.toy_files import question_only_accuracy
-from datamodules.toy_gqa import SPLITS, ToyGqaParameters, generate
-from datamodules.toy_gqa_questions import QUESTION_KINDS, WORDS, ask
-from datamodules.toy_world import COLORS, SHAPES, Detector, draw_scenes
-from lxmert.scoring import score_gqa
-from lxmert.scoring.grounding import grounding_score
+from datamodules.toy.files import question_only_accuracy
+from datamodules.toy.gqa import SPLITS, ToyGqaParameters, generate
+from datamodules.toy.gqa_questions import QUESTION_KINDS, WORDS, ask
+from datamodules.toy.world import COLORS, SHAPES, Detector, draw_scenes
+from lxmert.evaluate import score_gqa
+from lxmert.evaluate.grounding import grounding_score
 from lxmert.tokenization import LxmertTokenizer
 
 SMALL = ToyGqaParameters(
@@ -436,7 +436,7 @@ def test_grounding_is_scored_against_the_scene_graph(root):
 
 
 def test_the_same_parameters_give_the_same_bytes_in_another_process(root, tmp_path):
-    script = f"from datamodules.toy_gqa import *; generate({str(tmp_path / 'toy')!r}, {SMALL!r})"
+    script = f"from datamodules.toy.gqa import *; generate({str(tmp_path / 'toy')!r}, {SMALL!r})"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[1])
     assert contents(tmp_path / "toy") == contents(root)
 

@@ -11,11 +11,11 @@ from random import Random
 import pytest
 from PIL import Image
 
-from datamodules import toy_nlvr2
-from datamodules.toy_nlvr2 import SPLITS, ToyNlvr2Parameters, generate
-from datamodules.toy_statements import STATEMENT_KINDS, WORDS, count_things, state
-from datamodules.toy_world import COLORS, SHAPES, draw_scenes
-from lxmert.scoring import score_nlvr2
+from datamodules.toy import nlvr2 as toy_nlvr2
+from datamodules.toy.nlvr2 import SPLITS, ToyNlvr2Parameters, generate
+from datamodules.toy.statements import STATEMENT_KINDS, WORDS, count_things, state
+from datamodules.toy.world import COLORS, SHAPES, draw_scenes
+from lxmert.evaluate import score_nlvr2
 from lxmert.tokenization import LxmertTokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -252,7 +252,7 @@ def test_a_guess_from_the_sentence_alone_is_right_half_of_the_time(root):
 
 
 def test_the_same_parameters_give_the_same_bytes_in_another_process(root, tmp_path):
-    script = f"from datamodules.toy_nlvr2 import *; generate({str(tmp_path / 'toy')!r}, {SMALL!r})"
+    script = f"from datamodules.toy.nlvr2 import *; generate({str(tmp_path / 'toy')!r}, {SMALL!r})"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=ROOT)
     assert contents(tmp_path / "toy") == contents(root)
 

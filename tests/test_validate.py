@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from datamodules.convert import convert_tsv
-from datamodules.examples import convert_vqa
-from datamodules.toy_files import ToyParameters, generate
-from datamodules.validate import main, validate
+from datamodules.formats.release_vqa import convert_vqa
+from datamodules.toy.files import ToyParameters, generate
+from datamodules.validate.__main__ import main, validate
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent")
@@ -215,7 +215,7 @@ def test_features_unlike_the_originals_are_a_problem(tmp_path, features, expecte
 
 
 def test_a_sample_is_looked_into_and_its_size_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("datamodules.validation.regions.SAMPLE", 5)
+    monkeypatch.setattr("datamodules.validate.regions.SAMPLE", 5)
     path = write(tmp_path / "a.tsv", "".join(region_line(f"image{n:02}", seed=n) for n in range(20)))
     assert facts(path)["images looked into"] == "5 of 20"
     store = convert_tsv(path, tmp_path / "a.h5", progress=False)

@@ -15,8 +15,8 @@ from arguments import arguments_of
 from lightning import Trainer
 
 from datamodules.base import ExampleDataModule, resume_position
-from datamodules.features import RegionStore
-from datamodules.hdf5 import StoreError
+from datamodules.stores.hdf5 import StoreError
+from datamodules.stores.regions import RegionStore
 from datamodules.vqa import VqaDataModule
 from lxmert.batch import Batch
 

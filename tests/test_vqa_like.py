@@ -12,8 +12,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from runs import ROOT, TINY, checkpoint, summary, train, weights
 
-from datamodules.examples import ExampleStore
-from datamodules.prepare import main
+from datamodules.prepare.__main__ import main
+from datamodules.stores.texts import ExampleStore
 from datamodules.vqa import VqaDataModule
 
 TEN = ("cat", "cat", "cat", "cat.", "dog", "dog", "a cat", "red", "", "cat")
@@ -154,7 +154,7 @@ def fails(capsys, *arguments):
 def test_missing_files_are_listed_with_their_makers_page(tmp_path, capsys):
     assert "okvqa.allenai.org" in fails(capsys, "okvqa", tmp_path)
     said = fails(capsys, "vizwiz", tmp_path)
-    assert "3 file(s) are missing" in said and "vizwiz.org" in said and "datamodules.download" not in said
+    assert "3 file(s) are missing" in said and "vizwiz.org" in said and "datamodules.download.__main__" not in said
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy
 
-from lxmert.errors import InputError
+from lxmert.callbacks.interrupts import Interrupted, Interrupts
+from lxmert.files import InputError
 from lxmert.finite import NotFiniteError
-from lxmert.interrupts import Interrupted, Interrupts
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning import Callback
 
-from lxmert.errors import InputError
+from lxmert.files import InputError
 
 
 class MonitorCheck(Callback):

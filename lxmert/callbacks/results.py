@@ -16,14 +16,14 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from lxmert.batch import Batch
-from lxmert.curves import draw_losses
+from lxmert.evaluate import ScoringError, score_gqa, score_nlvr2
+from lxmert.evaluate.files import read_json, read_questions, read_statements
+from lxmert.evaluate.submissions import Task, check_submission, read_submission, submission_text
 from lxmert.files import replacing, write_text
-from lxmert.metrics import log_safe
 from lxmert.objectives.base import Result
-from lxmert.report import Example, View, draw_curves, write_report
-from lxmert.scoring import ScoringError, score_gqa, score_nlvr2
-from lxmert.scoring.files import read_json, read_questions, read_statements
-from lxmert.submissions import Task, check_submission, read_submission, submission_text
+from lxmert.objectives.metrics import log_safe
+from lxmert.report.curves import draw_losses
+from lxmert.report.page import Example, View, draw_curves, write_report
 
 log = logging.getLogger(__name__)
 

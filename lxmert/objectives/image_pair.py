@@ -11,11 +11,11 @@ from torch import Tensor
 
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
-from lxmert.errors import InputError
+from lxmert.files import InputError
 from lxmert.heads import PairHead
-from lxmert.metrics import GroupedMean
 from lxmert.model import LxmertModel
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
+from lxmert.objectives.metrics import GroupedMean
 from lxmert.outputs import LxmertModelOutput
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
-from lxmert.counting import below, uniform
-from lxmert.errors import InputError
+from lxmert.files import InputError
+from lxmert.hash_random import below, uniform
 from lxmert.heads import MaskedLanguageHead, index_losses
-from lxmert.metrics import GroupedMean, Perplexity
 from lxmert.model import LxmertModel
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result, source_groups
+from lxmert.objectives.metrics import GroupedMean, Perplexity
 from lxmert.outputs import LxmertModelOutput
 
 # Of the words to find, the share that is [MASK], and the share that is some other word; the rest is kept.

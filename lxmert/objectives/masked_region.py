@@ -13,12 +13,12 @@ from torch import Tensor
 
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
-from lxmert.counting import uniform
-from lxmert.errors import InputError
+from lxmert.files import InputError
+from lxmert.hash_random import uniform
 from lxmert.heads import RegionHead, index_losses
-from lxmert.metrics import GroupedMean
 from lxmert.model import LxmertModel
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
+from lxmert.objectives.metrics import GroupedMean
 from lxmert.outputs import LxmertModelOutput
 
 OUTPUTS = {"object": "obj", "attribute": "attr"}  # of RegionHead, by loss

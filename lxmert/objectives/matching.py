@@ -8,11 +8,11 @@ import torch
 
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
-from lxmert.errors import InputError
+from lxmert.files import InputError
 from lxmert.heads import MatchingHead, index_loss
-from lxmert.metrics import GroupedMean
 from lxmert.model import LxmertModel
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result, source_groups
+from lxmert.objectives.metrics import GroupedMean
 from lxmert.outputs import LxmertModelOutput
 
 

@@ -1,0 +1,1 @@
+"""From stores to batches: the order of the examples, and reading them."""

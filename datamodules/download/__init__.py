@@ -1,0 +1,1 @@
+"""Fetching and unpacking the release's and the makers' files."""

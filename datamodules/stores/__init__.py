@@ -1,0 +1,1 @@
+"""What is converted once and read ever after: regions and texts in HDF5."""

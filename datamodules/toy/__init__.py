@@ -1,0 +1,10 @@
+"""The toy world: made-up pictures with questions, captions and statements about them, in the release's files."""
+
+from datamodules.toy.modules import (
+    ToyGqaDataModule,
+    ToyNlvr2DataModule,
+    ToyPretrainDataModule,
+    ToyVqaDataModule,
+)
+
+__all__ = ["ToyGqaDataModule", "ToyNlvr2DataModule", "ToyPretrainDataModule", "ToyVqaDataModule"]

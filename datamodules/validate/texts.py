@@ -1,0 +1,593 @@
+"""Text files: the release's JSON, the makers' JSON, text stores, answer lists, prediction files."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.formats.answer_lists import answer_of, answer_problem
+from datamodules.formats.checks import (
+    Where,
+    identifier_of,
+    is_text,
+    name_of,
+    question_problem,
+    statement_problem,
+    take,
+    take_annotation,
+    take_gqa,
+    take_image,
+)
+from datamodules.formats.json_stream import entries, items, member, outline
+from datamodules.formats.release_nlvr2 import RIGHT
+from datamodules.formats.release_pretrain import read_entry
+from datamodules.prepare.nlvr2 import IDENTIFIER, read_lines, take_statement
+from datamodules.prepare.pretrain import take_coco_id
+from datamodules.stores.texts import ExampleStore
+from datamodules.validate.findings import Findings, progress
+from lxmert.evaluate.scores import identifier_problem
+from lxmert.evaluate.spelling import canonical_answer
+from lxmert.files import InputError, parse_json, read_json, shorten
+
+HEAD = 1 << 16  # bytes that tell what a JSON file is
+SAMPLE = 200_000  # examples of a text store that are looked at
+QUESTIONS = {"train2014": 443_757, "val2014": 214_354, "test2015": 447_793}
+ANSWER_LISTS = ("trainval_label2ans.json", "trainval_ans2label.json")
+ANSWER_TABLE = "all_ans.json"
+Check = Callable[[Path, Findings], None]
+
+
+class Unknown(ValueError):
+    """A file of no kind that we know."""
+
+
+def check_json(path: Path, found: Findings) -> None:
+    """Look into a JSON file of any kind we know.
+
+    Raises:
+        Unknown: it is of another kind.
+        InputError: it is broken; names the byte.
+    """
+    head = _head(path).lstrip()
+    if head.startswith("["):
+        row = next(items(path), None)
+        kinds = LISTS
+    elif head.startswith("{"):
+        line = _parsed(head.split("\n", 1)[0])
+        if isinstance(line, dict) and {"sentence", "identifier"} <= set(line):
+            _official_statements(path, found)
+            return
+        kinds, row = _outlined(path)
+    else:
+        raise Unknown("neither a JSON list nor an object")
+    for names, check in kinds:
+        if isinstance(row, dict) and names <= set(row):
+            check(path, found)
+            return
+    if "ans" in path.stem and isinstance(row, str | int):  # plain texts and numbers may be anything
+        (_answer_list if head.startswith("[") else _answer_codes)(path, found)
+        return
+    raise Unknown(f"JSON of {shorten(row)}" if row is not None else "JSON without content")
+
+
+def _outlined(path: Path) -> tuple[list[tuple[set[str], Check]], Any]:
+    """What a file that is an object is to be recognised by: its lists, or the first of its values."""
+    first: Any = None
+    lists: dict[str, None] = {}
+    for name, value in outline(path):
+        first = value if first is None else first
+        if isinstance(value, list):
+            lists[name] = None
+        if any(names <= set(lists) for names, _ in MEMBERS):
+            return MEMBERS, lists
+        if isinstance(value, dict) and any(names <= set(value) for names, _ in OBJECTS):
+            return OBJECTS, value
+    return OBJECTS, first
+
+
+def check_lines(path: Path, found: Findings) -> None:
+    """NLVR2 predictions, or the makers' statements, in a file of lines.
+
+    Raises:
+        Unknown: it is neither.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline(HEAD)
+    row = _parsed(first)
+    if isinstance(row, dict) and {"sentence", "identifier"} <= set(row):
+        _official_statements(path, found)
+    elif IDENTIFIER.match(first):
+        _statement_predictions(path, found)
+    else:
+        raise Unknown("its first line is neither a statement of NLVR2 nor identifier,True|False")
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(HEAD).decode("utf-8-sig", "replace")
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return parse_json(line.encode(), "the first line")
+    except InputError:
+        return None
+
+
+# ------------------------------------------------------------------------------------ reading rows
+
+
+def _rows(read: Callable[..., Iterator[Any]], path: Path, *arguments: str) -> Iterator[Any]:
+    with progress(path) as bar:
+        yield from read(path, *arguments, progress=bar.update)
+
+
+def _checked(
+    rows: Iterator[Any], path: Path, what: str, found: Findings, check: Callable[[Any, Where], Any]
+) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Where they stand, the rows that pass a check of the conversion, and what it gives."""
+    for number, row in enumerate(rows):
+        try:
+            checked = check(row, (path, what, number))
+        except InputError as error:
+            found.wrong(f"{what}s that cannot be used", _short(error, path))
+        else:
+            yield f"{what} {number}", row, checked
+
+
+def _fields(**kinds: type) -> Callable[[Any, Where], list[Any]]:
+    return lambda row, where: take(row, where, **kinds)
+
+
+def _released(path: Path, found: Findings, problem_of: Callable[..., str | None]) -> Iterator[dict[str, Any]]:
+    """The rows of a file of the release that can be used, read and checked as the conversion does."""
+    rows = read_json(path)
+    first = rows[0] if isinstance(rows[0], dict) else {}
+    seen: dict[Any, int] = {}
+    for number, row in enumerate(rows):
+        if problem := problem_of(row, first, seen):
+            found.wrong("rows that cannot be used", f"row {number} ({name_of(row)}): {problem}")
+            continue
+        seen[identifier_of(row)] = number
+        yield row
+
+
+def _repeated(seen: set[Any], value: Any, name: str, where: str, found: Findings) -> None:
+    if value in seen:
+        found.wrong(f"{name} that is there twice", f"{where}, {value}")
+    seen.add(value)
+
+
+def _known_answers(folder: Path, names: Collection[str]) -> tuple[str, set[str]] | None:
+    """The name and answers of an answer list beside the file; None without one that can be read."""
+    for name in names:
+        if (path := folder / name).is_file():
+            try:
+                content = read_json(path)
+            except InputError:  # it gets a report of its own
+                return None
+            answers = (
+                {answer_of(entry) for entry in content if isinstance(answer_of(entry), str)}
+                if isinstance(content, list | dict)
+                else set()
+            )
+            return (name, answers) if answers else None
+    return None
+
+
+# --------------------------------------------------------------------------- the release's own files
+
+
+def _questions(path: Path, found: Findings) -> None:
+    found.kind = "questions of the LXMERT release"
+    count = labelled = 0
+    answers: Counter[str] = Counter()
+    for row in _released(path, found, question_problem):
+        count += 1
+        found.images.add(row["img_id"])
+        labelled += "label" in row
+        answers.update(dict.fromkeys(row.get("label", ()), 1))
+    found.fact("questions", count)
+    found.fact("images", len(found.images))
+    found.fact("with labels", labelled)
+    if labelled:
+        found.fact("distinct answers", len(answers))
+        for answer in _outside(path.parent, ANSWER_LISTS, answers, found):
+            found.wrong("answers that are not in the answer list", repr(answer))
+
+
+def _outside(folder: Path, names: Collection[str], answers: Counter[str], found: Findings) -> list[str]:
+    """Note and return the answers that are not in the list beside the file, if there is one."""
+    known = _known_answers(folder, names)
+    if known is None:
+        return []
+    outside = [answer for answer in answers if answer not in known[1]]
+    given = sum(answers[answer] for answer in outside)
+    found.fact(f"answers outside {known[0]}", f"{len(outside):,}, given {given:,} times")
+    return outside
+
+
+def _statements(path: Path, found: Findings) -> None:
+    found.kind = "statements of the LXMERT release"
+    count = 0
+    labels: Counter[Any] = Counter()
+    for row in _released(path, found, statement_problem):
+        count += 1
+        found.images |= {row["img0"], row["img1"]}
+        labels.update([row["label"]] if "label" in row else [])
+    found.fact("statements", count)
+    found.fact("images", len(found.images))
+    found.fact("true / false", f"{labels[1]:,} / {labels[0]:,}" if labels else "without labels")
+
+
+def _pretraining(path: Path, found: Findings) -> None:
+    found.kind = "pre-training texts of the LXMERT release"
+    sentences: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
+    for number, row in enumerate(_rows(items, path)):
+        try:
+            for sentence in read_entry(path, number, row):
+                sentences[sentence.source] += 1
+                answers.update(map(canonical_answer, sentence.label))
+        except InputError as error:
+            found.wrong("entries that cannot be used", _short(error, path))
+            continue
+        _repeated(found.images, row["img_id"], "image", f"entry {number}", found)
+    found.fact("images", len(found.images))
+    found.fact("sentences", sentences.total())
+    for source, count in sorted(sentences.items()):
+        found.fact(f"sentences of {source}", count)
+    if answers:
+        found.fact("distinct answers", len(answers))
+        # The original drops them too: a fact, not a problem.
+        _outside(path.parent, [ANSWER_TABLE], answers, found)
+
+
+# ------------------------------------------------------------------------------------- makers' files
+
+
+def _official_questions(path: Path, found: Findings) -> None:
+    found.kind = "official questions of VQA v2"
+    found.subset = _subset(path)
+    images: set[int] = set()
+    check = _fields(question_id=int, question=str)
+    for where, row, (question, _) in _checked(_rows(member, path, "questions"), path, "question", found, check):
+        _repeated(found.asks, question, "question_id", where, found)
+        images.add(take_image(row, (path, "question", question)))
+    found.images = _coco_images(found.subset, images)
+    found.fact("questions", len(found.asks), QUESTIONS.get(found.subset, ""))
+    found.fact("images", len(images))
+
+
+def _official_annotations(path: Path, found: Findings) -> None:
+    found.kind = "official annotations of VQA v2"
+    found.subset = _subset(path)
+    images: set[int] = set()
+    answers: Counter[str] = Counter()
+    rows = _checked(_rows(member, path, "annotations"), path, "annotation", found, take_annotation)
+    for where, row, annotation in rows:
+        _repeated(found.answers, annotation.question, "question_id", where, found)
+        images.add(annotation.image)
+        if annotation.groups[0] not in ("yes/no", "number", "other"):
+            found.wrong("answer types other than yes/no, number, other", f"{where}, {annotation.groups[0]}")
+        usual = row.get("multiple_choice_answer")
+        answers[usual if isinstance(usual, str) else shorten(usual)] += 1
+    found.images = _coco_images(found.subset, images)
+    found.fact("annotated questions", len(found.answers), QUESTIONS.get(found.subset, ""))
+    found.fact("images", len(images))
+    if known := _known_answers(path.parent, ANSWER_LISTS):
+        inside = sum(count for answer, count in answers.items() if answer in known[1])
+        found.fact(f"usual answer is in {known[0]}", f"{inside / max(answers.total(), 1):.0%}".replace("%", " %"))
+
+
+def _official_captions(path: Path, found: Findings) -> None:
+    found.kind = "official captions of COCO"
+    names: dict[int, str] = {}
+    check = _fields(id=int, file_name=str)
+    for where, _, (image, name) in _checked(_rows(member, path, "images"), path, "image", found, check):
+        if image in names:
+            found.wrong("image that is there twice", f"{where}, {image}")
+        names[image] = Path(name).stem
+    ids: set[int] = set()
+    check = _fields(id=int, image_id=int, caption=str)
+    for where, _, (number, image, _) in _checked(
+        _rows(member, path, "annotations"), path, "annotation", found, check
+    ):
+        _repeated(ids, number, "caption id", where, found)
+        if image not in names:
+            found.wrong("captions of images that the file does not list", f"{where}, {image}")
+    found.images = set(names.values())
+    found.fact("captions", len(ids))
+    found.fact("images", len(names))
+
+
+def _gqa_questions(path: Path, found: Findings) -> None:
+    found.kind = "official questions of GQA"
+    ids: set[str] = set()
+    answers: Counter[str] = Counter()
+    balanced = 0
+    for name, row in _rows(entries, path):
+        _repeated(ids, name, "question id", "the file", found)
+        try:
+            _, image, answer, _ = take_gqa(
+                row, (path, "question", name), isinstance(row, dict) and "answer" in row
+            )
+        except InputError as error:
+            found.wrong("questions that cannot be used", _short(error, path))
+            continue
+        found.images.add(image)
+        balanced += row.get("isBalanced") is True
+        answers.update([] if answer is None else [answer])
+    found.fact("questions", len(ids))
+    found.fact("balanced", balanced)
+    found.fact("images", len(found.images))
+    found.fact("with an answer", answers.total())
+    # Unbalanced questions have answers that the balanced ones, which make the list, do not have.
+    _outside(path.parent, ANSWER_LISTS, answers, found)
+
+
+def _gqa_choices(path: Path, found: Findings) -> None:
+    found.kind = "choices of GQA"
+    count = 0
+    for name, row in _rows(entries, path):
+        count += 1
+        lists = [row.get(field) for field in ("valid", "plausible")] if isinstance(row, dict) else [None]
+        if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists):
+            found.wrong("questions without the lists valid and plausible", f"{name}, {shorten(row)}")
+    found.fact("questions", count)
+
+
+def _scene_graphs(path: Path, found: Findings) -> None:
+    found.kind = "scene graphs of GQA"
+    objects = 0
+    for name, row in _rows(entries, path):
+        found.images.add(name)
+        if isinstance(row, dict) and isinstance(row.get("objects"), dict):
+            objects += len(row["objects"])
+        else:
+            found.wrong("images without an object of objects", f"{name}, {shorten(row)}")
+    found.fact("images", len(found.images))
+    found.fact("objects", objects)
+
+
+def _gqa_infos(path: Path, found: Findings) -> None:
+    found.kind = "object features of GQA, which image is where"
+    found.region_images = {name for name, _ in _rows(entries, path)}
+    found.fact("images", len(found.region_images))
+
+
+def _official_statements(path: Path, found: Findings) -> None:
+    found.kind = "official statements of NLVR2"
+    ids: set[str] = set()
+    labels: Counter[str] = Counter()
+    for where, row in _rows(read_lines, path):
+        try:
+            statement = take_statement(row, where)
+        except InputError as error:
+            found.wrong("lines that cannot be used", _short(error, path))
+            continue
+        _repeated(ids, statement.identifier, "identifier", f"line {where[2]}", found)
+        found.images |= {statement.left, statement.right}
+        labels[statement.label] += 1
+    found.fact("statements", len(ids))
+    found.fact("images", len(found.images))
+    found.fact("true / false", f"{labels['True']:,} / {labels['False']:,}")
+
+
+def _visual_genome_images(path: Path, found: Findings) -> None:
+    found.kind = "images of Visual Genome"
+    ids: set[int] = set()
+    coco = 0
+    check = _fields(image_id=int, width=int, height=int)
+    for where, row, (image, _, _) in _checked(_rows(items, path), path, "image", found, check):
+        _repeated(ids, image, "image_id", where, found)
+        try:
+            coco += take_coco_id(row, (path, "image", image)) >= 0
+        except InputError as error:
+            found.wrong("images that cannot be used", _short(error, path))
+    found.images = set(map(str, ids))
+    found.fact("images", len(ids), 108_077)
+    found.fact("of which also of COCO", coco)
+
+
+def _visual_genome_regions(path: Path, found: Findings) -> None:
+    found.kind = "region descriptions of Visual Genome"
+    _visual_genome(path, found, "regions", "phrase", "phrases")
+
+
+def _visual_genome_questions(path: Path, found: Findings) -> None:
+    found.kind = "questions of Visual Genome"
+    _visual_genome(path, found, "qas", "question", "questions")
+
+
+def _visual_genome(path: Path, found: Findings, name: str, field: str, plural: str) -> None:
+    ids: set[int] = set()
+    count = 0
+    for number, row in enumerate(_rows(items, path)):
+        if not isinstance(row, dict) or type(row.get("id")) is not int or not isinstance(row.get(name), list):
+            found.wrong(f"images without id and {name}", f"row {number}, {shorten(row)}")
+            continue
+        _repeated(ids, row["id"], "image id", f"row {number}", found)
+        for part in row[name]:
+            count += 1
+            if not isinstance(part, dict) or not is_text(part.get(field)):
+                found.wrong(f"{name} without a {field}", f"image {row['id']}, {shorten(part)}")
+    found.images = set(map(str, ids))
+    found.fact("images", len(ids), 108_077)
+    found.fact(plural, count)
+
+
+def _subset(path: Path) -> str:
+    """The `data_subtype` of an official VQA file, which names its image folder; empty where it is far inside."""
+    named = re.search(r'"data_subtype"\s*:\s*"([^"]+)"', _head(path))
+    return named[1].replace("test-dev", "test") if named else ""
+
+
+def _coco_images(subset: str, images: set[int]) -> set[str]:
+    """Ids as in COCO_train2014_000000458752, without the data set's name, which the files do not tell."""
+    return {f"{subset}_{image:012d}" for image in images} if subset else set()
+
+
+# --------------------------------------------------------------------- answer lists and predictions
+
+
+def _answer_table(path: Path, found: Findings) -> None:
+    found.kind = "answer table of pre-training"
+    answers: dict[str, int] = {}
+    sources: Counter[str] = Counter()
+    for number, entry in enumerate(_rows(items, path)):
+        if problem := answer_problem(entry, answers):
+            found.wrong("answers that cannot be used", f"answer {number}: {problem}")
+            continue
+        answers[answer_of(entry)] = number
+        sources.update(entry.get("dsets", []) if isinstance(entry, dict) else [])
+    found.fact("answers", len(answers), 9500)
+    for name, count in sorted(sources.items()):
+        found.fact(f"of {name}", count)
+
+
+def _answer_list(path: Path, found: Findings) -> None:
+    found.kind = "answer list"
+    answers: dict[str, int] = {}
+    for number, entry in enumerate(_rows(items, path)):
+        if problem := answer_problem(entry, answers):
+            found.wrong("answers that cannot be used", f"answer {number}: {problem}")
+        else:
+            answers[answer_of(entry)] = number
+    found.fact("answers", len(answers), _answer_count(path))
+
+
+def _answer_codes(path: Path, found: Findings) -> None:
+    found.kind = "answer list, with each answer's number"
+    answers: set[str] = set()
+    numbers: set[int | str] = set()
+    for answer, number in _rows(entries, path):
+        _repeated(answers, answer, "answer", "the file", found)
+        _repeated(numbers, number if type(number) is int else shorten(number), "number", repr(answer), found)
+    if numbers != set(range(len(numbers))):
+        found.wrong("numbers other than 0, 1, 2 ... without gaps")
+    found.fact("answers", len(answers), _answer_count(path))
+
+
+def _answer_count(path: Path) -> int | str:
+    return next((n for name, n in {"vqa": 3129, "gqa": 1842}.items() if name in str(path.parent.name)), "")
+
+
+def _vqa_predictions(path: Path, found: Findings) -> None:
+    found.kind = "predictions for VQA v2"
+    _predictions(path, found, "question_id", int, "answer")
+
+
+def _gqa_predictions(path: Path, found: Findings) -> None:
+    found.kind = "predictions for GQA"
+    _predictions(path, found, "questionId", str, "prediction")
+
+
+def _predictions(path: Path, found: Findings, id_name: str, id_type: type, answer: str) -> None:
+    ids: set[Any] = set()
+    answers: Counter[str] = Counter()
+    for number, row in enumerate(_rows(items, path)):
+        value = row.get(id_name) if isinstance(row, dict) else None
+        if identifier_problem(value, id_type):
+            what = "an integer" if id_type is int else "a text"
+            found.wrong(f"{id_name} that is not {what}, as the server expects", f"row {number}, {shorten(value)}")
+            continue
+        _repeated(ids, value, id_name, f"row {number}", found)
+        if isinstance(row.get(answer), str):
+            answers[row[answer]] += 1
+        else:
+            found.wrong(f"{answer} that is not a text", f"row {number}, {shorten(row.get(answer))}")
+    found.fact("predictions", len(ids))
+    found.fact("distinct answers", len(answers))
+
+
+def _statement_predictions(path: Path, found: Findings) -> None:
+    found.kind = "predictions for NLVR2"
+    ids: set[str] = set()
+    labels: Counter[str] = Counter()
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            identifier, _, label = line.strip().partition(",")
+            if not identifier and not label:
+                continue
+            if not IDENTIFIER.fullmatch(identifier.strip()) or label.strip() not in ("True", "False"):
+                found.wrong(
+                    "lines other than identifier,True or identifier,False", f"line {number}, {shorten(line)}"
+                )
+                continue
+            _repeated(ids, identifier.strip(), "identifier", f"line {number}", found)
+            labels[label.strip()] += 1
+    found.fact("predictions", len(ids))
+    found.fact("true / false", f"{labels['True']:,} / {labels['False']:,}")
+
+
+# --------------------------------------------------------------------------------------- text stores
+
+
+def check_text_store(path: Path, found: Findings) -> None:
+    """All images, answers and scores; texts and ids of about `SAMPLE` examples, evenly spaced."""
+    found.kind = "text store"
+    store = ExampleStore(path)
+    images, answers = store.table("image"), store.table("answers")
+    found.images = {*images, *(store.table(RIGHT) if RIGHT in store.groups else ())}
+    found.fact("examples", len(store))
+    found.fact("images", len(found.images))
+    found.fact("distinct answers", len(answers) if store.labelled else "without labels")
+    for name in sorted(set(store.groups) - {RIGHT}):
+        found.fact(f"distinct {name}", len(store.table(name)))
+    if store.annotated:
+        found.fact("annotators' answers", "known")
+    for name, size in (("image", len(images)), ("answer/code", len(answers))):
+        codes = store.column(name)
+        if len(codes) and not -1 <= codes.min() <= codes.max() < size:
+            found.wrong(f"codes outside the table of {name}", f"{codes.min()} to {codes.max()}, {size:,} texts")
+    scores = store.column("answer/score")
+    if len(scores) and not (scores.min() > 0 and scores.max() <= 1):
+        found.wrong("scores outside 0 to 1", f"{scores.min():.3g} to {scores.max():.3g}")
+    sample = np.unique(np.linspace(0, len(store) - 1, min(SAMPLE, len(store))).astype(np.int64))
+    found.fact("examples looked into", f"{len(sample):,} of {len(store):,}")
+    ids: set[Any] = set()
+    for start in range(0, len(sample), 20_000):
+        rows = sample[start : start + 20_000]
+        examples = store.read(rows)
+        for number, identifier, text in zip(rows, examples.ids, examples.texts, strict=True):
+            _repeated(ids, identifier, "id", f"example {number}", found)
+            if not is_text(text):
+                found.wrong("empty texts", f"example {number}, {identifier}")
+
+
+def _short(error: InputError, path: Path) -> str:
+    """An error's message without what the report says anyway."""
+    return re.sub(
+        r"\.( Mend or remove that \w+\.| Get the file again\.)?$", "", str(error).removeprefix(f"{path}: ")
+    )
+
+
+# What the first row has, or which list the object has -> what the file is.
+LISTS: list[tuple[set[str], Check]] = [
+    ({"question_id", "img_id", "sent"}, _questions),
+    ({"img0", "img1", "sent"}, _statements),
+    ({"img_id", "sentf"}, _pretraining),
+    ({"question_id", "answer"}, _vqa_predictions),
+    ({"questionId", "prediction"}, _gqa_predictions),
+    ({"ans", "dsets"}, _answer_table),
+    ({"id", "regions"}, _visual_genome_regions),
+    ({"id", "qas"}, _visual_genome_questions),
+    ({"image_id", "url", "width", "height"}, _visual_genome_images),
+]
+MEMBERS: list[tuple[set[str], Check]] = [
+    ({"questions"}, _official_questions),
+    ({"annotations"}, _official_annotations),
+    ({"images"}, _official_captions),
+]
+OBJECTS: list[tuple[set[str], Check]] = [
+    ({"question", "imageId"}, _gqa_questions),
+    ({"valid", "plausible"}, _gqa_choices),
+    ({"objects", "width", "height"}, _scene_graphs),
+    ({"objectsNum", "idx", "file"}, _gqa_infos),
+]

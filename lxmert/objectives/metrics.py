@@ -1,0 +1,234 @@
+"""Scores of the training loop, summed on the device and over processes.
+
+Each metric averages one score per row, over all rows and within groups of them (answer types, question
+types, ...). The scoring rules themselves are in `lxmert.evaluate`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lxmert.evaluate.vqa import clean_vqa_answer, normalise_vqa_answer
+from lxmert.files import InputError
+
+
+class _GroupedMean(Metric):
+    """The mean of a score per row, over all rows and over the rows of each group value.
+
+    Args:
+        groups: name of a grouping -> its values; a row's code is the place of its value among them.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = True
+    name: str
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.groups = {group: list(values) for group, values in (groups or {}).items()}
+        self.keys = [self.name]
+        for group, values in self.groups.items():
+            self.keys += [f"{self.name}/{log_safe(group)}/{log_safe(value)}" for value in values]
+        repeated = sorted({key for key in self.keys if self.keys.count(key) > 1})
+        if repeated:
+            raise InputError(
+                f"two groups would be logged under one name: {', '.join(repeated)}; rename one of them"
+            )
+        zeros = torch.zeros(len(self.keys), dtype=torch.float64)
+        self.add_state("total", zeros, dist_reduce_fx="sum")
+        self.add_state("count", zeros.clone(), dist_reduce_fx="sum")
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means by log name, 0-dimensional float64, of the groups that occurred; empty before any row."""
+        seen = self.count.tolist()
+        means = self.total / self.count
+        return {key: means[slot] for slot, key in enumerate(self.keys) if seen[slot] > 0}
+
+    def _add(self, scores: Tensor, counted: Tensor, group_codes: Mapping[str, Tensor]) -> None:
+        """Take in scores (R,) of the rows that are `counted` (R,) bool."""
+        absent = [group for group in self.groups if group not in group_codes]
+        if absent:
+            raise InputError(
+                f"group_codes lacks {', '.join(absent)}; the batch gives {', '.join(group_codes) or 'none'}"
+            )
+        count = counted.double()
+        scores = torch.where(counted, scores.double(), 0)
+        totals, counts = [scores.sum(0, keepdim=True)], [count.sum(0, keepdim=True)]
+        for group, values in self.groups.items():
+            codes = group_codes[group]
+            # Unknown values fall into a last place that is cut off: selecting rows would wait for a GPU.
+            slots = torch.where(codes < 0, len(values), codes)
+            empty = count.new_zeros(len(values) + 1)
+            totals.append(empty.index_add(0, slots, scores)[:-1])
+            counts.append(empty.index_add(0, slots, count)[:-1])
+        # Not in place: a module cast to bfloat16 casts these sums, and the addition casts them back.
+        self.total = self.total + torch.cat(totals)
+        self.count = self.count + torch.cat(counts)
+
+
+class GroupedMean(_GroupedMean):
+    """The mean of scores that the caller computes.
+
+    Logs `<name>` and `<name>/<group>/<value>`.
+
+    Args:
+        name: what is averaged.
+        groups: name of a grouping -> its values, for means within groups.
+
+    Raises:
+        InputError: two groups would share a log name.
+    """
+
+    def __init__(self, name: str, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        self.name = name
+        super().__init__(groups, **kwargs)
+
+    def update(self, scores: Tensor, counted: Tensor, group_codes: Mapping[str, Tensor]) -> None:
+        """Take in scores (M,) as far as they are `counted` (M,) bool; `group_codes` are (M,) int64, -1 unknown."""
+        self._add(scores, counted, group_codes)
+
+
+class Perplexity(GroupedMean):
+    """The exponential of the mean cross-entropy of all words of a pass; `update` takes cross-entropies.
+
+    Logs `perplexity` and `perplexity/<group>/<value>`.
+
+    Args:
+        groups: name of a grouping -> its values, for perplexities within groups.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        super().__init__("perplexity", groups, **kwargs)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Perplexities by log name, of the groups that occurred; empty before any word."""
+        return {key: mean.exp() for key, mean in super().compute().items()}
+
+
+class SoftScoreAccuracy(_GroupedMean):
+    """The soft score of the predicted answer, averaged: the original's validation metric.
+
+    Logs `accuracy` and `accuracy/<group>/<value>`, each in 0..1.
+
+    Args:
+        groups: name of a grouping -> its values, for scores within groups.
+
+    Raises:
+        InputError: two groups would share a log name.
+    """
+
+    name = "accuracy"
+
+    def update(self, predicted: Tensor, scores: Tensor, group_codes: Mapping[str, Tensor]) -> None:
+        """Take in one batch.
+
+        Args:
+            predicted: (R,) int64 answer indices.
+            scores: (R, A) soft scores of all answers.
+            group_codes: each grouping's (R,) int64 codes, -1 where unknown.
+
+        Raises:
+            InputError: a grouping has no codes.
+        """
+        score = scores.gather(1, predicted[:, None]).squeeze(1)
+        self._add(score, torch.ones_like(predicted, dtype=torch.bool), group_codes)
+
+
+class OfficialVqaAccuracy(_GroupedMean):
+    """The official VQA accuracy, equal to `lxmert.evaluate.vqa_accuracy`, averaged.
+
+    Logs `official_accuracy` and `official_accuracy/<group>/<value>`, each in 0..1. Rows without any
+    annotators' answer have no official accuracy and are not counted.
+
+    Args:
+        answers: the answer vocabulary that predictions index.
+        annotator_answers: the distinct answers that annotators wrote, which the codes index.
+        groups: name of a grouping -> its values, for scores within groups.
+
+    Raises:
+        InputError: two groups would share a log name.
+    """
+
+    name = "official_accuracy"
+
+    def __init__(
+        self,
+        answers: Sequence[str],
+        annotator_answers: Sequence[str],
+        groups: Mapping[str, Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(groups, **kwargs)
+        self.answers = list(answers)
+        self.annotator_answers = list(annotator_answers)
+        self._identities: tuple[Tensor, Tensor] | None = None
+
+    def update(self, predicted: Tensor, annotator_codes: Tensor, group_codes: Mapping[str, Tensor]) -> None:
+        """Take in one batch.
+
+        Args:
+            predicted: (R,) int64 answer indices.
+            annotator_codes: (R, 10) int64 codes of the annotators' answers, -1 where missing.
+            group_codes: each grouping's (R,) int64 codes, -1 where unknown.
+
+        Raises:
+            InputError: a grouping has no codes.
+        """
+        answered = annotator_codes >= 0
+        number = answered.sum(1)
+        # Missing codes look up the predicted answer: any valid place will do, since `answered` hides it.
+        places = torch.where(answered, annotator_codes + len(self.answers), predicted[:, None])
+        cleaned, normalised = self._tables(predicted.device)
+
+        written = cleaned[places]
+        lowest = written.masked_fill(~answered, len(cleaned)).amin(1)
+        highest = written.masked_fill(~answered, -1).amax(1)
+        same_as_written = (written == cleaned[predicted][:, None]) & answered
+        same_normalised = (normalised[places] == normalised[predicted][:, None]) & answered
+        # The official script normalises only where the annotators disagree.
+        matches = torch.where(lowest == highest, same_as_written.sum(1), same_normalised.sum(1)).double()
+
+        # Leaving out one of the `matches` annotators who gave the answer leaves one match fewer.
+        without_one = ((matches - 1).clamp(min=0) / 3).clamp(max=1)
+        with_all = (matches / 3).clamp(max=1)
+        accuracy = (matches * without_one + (number - matches) * with_all) / number.clamp(min=1)
+        self._add(accuracy, number > 0, group_codes)
+
+    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Two (A + T,) int64: what each answer, then each annotators' answer, is cleaned and normalised.
+
+        Equal numbers mean equal texts. Computed at the first batch: the annotators' table of VQA v2 has
+        hundreds of thousands of texts.
+        """
+        if self._identities is None:
+            texts = self.answers + self.annotator_answers
+            self._identities = (
+                _identities([clean_vqa_answer(text) for text in texts]),
+                _identities([normalise_vqa_answer(text) for text in texts]),
+            )
+        cleaned, normalised = self._identities
+        self._identities = (cleaned.to(device), normalised.to(device))
+        return self._identities
+
+
+def _identities(texts: Sequence[str]) -> Tensor:
+    """(len(texts),) int64, equal where the texts are equal."""
+    numbers: dict[str, int] = {}
+    return torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts], dtype=torch.int64)
+
+
+def log_safe(name: str) -> str:
+    """`yes/no` to `yes_no`: loggers take a slash for a folder."""
+    return re.sub(r"[\s/]+", "_", name) or "empty"

@@ -1,0 +1,147 @@
+"""Configuration to objects: the only place, beside train.py, that knows Hydra."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_object, instantiate
+from lightning import Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from omegaconf import DictConfig, OmegaConf
+
+from lxmert.callbacks import CheckpointFile
+from lxmert.checkpoint import read_answers
+from lxmert.files import InputError
+from lxmert.learner import LxmertLearner
+from lxmert.model import LxmertModel
+from lxmert.runs.resume import settings_of
+
+log = logging.getLogger(__name__)
+
+# What a configuration may build: code of these packages, and nothing that they import from elsewhere.
+PACKAGES = ("lxmert", "datamodules", "lightning", "torch.optim")
+
+
+def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, Trainer]:
+    """The data, the learner that fits it, the trainer.
+
+    Args:
+        config: the composed configuration.
+        run_id: of the run at Weights & Biases.
+
+    Raises:
+        InputError: what does not go together, or is not to be built.
+    """
+    nodes: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    check_targets(nodes, (*PACKAGES, *config.packages))
+    make = partial(instantiate, _convert_="all")  # plain lists and dicts, not OmegaConf's
+    for name, node in nodes["objective"].items():
+        if "_target_" not in node:
+            raise InputError(f"objective.{name} is configured but not selected; add it to objective=[...]")
+    if nodes["trainer"].get("overfit_batches"):
+        raise InputError(
+            "trainer.overfit_batches is not for data that orders its own batches. To over-fit some, train on a "
+            "small split and validate on it: data.train=minival data.valid=minival trainer.limit_train_batches=10"
+        )
+    datamodule = make(nodes["data"])
+    # Before the trainer asks for it: the model's vocabulary and answers are the data's, and what a test
+    # needs should be missed before the training, not after it.
+    prepare(datamodule, config.action)
+    if config.action == "fit":
+        prepare_test(datamodule)
+    # Unlabelled data has no answers of its own.
+    answers = datamodule.answers or (read_answers(config.checkpoint) if config.checkpoint else None)
+    if not answers:
+        raise InputError(
+            "there is no answer list: neither labels, nor an answer file in the data folder, nor a checkpoint"
+        )
+    sizes = replace(
+        make(nodes["model"]),
+        vocab_size=len(datamodule.tokenizer),
+        mask_token_id=datamodule.tokenizer.mask_token_id,
+        num_qa_labels=len(answers),
+        answers=answers,
+    )
+    learner = LxmertLearner(
+        LxmertModel(sizes),
+        {name: make(node, _partial_=True)(sizes) for name, node in nodes["objective"].items()},
+        make(nodes["optimizer"]),
+        warmup=config.warmup,
+        tables=datamodule.tables,
+        seed=config.seed,
+        freeze=nodes["freeze"],
+        settings=settings_of(nodes),
+    )
+    loggers = [node for node in nodes["logger"].values() if isinstance(node, dict)]
+    for node in loggers:
+        if node["_target_"].endswith("WandbLogger"):
+            node.update(id=run_id, resume="allow")  # a run that goes on is the same one there
+    if not loggers:
+        nodes["callbacks"].pop("learning_rate", None)  # it has nowhere to write
+    callbacks = [make(node) for node in nodes["callbacks"].values() if node]
+    trainer = make(
+        nodes["trainer"],
+        default_root_dir=HydraConfig.get().runtime.output_dir,
+        logger=[make(node) for node in loggers],
+        callbacks=callbacks,
+        enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
+        plugins=[CheckpointFile()],
+    )
+    several = trainer.num_devices > 1 and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+    if several and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise InputError(
+            f"a sweep's jobs cannot start {trainer.num_devices} processes each: they would sweep again. Give a "
+            "job one device, or start the processes from outside (hydra/launcher=submitit_slurm)"
+        )
+    return datamodule, learner, trainer
+
+
+def prepare(datamodule: Any, stage: str) -> None:
+    """Convert and open what a stage needs."""
+    datamodule.prepare_data(stage)
+    datamodule.setup(stage)
+
+
+def prepare_test(datamodule: Any) -> None:
+    """The same for the test after a fit, which goes without one where its files are missing."""
+    try:
+        prepare(datamodule, "test")
+    except FileNotFoundError as error:
+        splits = ", ".join(datamodule.splits["test"])
+        log.warning("no test of %s will follow the training: %s", splits, error)
+        datamodule.splits["test"] = []
+
+
+def check_targets(node: Any, packages: tuple[str, ...], key: str = "") -> None:
+    """Refuse a `_target_` that is not of these packages: a configuration is not to run just any code.
+
+    Raises:
+        InputError: names it.
+    """
+    if isinstance(node, list):
+        for number, item in enumerate(node):
+            check_targets(item, packages, f"{key}.{number}")
+    if not isinstance(node, Mapping):
+        return
+    for name, item in node.items():
+        check_targets(item, packages, f"{key}.{name}" if key else str(name))
+    target = node.get("_target_")
+    if target is None:
+        return
+
+    def allowed(name: str) -> bool:
+        return any(f"{name}.".startswith(f"{package}.") for package in packages)
+
+    # What the name leads to decides too: lxmert.runs.folder.subprocess.run is not ours.
+    if not allowed(str(target)) or not allowed(get_object(target).__module__):
+        raise InputError(
+            f"{key}._target_={target} is none of {', '.join(packages)}: nothing else is built from a "
+            f"configuration. If you trust it, add its package: 'packages=[{str(target).split('.')[0]}]'"
+        )

@@ -1,0 +1,116 @@
+"""A run's folder as a model to use: what is kept beside its checkpoints, and opening it.
+
+checkpoints/best.ckpt, last.ckpt   weights, sizes, answers
+config.json                        sizes, and the answers in label order
+vocab.txt, tokenizer.json, tokenizer_config.json
+run.json                           how answer scores become probabilities
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from lxmert.checkpoint import Pretrained, read_config, read_weights
+from lxmert.config import LxmertConfig
+from lxmert.files import InputError, read_json, run_checkpoint, shown, write_text
+from lxmert.tokenization import LxmertTokenizer
+from lxmert.weights.export import architecture_of, with_heads
+
+PROBABILITIES = ("sigmoid", "softmax")
+
+
+@dataclass
+class TrainedRun:
+    """What a run has trained.
+
+    Args:
+        model: in evaluation mode; its class is that of the heads it has: LxmertForQuestionAnswering,
+            LxmertForVisualReasoning (NLVR2), LxmertForPreTraining, or LxmertModel without any.
+        tokenizer: of the run's vocabulary and settings.
+        answers: text of each answer label, in label order; empty where the run has none.
+        reading: "sigmoid" (each answer for itself) or "softmax" (one answer is right).
+    """
+
+    model: Pretrained
+    tokenizer: LxmertTokenizer
+    answers: list[str]
+    reading: str
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Answer scores (..., A) of the model as probabilities, as the run's objective reads them."""
+        return scores.sigmoid() if self.reading == "sigmoid" else scores.softmax(-1)
+
+
+def save_run_model(
+    folder: str | Path, config: LxmertConfig, tokenizer: LxmertTokenizer, probabilities: str
+) -> None:
+    """Write what a run's checkpoints lack for `load_run`: vocabulary, config.json, run.json; the last one last.
+
+    Args:
+        folder: of the run; made where it does not exist.
+        config: of the model, with its answers.
+        tokenizer: of the run's data.
+        probabilities: "sigmoid" or "softmax", how the objective reads answer scores.
+
+    Raises:
+        InputError: `probabilities` is neither.
+    """
+    if probabilities not in PROBABILITIES:
+        raise InputError(f"probabilities={shown(probabilities)}; expected one of {', '.join(PROBABILITIES)}")
+    tokenizer.save_pretrained(folder)
+    config.save_pretrained(folder)
+    write_text(Path(folder) / "run.json", json.dumps({"probabilities": probabilities}) + "\n")
+
+
+def load_run(folder: str | Path) -> TrainedRun:
+    """Open what a run has trained: `load_run("outputs/latest")`.
+
+    Args:
+        folder: of a run, `outputs/<experiment>/<time>`; of its checkpoints best.ckpt counts, else last.ckpt.
+
+    Raises:
+        FileNotFoundError: it is no run's folder, has no checkpoint yet, or lacks what newer runs keep.
+        InputError: a file in it cannot be read.
+    """
+    folder = Path(folder).expanduser()
+    checkpoint = run_checkpoint(folder)
+    if checkpoint is None:
+        raise FileNotFoundError(
+            f"{folder} is no folder of a run: it has no checkpoints/; expected outputs/<experiment>/<time>, or "
+            "outputs/latest"
+        )
+    kept = ("vocab.txt", "config.json", "run.json")
+    if missing := [name for name in kept if not (folder / name).is_file()]:
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(missing)}: it is a run from before they were kept, or they were removed. "
+            "Add them once, with the tokenizer that its config.yaml names under data: folder = "
+            f"{str(folder)!r}; lxmert.save_run_model(folder, lxmert.LxmertConfig.from_pretrained(folder), "
+            "lxmert.LxmertTokenizer.from_pretrained(TOKENIZER), 'sigmoid'), or 'softmax' where one answer is "
+            "right (NLVR2, pre-training)."
+        )
+    tokenizer = LxmertTokenizer.from_pretrained(folder)
+    config = read_config(checkpoint)
+    if config is None:
+        raise InputError(f"{checkpoint} holds no lxmert_config: train.py did not write it")
+    if len(tokenizer) != config.vocab_size:
+        raise InputError(
+            f"{folder}: its vocabulary has {len(tokenizer)} word pieces and its model {config.vocab_size}: put "
+            "back the vocabulary of the training"
+        )
+    weights = read_weights(checkpoint)
+    model = architecture_of(weights).from_weights(with_heads(config, weights), weights, str(checkpoint))
+    return TrainedRun(model, tokenizer, config.answers or [], _read_reading(folder / "run.json"))
+
+
+def _read_reading(path: Path) -> str:
+    content = read_json(path)
+    reading = content.get("probabilities") if isinstance(content, dict) else None
+    if reading not in PROBABILITIES:
+        raise InputError(
+            f"{path}: probabilities is {shown(reading)}; expected one of {', '.join(PROBABILITIES)}. Mend it."
+        )
+    return reading

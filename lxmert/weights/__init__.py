@@ -1,0 +1,1 @@
+"""Weights of ours and of others: names, files, loading, export."""

@@ -1,0 +1,239 @@
+"""Weights for other projects.
+
+python -m lxmert.checkpoint export --to {reference,original} [--config CONFIG] CKPT OUT
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from lxmert.checkpoint import (
+    WORD_EMBEDDINGS,
+    answers_beside,
+    compare,
+    is_bert,
+    read_answers,
+    read_config,
+    read_weights,
+    shapes_of,
+    write_folder,
+)
+from lxmert.config import LxmertConfig
+from lxmert.files import InputError, replacing, write_text
+from lxmert.model import LxmertModel
+from lxmert.pretrained import LxmertForPreTraining, LxmertForQuestionAnswering, LxmertForVisualReasoning
+
+# The original appends `_LXRT.pth` to what its --loadLXMERT and --loadLXMERTQA are given, `.pth` to --load.
+PRETRAINED = "_LXRT.pth"
+
+Weights = Mapping[str, Tensor]
+Architecture: TypeAlias = (
+    LxmertForPreTraining | LxmertForQuestionAnswering | LxmertForVisualReasoning | LxmertModel
+)
+
+
+def export(source: str, out: Path, to: str, config_source: str | None = None) -> str:
+    """Write the weights at `source` to `out` for another project.
+
+    Args:
+        source: a run's `*.ckpt`, or anything else that `read_weights` reads.
+        out: does not exist yet. For "reference" a folder that transformers opens; for "original" a file,
+            `*_LXRT.pth` as its pre-training saves or any other `*.pth` as its fine-tuning saves, with the
+            answer list beside it as `*.answers.json`.
+        to: "reference" or "original".
+        config_source: a folder, hub name or `config.json` for weights without a config of their own.
+
+    Returns:
+        What was written, in a line.
+
+    Raises:
+        FileExistsError: `out`, or the answer list beside it, exists.
+        FileNotFoundError: `source` does not.
+        OSError: `out` cannot be written.
+        InputError: the weights cannot be read, do not fit their config, or have no place in `out`.
+    """
+    for path in [out, answers_beside(out)] if to == "original" else [out]:
+        if path.exists():
+            raise FileExistsError(f"{path} exists and is not overwritten; give another OUT, or remove it")
+    parts = ("lxmert.", "cls.", "obj_predict_head.", "answer_head.", "pair_head.")
+    weights = {name: each for name, each in read_weights(source).items() if name.startswith(parts)}
+    if is_bert(weights):
+        raise InputError(f"{source} is a BERT; only an LXMERT can be exported. Train one from it: init={source}")
+    architecture = architecture_of(weights)
+    config = config_of(source, config_source, weights)
+    untrained = check(weights, architecture, config, source)
+    answers = config.answers if "answer_head" in heads_of(weights) else None
+    written = original_names(weights, out.name) if to == "original" else weights
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if to == "original":
+            write_original(out, written, answers)
+        else:
+            write_reference(out, written, config, architecture)
+    except OSError as error:
+        raise OSError(f"{out} cannot be written: {error}") from error
+    line = f"{out}: {architecture.__name__}, {len(weights)} tensors"
+    if heads := heads_of(weights):
+        line += f", heads {', '.join(sorted(heads))}"
+    if answers:
+        line += f", {len(answers)} answers"
+    return line + (f"; never trained and left out: {', '.join(untrained)}" if untrained else "")
+
+
+def heads_of(weights: Weights) -> set[str]:
+    """Names of the heads in `weights`."""
+    return {name.split(".")[0] for name in weights} - {"lxmert"}
+
+
+def architecture_of(weights: Weights) -> type[Architecture]:
+    """The class that has the heads in `weights`."""
+    heads = heads_of(weights)
+    if heads & {"cls", "obj_predict_head"}:
+        return LxmertForPreTraining
+    if "pair_head" in heads:
+        return LxmertForVisualReasoning
+    return LxmertForQuestionAnswering if "answer_head" in heads else LxmertModel
+
+
+def config_of(source: str, config_source: str | None, weights: Weights) -> LxmertConfig:
+    """The config given, else the one kept with the weights, with switches and answers as the heads are.
+
+    Raises:
+        InputError: there is none, or its answers are another head's.
+    """
+    config = read_config(source) if config_source is None else given_config(config_source)
+    if config is None:
+        raise InputError(
+            f"{source} has no config; give one with --config: a config.json, or a folder or hub repository with "
+            "one (unc-nlp/lxmert-base-uncased has the published sizes)"
+        )
+    config = with_heads(config, weights)
+    last = weights.get("answer_head.logit_fc.3.bias")
+    if last is None:
+        return config
+    return replace(config, num_qa_labels=len(last), answers=config.answers or read_answers(source))
+
+
+def with_heads(config: LxmertConfig, weights: Weights) -> LxmertConfig:
+    """`config` with its switches as the heads in `weights` are."""
+    heads = heads_of(weights)
+    if heads & {"cls", "obj_predict_head"}:
+        config = replace(
+            config,
+            task_mask_lm="cls.predictions.bias" in weights,
+            task_matched="cls.seq_relationship.bias" in weights,
+            task_obj_predict="obj_predict_head" in heads,
+            task_qa="answer_head" in heads,
+        )
+    if "obj_predict_head" in heads:
+        config = replace(
+            config,
+            visual_obj_loss="obj_predict_head.decoder_dict.obj.bias" in weights,
+            visual_attr_loss="obj_predict_head.decoder_dict.attr.bias" in weights,
+            visual_feat_loss="obj_predict_head.decoder_dict.feat.bias" in weights,
+        )
+    return config
+
+
+def given_config(name_or_path: str) -> LxmertConfig:
+    """The config in a file, a folder or a hub repository."""
+    if Path(name_or_path).expanduser().is_file():
+        return LxmertConfig.from_json_file(Path(name_or_path).expanduser())
+    return LxmertConfig.from_pretrained(name_or_path)
+
+
+def check(weights: Weights, architecture: type[Architecture], config: LxmertConfig, source: str) -> list[str]:
+    """The heads of `architecture` that `weights` lacks altogether: objectives that were never trained.
+
+    Raises:
+        InputError: `weights` do not fit the config, or the encoder or a head is not whole.
+    """
+    report = compare(shapes_of(architecture, config), weights, source)
+    parts = {part_of(name) for name in weights}
+    torn = [name for name in report.missing if part_of(name) in parts]
+    if report.reshaped or report.unexpected or report.unloaded_encoder or torn:
+        raise InputError(f"{report}\nthe weights and their config do not fit; --config gives another config")
+    return sorted({part_of(name) for name in report.missing})
+
+
+def part_of(name: str) -> str:
+    """The head or the part of the encoder that a parameter belongs to."""
+    return ".".join(name.split(".")[:2])
+
+
+def original_names(weights: Weights, file: str) -> dict[str, Tensor]:
+    """`weights` under the names that the original gives them in a file called `file`.
+
+    Raises:
+        InputError: files of that name have no place for the heads there are.
+    """
+    heads = heads_of(weights)
+    if file.endswith(PRETRAINED):
+        encoder, homeless, other = "bert.", heads & {"pair_head"}, "*.pth, as for a fine-tuned model"
+    elif file.endswith(".pth"):
+        encoder, other = "lxrt_encoder.model.bert.", f"*{PRETRAINED}, as for a pre-trained model"
+        homeless = heads & {"cls", "obj_predict_head"}
+    else:
+        raise InputError(f"{file} is no file name of the original's; call OUT *{PRETRAINED} or *.pth")
+    if homeless:
+        raise InputError(
+            f"the original keeps no {', '.join(sorted(homeless))} in a file called {file}; call OUT {other}"
+        )
+    names = {name: name.replace("lxmert.", encoder, 1) if name.startswith("lxmert.") else name for name in weights}
+    if not file.endswith(PRETRAINED):
+        names = {name: new.removeprefix("answer_head.").removeprefix("pair_head.") for name, new in names.items()}
+    tensors = {names[name]: tensor for name, tensor in weights.items()}
+    if "cls.predictions.bias" in weights:  # tied to the word embeddings, and stored once with them
+        tensors["cls.predictions.decoder.weight"] = weights[WORD_EMBEDDINGS]
+    return tensors
+
+
+def write_original(out: Path, weights: Weights, answers: Sequence[str] | None) -> None:
+    """A file that the original reads, and the answers beside it."""
+    with replacing(out) as temporary:
+        # In the format that PyTorch before 1.4 reads too: the original was written for 1.0.
+        torch.save(dict(weights), temporary, _use_new_zipfile_serialization=False)
+    if answers is not None:
+        entries = [{"ans": answer} for answer in answers]
+        write_text(answers_beside(out), json.dumps(entries, ensure_ascii=False) + "\n")
+
+
+def write_reference(out: Path, weights: Weights, config: LxmertConfig, architecture: type[Architecture]) -> None:
+    """A folder that the reference opens, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        folder = Path(temporary) / out.name
+        write_folder(folder, config, weights, architecture.__name__)
+        folder.rename(out)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export as the command line says and print a line; 0, or 1 with one message when it is not possible."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(export(options.checkpoint, options.out, options.to, options.config))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lxmert.checkpoint", description="Weights for other projects.")
+    command = parser.add_subparsers(required=True).add_parser("export", help="write weights for another project")
+    command.add_argument(
+        "--to", required=True, choices=["reference", "original"], help="transformers, or the authors' code"
+    )
+    command.add_argument("--config", help="config.json, folder or hub name; for weights without a config")
+    command.add_argument("checkpoint", metavar="CKPT", help="a run's *.ckpt, a folder, hub name or weights file")
+    command.add_argument("out", metavar="OUT", type=Path, help="reference: folder; original: *_LXRT.pth or *.pth")
+    return parser
