@@ -46,7 +46,7 @@ from datamodules.stores.hdf5 import (
     write_attributes,
     writing,
 )
-from lxmert.files import parse_json
+from lxmert.files import parse_json, shorten
 
 VERSION = 1
 ANNOTATORS = 10  # answers per question in VQA v2
