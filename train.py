@@ -23,7 +23,6 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from lxmert.callbacks import BestCheckpoint, LastCheckpoint, finish_wandb
 from lxmert.callbacks.averaging import check_averaging
 from lxmert.callbacks.interrupts import Interrupted, Interrupts
-from lxmert.checkpoint import load_weights, match_answer_head, read_answers, read_weights
 from lxmert.files import InputError
 from lxmert.finite import NotFiniteError
 from lxmert.learner import LxmertLearner
@@ -32,6 +31,7 @@ from lxmert.runs.folder import RunFolder, link_latest, print_results, run_folder
 from lxmert.runs.load import save_run_model
 from lxmert.runs.loggers import cut_log
 from lxmert.runs.resume import compare_settings, environment_of, read_state, settings_of, whole_checkpoint
+from lxmert.weights import load_weights, match_answer_head, read_answers, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ def initialize_from(learner: LxmertLearner, source: str, answers: str) -> None:
         ours = learner.model.config.answers or []
         matched = match_answer_head(weights, read_answers(answers), ours)
         log.info("answer head: %d of %d answers found by text in %s", matched, len(ours), answers)
-    load_weights(learner, weights, source)
+    load_weights(learner.reference_state(), weights, source)
 
 
 def check(config: DictConfig) -> None:

@@ -30,7 +30,7 @@ from transformers.models.lxmert import modeling_lxmert as reference
 
 from lxmert import LxmertConfig, LxmertForQuestionAnswering
 from lxmert.batch import Batch
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 
 REFERENCE_TOKENS = 20  # the original's fixed length
 REGIONS = 36
@@ -148,9 +148,9 @@ def peak_memory(run: Callable[[], Tensor], device: torch.device) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def compiled(model: LxmertModel) -> None:
+def compiled(model: Lxmert) -> None:
     """Compile each layer for batches of any size; layers of a kind share what is compiled."""
-    for layer in (*model.language_layers, *model.vision_layers, *model.cross_layers):
+    for layer in (*model.encoder.layer, *model.encoder.r_layers, *model.encoder.x_layers):
         layer.compile(dynamic=True)
 
 

@@ -76,7 +76,7 @@ def models(device: torch.device) -> tuple[Reference, LxmertLearner]:
         "masked_region": MaskedRegion(config),
         "question_answering": QuestionAnswering(config),
     }
-    heads = (ours.matching_head, ours.mlm_head, ours.region_head, ours.answer_head)
+    heads = (ours.cls.seq_relationship, ours.cls.predictions, ours.obj_predict_head, ours.answer_head)
     for objective, head in zip(objectives.values(), heads, strict=True):
         objective.head = head
     learner = LxmertLearner(ours.lxmert, objectives, bert_adam, warmup=0.05, tables={}, seed=0)

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lxmert.config import LxmertConfig
-    from lxmert.model import LxmertModel
     from lxmert.outputs import (
         LxmertForPreTrainingOutput,
         LxmertForQuestionAnsweringOutput,
         LxmertForVisualReasoningOutput,
         LxmertModelOutput,
     )
-    from lxmert.pretrained import LxmertForPreTraining, LxmertForQuestionAnswering, LxmertForVisualReasoning
+    from lxmert.pretrained import (
+        LxmertForPreTraining,
+        LxmertForQuestionAnswering,
+        LxmertForVisualReasoning,
+        LxmertModel,
+    )
     from lxmert.runs.load import TrainedRun, load_run, save_run_model
     from lxmert.tokenization import LxmertTokenizer, LxmertTokenizerFast
 
@@ -35,7 +39,7 @@ __all__ = [
     "save_run_model",
 ]
 
-_MODULES = ("config", "model", "outputs", "pretrained", "tokenization", "runs.load")
+_MODULES = ("config", "outputs", "pretrained", "tokenization", "runs.load")
 
 
 def __getattr__(name: str) -> Any:

@@ -70,7 +70,7 @@ class Batch:
         image_ids: I image identifiers.
         sentence_keys: (S,) int64 ...
         image_keys: (I,) int64: what an objective's random choices about a sentence or an image depend on
-            besides the seed (lxmert/counting.py); the epoch is part of it.
+            besides the seed (lxmert/hash_random.py); the epoch is part of it.
         token_packing, row_token_packing, region_packing, row_region_packing: derived from the masks
             when left out.
     """
@@ -103,6 +103,23 @@ class Batch:
     def num_rows(self) -> int:
         """R."""
         return len(self.row_sentence)
+
+    def pair(self, row_sentence: Tensor, row_image: Tensor) -> Batch:
+        """The same sentences and images in other rows, without targets.
+
+        Args:
+            row_sentence: (R,) int64.
+            row_image: (R,) int64.
+        """
+        return replace(
+            self,
+            row_sentence=row_sentence,
+            row_image=row_image,
+            targets={},
+            example_ids=[],
+            row_token_packing=Packing.of(self.token_mask[row_sentence]),
+            row_region_packing=Packing.of(self.region_mask[row_image]),
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with every tensor on `device`."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lxmert.files import InputError, fetch, is_unicode, read_json, run_checkpoint, shown, write_text
+from lxmert.files import InputError, check_answers, fetch, read_json, run_checkpoint, shown, write_text
 
 log = logging.getLogger(__name__)
 
@@ -164,16 +164,22 @@ class LxmertConfig:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> LxmertConfig:
-        """Read `config.json` from a folder, that of a run too, or from the hub repository of that name."""
-        checkpoint = run_checkpoint(name_or_path)
-        if checkpoint and not (Path(name_or_path).expanduser() / "config.json").is_file():
-            from lxmert.checkpoint import read_config  # which imports this module
+        """Read the config in a folder, that of a run too, in a run's checkpoint, or in a hub repository.
 
-            config = read_config(checkpoint)
-            if config is None:
-                raise InputError(f"{checkpoint} holds no lxmert_config: train.py did not write it")
-            return config
-        return cls.from_json_file(fetch(name_or_path, ["config.json"]))
+        Raises:
+            FileNotFoundError: there is none.
+            InputError: it cannot be read.
+        """
+        path = Path(name_or_path).expanduser()
+        checkpoint = path if path.suffix == ".ckpt" else run_checkpoint(path)
+        if checkpoint is None or (path / "config.json").is_file():
+            return cls.from_json_file(fetch(name_or_path, ["config.json"]))
+        from lxmert.weights import kept_config  # torch is loaded for this alone
+
+        values = kept_config(checkpoint)
+        if values is None:
+            raise InputError(f"{checkpoint} holds no lxmert_config: train.py did not write it")
+        return cls.from_file_content(values, f"{checkpoint}, lxmert_config")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, plus what the reference library needs to recognise the model."""
@@ -187,20 +193,6 @@ class LxmertConfig:
         """Write `config.json` into `folder`."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_text(Path(folder) / "config.json", self.to_json_string())
-
-
-def check_answers(answers: Any, where: str) -> list[str]:
-    """`answers` if it is a list of texts.
-
-    Raises:
-        InputError: it is not; names `where` and the entry.
-    """
-    if not isinstance(answers, list):
-        raise InputError(f"{where} is {shown(answers)}; expected a list of answer texts, in label order")
-    for place, answer in enumerate(answers):
-        if not isinstance(answer, str) or not is_unicode(answer):
-            raise InputError(f"{where}[{place}] is {shown(answer)}; expected the text of an answer")
-    return answers
 
 
 def _check_value(name: str, kind: str, value: Any) -> None:

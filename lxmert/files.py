@@ -167,6 +167,20 @@ def shorten(value: Any, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def check_answers(answers: Any, where: str) -> list[str]:
+    """`answers` if it is a list of texts.
+
+    Raises:
+        InputError: it is not; names `where` and the entry.
+    """
+    if not isinstance(answers, list):
+        raise InputError(f"{where} is {shown(answers)}; expected a list of answer texts, in label order")
+    for place, answer in enumerate(answers):
+        if not isinstance(answer, str) or not is_unicode(answer):
+            raise InputError(f"{where}[{place}] is {shown(answer)}; expected the text of an answer")
+    return answers
+
+
 def refuse_constant(name: str) -> Any:
     """What JSON readers call for NaN and Infinity."""
     raise _ConstantError(f"{name} is no JSON value; expected a number")

@@ -10,51 +10,57 @@ from lxmert.config import LxmertConfig
 from lxmert.model import LAYER_NORM_EPS, activation, initialize
 
 
-class AnswerHead(nn.Sequential):
+class AnswerHead(nn.Module):
     """(R, D) pooled output -> (R, num_qa_labels) logits: D -> 2D -> GELU -> layer norm -> answers.
 
     The original's head for VQA, GQA and pre-training; no dropout.
     """
 
     def __init__(self, config: LxmertConfig) -> None:
-        super().__init__(
-            nn.Linear(config.hidden_size, 2 * config.hidden_size),
-            nn.GELU(),
-            nn.LayerNorm(2 * config.hidden_size, eps=LAYER_NORM_EPS),
-            nn.Linear(2 * config.hidden_size, config.num_qa_labels),
-        )
+        super().__init__()
+        self.logit_fc = classifier(config.hidden_size, 2 * config.hidden_size, config.num_qa_labels)
         initialize(self, config.initializer_range)
 
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits."""
+        return self.logit_fc(pooled)
 
-class PairHead(nn.Sequential):
+
+class PairHead(nn.Module):
     """(2E, D) pooled outputs, a statement's two rows side by side -> (E, 2) logits; index 1: it is true.
 
     The original's head for NLVR2: the two outputs concatenated, 2D -> 2D -> GELU -> layer norm -> 2.
     """
 
     def __init__(self, config: LxmertConfig) -> None:
-        super().__init__(
-            nn.Linear(2 * config.hidden_size, 2 * config.hidden_size),
-            nn.GELU(),
-            nn.LayerNorm(2 * config.hidden_size, eps=LAYER_NORM_EPS),
-            nn.Linear(2 * config.hidden_size, 2),
-        )
+        super().__init__()
+        self.logit_fc = classifier(2 * config.hidden_size, 2 * config.hidden_size, 2)
         initialize(self, config.initializer_range)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Logits."""
-        return super().forward(pooled.view(-1, 2 * pooled.shape[1]))
+        return self.logit_fc(pooled.view(-1, 2 * pooled.shape[1]))
 
 
-class Transform(nn.Sequential):
+def classifier(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """(..., inputs) -> (..., outputs), by way of a hidden layer."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.GELU(), nn.LayerNorm(hidden, eps=LAYER_NORM_EPS), nn.Linear(hidden, outputs)
+    )
+
+
+class Transform(nn.Module):
     """(..., D) -> (..., D): dense, activation, layer norm; BERT's preparation of a prediction."""
 
     def __init__(self, config: LxmertConfig) -> None:
-        super().__init__(
-            nn.Linear(config.hidden_size, config.hidden_size),
-            activation(config.hidden_act),
-            nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS),
-        )
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = activation(config.hidden_act)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Prepared for a projection."""
+        return self.LayerNorm(self.activation(self.dense(hidden)))
 
 
 class MaskedLanguageHead(nn.Module):
@@ -94,7 +100,7 @@ class RegionHead(nn.Module):
             "feat": config.visual_feat_dim if config.visual_feat_loss else 0,
         }
         self.transform = Transform(config)
-        self.outputs = nn.ModuleDict(
+        self.decoder_dict = nn.ModuleDict(
             {name: nn.Linear(config.hidden_size, size) for name, size in sizes.items() if size}
         )
         initialize(self, config.initializer_range)
@@ -102,7 +108,7 @@ class RegionHead(nn.Module):
     def forward(self, hidden: Tensor) -> dict[str, Tensor]:
         """Scores by name: "obj" (M, 1600), "attr" (M, 400), "feat" (M, F), as far as the config has them."""
         prepared = self.transform(hidden)
-        return {name: output(prepared) for name, output in self.outputs.items()}
+        return {name: output(prepared) for name, output in self.decoder_dict.items()}
 
 
 def answer_loss(scores: Tensor, labels: Tensor) -> Tensor:

@@ -18,10 +18,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from lxmert.batch import Batch
 from lxmert.files import InputError
 from lxmert.finite import FiniteWatch
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, Result
 from lxmert.optim import freeze as freeze_parameters
 from lxmert.optim import linear_warmup_decay
+from lxmert.weights import reference_names
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class LxmertLearner(LightningModule):
 
     def __init__(
         self,
-        model: LxmertModel,
+        model: Lxmert,
         objectives: Mapping[str, Objective],
         optimizer: Callable[..., torch.optim.Optimizer],
         *,
@@ -67,9 +68,9 @@ class LxmertLearner(LightningModule):
         self.warmup = warmup
         self.seed = seed
         self.total_steps = 1  # known once training starts
-        self.reads = frozenset().union(*(objective.reads for objective in objectives.values()))
+        self.outputs_needed = frozenset().union(*(objective.outputs_needed for objective in objectives.values()))
         # DDP waits for every parameter that may get a gradient; these never do.
-        for parameter in model.unread_parameters(self.reads):
+        for parameter in model.unused_parameters(self.outputs_needed):
             parameter.requires_grad_(False)
         freeze_parameters(self, freeze)
         self.metrics = nn.ModuleDict(
@@ -79,9 +80,23 @@ class LxmertLearner(LightningModule):
             }
         )
 
+    def heads(self) -> dict[str, str]:
+        """What each objective's head is called in the reference's names."""
+        return {name: objective.head_name for name, objective in self.objectives.items()}  # type: ignore[misc]
+
+    def reference_state(self) -> dict[str, Tensor]:
+        """Its weights, not copied, under the reference's names.
+
+        Raises:
+            InputError: two of them would have the same name.
+        """
+        state = {name: each for name, each in self.state_dict().items() if not name.startswith("metrics.")}
+        names = reference_names(state, self.heads())
+        return {names[name]: tensor for name, tensor in state.items()}
+
     def forward(self, batch: Batch) -> dict[str, Result]:
         """Result of each objective."""
-        output = self.model.encode(batch, self.reads)
+        output = self.model.encode(batch, self.outputs_needed)
         return {name: objective(output, batch, self.model) for name, objective in self.objectives.items()}
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -233,6 +248,7 @@ class LxmertLearner(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the architecture and the answer list with the weights."""
         checkpoint["lxmert_config"] = self.model.config.to_dict()
+        checkpoint["heads"] = self.heads()
         checkpoint["settings"] = self.settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

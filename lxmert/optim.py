@@ -23,8 +23,9 @@ STEPS_WITHOUT_BIAS_CORRECTION = 1e6
 # A fused optimiser says that under mixed precision it removes the gradients' scale in its step. Lightning
 # refuses to clip such gradients; asked not to, they are unscaled before they are clipped.
 STEP_UNSCALES = False
-# Biases and layer norms; a head's third module is one. By name: under FSDP parameters have no shape of their own.
-UNDECAYED = re.compile(r"(\bbias|norm\.weight|\.2\.weight)$")
+# Biases and layer norms; a classifier's third module is one. By name: under FSDP parameters have no shape of their
+# own.
+UNDECAYED = re.compile(r"(\bbias|norm\.weight|logit_fc\.2\.weight)$", re.IGNORECASE)
 
 
 class BertAdam(torch.optim.AdamW):
@@ -158,9 +159,9 @@ def by_depth(
     if layer_decay == 1:
         return [(learnt, {})]
     names = [name for name, _ in named]
-    layers = {part: number_of_layers(part, names) for part in ("language", "vision", "cross")}
-    if not layers["cross"]:
-        raise InputError("optimizer.layer_decay needs a learner's parameters, such as model.cross_layers.0.*")
+    layers = {part: number_of_layers(part, names) for part in ("layer", "r_layers", "x_layers")}
+    if not layers["x_layers"]:
+        raise InputError("optimizer.layer_decay needs a learner's parameters, such as model.encoder.x_layers.0.*")
     groups: dict[int, list[tuple[str, Parameter]]] = {}
     for name, parameter in learnt:
         groups.setdefault(depth(name, layers), []).append((name, parameter))
@@ -173,30 +174,30 @@ def readable(name: str) -> str:
 
 
 def number_of_layers(part: str, names: Iterable[str]) -> int:
-    """How many layers `part` ("language", "vision" or "cross") has, by the names of its parameters."""
-    numbers = (re.match(rf"model\.{part}_layers\.(\d+)\.", name) for name in names)
+    """How many layers `part` ("layer", "r_layers" or "x_layers") has, by the names of its parameters."""
+    numbers = (re.match(rf"model\.encoder\.{part}\.(\d+)\.", name) for name in names)
     return max((int(number[1]) + 1 for number in numbers if number), default=0)
 
 
 def depth(name: str, layers: dict[str, int]) -> int:
     """How many layers a learner's parameter `name` lies below the heads; `layers` is the number of each part."""
-    found = re.match(r"model\.(language|vision|cross)_layers\.(\d+)\.", name)
+    found = re.match(r"model\.encoder\.(layer|r_layers|x_layers)\.(\d+)\.", name)
     if found:
-        below = 0 if found[1] == "cross" else layers["cross"]
+        below = 0 if found[1] == "x_layers" else layers["x_layers"]
         return below + layers[found[1]] - int(found[2])
     if name.startswith("model.embeddings."):
-        return layers["cross"] + layers["language"] + 1
-    if name.startswith("model.region_embedding."):
-        return layers["cross"] + layers["vision"] + 1
+        return layers["x_layers"] + layers["layer"] + 1
+    if name.startswith("model.encoder.visn_fc."):
+        return layers["x_layers"] + layers["r_layers"] + 1
     return 0
 
 
 def freeze(learner: nn.Module, patterns: Sequence[str]) -> None:
     """Keep the parameters that `patterns` choose as they are: they get no gradient.
 
-    A pattern is a parameter's name or its beginning up to a dot: `model.embeddings`, `model.language_layers.0`,
-    `model.cross_layers.4.cross_attention.query.weight`; `*` stands for anything and `?` for one character:
-    `model.*.bias`, `model.language_layers.[0-4]`. Dropout stays active in frozen layers, as everywhere else in
+    A pattern is a parameter's name or its beginning up to a dot: `model.embeddings`, `model.encoder.layer.0`,
+    `model.encoder.x_layers.4.lang_self_att.self.key.bias`; `*` stands for anything and `?` for one character:
+    `model.*.bias`, `model.encoder.layer.[0-4]`. Dropout stays active in frozen layers, as everywhere else in
     training. Must be called before the learner is wrapped for several processes, which wait for every gradient.
 
     Args:

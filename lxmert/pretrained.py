@@ -1,16 +1,20 @@
-"""LXMERT with heads, as the reference library offers it: plain PyTorch, no trainer needed."""
+"""LXMERT as the reference library offers it, with heads and files: plain PyTorch, no trainer needed."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import fields, replace
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from lxmert.batch import Packing
-from lxmert.checkpoint import Pretrained
+from lxmert.batch import Batch, Packing
 from lxmert.config import LxmertConfig
+from lxmert.files import InputError, run_checkpoint
 from lxmert.heads import (
     AnswerHead,
     MaskedLanguageHead,
@@ -21,7 +25,7 @@ from lxmert.heads import (
     index_loss,
     region_losses,
 )
-from lxmert.model import READABLE, LxmertModel, batch_from_call, initialize
+from lxmert.model import OUTPUTS, Lxmert, initialize
 from lxmert.outputs import (
     Internals,
     LxmertForPreTrainingOutput,
@@ -29,6 +33,264 @@ from lxmert.outputs import (
     LxmertForVisualReasoningOutput,
     LxmertModelOutput,
 )
+from lxmert.weights import (
+    WEIGHT_SUFFIXES,
+    compare,
+    kept_config,
+    load_weights,
+    read_weights,
+    refuse_unloaded,
+    write_folder,
+)
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Modules made in it keep whatever their memory holds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+class Pretrained(nn.Module):
+    """A model that opens and saves the reference library's folders."""
+
+    config: LxmertConfig
+
+    def reference_state(self) -> dict[str, Tensor]:
+        """Its weights, not copied, under the names they have in the reference's models with heads."""
+        return self.state_dict()
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, config: LxmertConfig | None = None, allow_missing: bool = False
+    ) -> Self:
+        """Open a model from a folder, a hub name, a run or a weights file of the original release.
+
+        Args:
+            name_or_path: a folder with `config.json` and `model.safetensors`, a hub repository's name,
+                a run's folder or checkpoint, or a weights file (which has no config: the published sizes
+                are assumed).
+            config: sizes to use instead of those found.
+            allow_missing: go on when encoder weights are missing or of another shape.
+
+        Returns:
+            The model, in evaluation mode. One report of what was loaded is logged.
+
+        Raises:
+            FileNotFoundError: nothing of that name, here or on the hub.
+            InputError: a file cannot be read, or config and weights do not fit; no memory was taken then.
+        """
+        kept = kept_with(name_or_path) if config is None else None
+        weights = read_weights(name_or_path)
+        return cls.from_weights(
+            config or kept or LxmertConfig(), weights, str(name_or_path), allow_missing, bool(kept)
+        )
+
+    @classmethod
+    def from_weights(
+        cls,
+        config: LxmertConfig,
+        weights: dict[str, Tensor],
+        source: str,
+        allow_missing: bool = False,
+        strict: bool = True,
+    ) -> Self:
+        """The model of `config` with `weights` as `read_weights` gives them, in evaluation mode.
+
+        Args:
+            config: sizes.
+            weights: under the reference's names.
+            source: named in the report and in errors.
+            allow_missing: go on when encoder weights are missing or of another shape.
+            strict: the config is that of the weights, so that heads may not be of another shape either.
+
+        Raises:
+            InputError: config and weights do not fit; no memory was taken for the model.
+        """
+        report = compare(cls.shapes(config), weights, source)
+        if not allow_missing:
+            refuse_unloaded(report)
+            if strict and report.reshaped:
+                raise InputError(
+                    f"{report}\nthe config kept with these weights is another model's. Get both from one place, "
+                    "or pass the config= to use."
+                )
+        # Random numbers that are overwritten at once would take most of the time.
+        with nullcontext() if report.missing or report.reshaped else _Uninitialized():
+            model = cls(config)  # type: ignore[call-arg]
+        load_weights(model.reference_state(), weights, source, allow_missing)
+        return model.eval()
+
+    @classmethod
+    def shapes(cls, config: LxmertConfig) -> dict[str, Tensor]:
+        """`reference_state` of a model of `config` without its memory: for the shapes alone."""
+        with torch.device("meta"), _Uninitialized():
+            return cls(config).reference_state()  # type: ignore[call-arg]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors`, readable by the reference library."""
+        write_folder(Path(folder), self.config.to_dict(), self.reference_state(), type(self).__name__)
+
+
+def kept_with(source: str | Path) -> LxmertConfig | None:
+    """The architecture kept with weights: in a run's checkpoint or a folder; None for a bare weights file.
+
+    Raises:
+        FileNotFoundError: the checkpoint does not exist, or the folder or hub repository has no config.
+        InputError: it cannot be read.
+    """
+    path = run_checkpoint(source) or Path(source).expanduser()
+    if path.suffix == ".ckpt":
+        values = kept_config(path)
+        return None if values is None else LxmertConfig.from_file_content(values, f"{path}, lxmert_config")
+    bare = path.is_file() or (path.suffix in WEIGHT_SUFFIXES and not path.is_dir())
+    return None if bare else LxmertConfig.from_pretrained(source)
+
+
+class LxmertModel(Lxmert, Pretrained):
+    """LXMERT without heads, called as the reference library's: one sentence and one image a row."""
+
+    def reference_state(self) -> dict[str, Tensor]:
+        """Its weights, not copied, under the names they have in the reference's models with heads."""
+        return {f"lxmert.{name}": tensor for name, tensor in self.state_dict().items()}
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        visual_feats: Tensor | None = None,
+        visual_pos: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        visual_attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> LxmertModelOutput | tuple:
+        """The reference's call: row r is sentence r and image r.
+
+        Args:
+            input_ids: (R, L) token ids, [CLS] first.
+            visual_feats: (R, N, F) region features.
+            visual_pos: (R, N, 4) boxes, x1 y1 x2 y2 as fractions of the image's sides.
+            attention_mask: (R, L), non-zero on real tokens; default all.
+            visual_attention_mask: (R, N), non-zero on real regions; default all.
+            token_type_ids: (R, L) segments; default 0.
+            inputs_embeds: (R, L, D) instead of `input_ids`.
+            output_attentions: return all attentions.
+            output_hidden_states: return all hidden states.
+            return_dict: False returns a tuple.
+
+        Returns:
+            The output; positions whose mask is 0 are not computed and are zero.
+
+        Raises:
+            ValueError: an input is missing, of the wrong shape, or masks a row's [CLS] or all its regions.
+        """
+        output = self.encode_call(
+            OUTPUTS, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
+            inputs_embeds, output_attentions, output_hidden_states,
+        )  # fmt: skip
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def encode_call(
+        self,
+        outputs_needed: Collection[str],
+        input_ids: Tensor | None,
+        visual_feats: Tensor | None,
+        visual_pos: Tensor | None,
+        attention_mask: Tensor | None,
+        visual_attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+    ) -> LxmertModelOutput:
+        """`encode` for a call in the reference's style, whose arguments `forward` explains."""
+        config = self.config
+        batch = batch_from_call(
+            config, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
+            inputs_embeds,
+        )  # fmt: skip
+        if output_attentions is None:
+            output_attentions = config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        return self.encode(
+            batch,
+            outputs_needed,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            inputs_embeds=inputs_embeds,
+        )
+
+
+def batch_from_call(
+    config: LxmertConfig,
+    input_ids: Tensor | None,
+    visual_feats: Tensor | None,
+    visual_pos: Tensor | None,
+    attention_mask: Tensor | None,
+    visual_attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+) -> Batch:
+    """The Batch of a call in the reference's style, checked; arguments as in `LxmertModel.forward`."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("pass either input_ids or inputs_embeds")
+    if visual_feats is None or visual_pos is None:
+        raise ValueError("LXMERT needs region features and boxes: pass visual_feats and visual_pos")
+    shape = cast(Tensor, input_ids).shape if inputs_embeds is None else inputs_embeds.shape[:-1]
+    if len(shape) != 2:
+        raise ValueError(f"token shape {tuple(shape)}; expected (rows, tokens)")
+    rows, length = shape
+    if length > config.max_position_embeddings:
+        raise ValueError(f"{length} tokens; the model has {config.max_position_embeddings} positions: truncate")
+    regions = visual_feats.shape[1:2]
+    for name, tensor, expected in (
+        ("visual_feats", visual_feats, (rows, *regions, config.visual_feat_dim)),
+        ("visual_pos", visual_pos, (rows, *regions, config.visual_pos_dim)),
+        ("attention_mask", attention_mask, (rows, length)),
+        ("visual_attention_mask", visual_attention_mask, (rows, *regions)),
+        ("token_type_ids", token_type_ids, (rows, length)),
+        ("inputs_embeds", inputs_embeds, (rows, length, config.hidden_size)),
+    ):
+        if tensor is not None and tuple(tensor.shape) != expected:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {expected}")
+    if not length or not regions[0]:
+        raise ValueError(f"{length} tokens and {regions[0]} regions a row; a row needs at least one of each")
+    device = visual_feats.device
+    token_mask = (
+        torch.ones(shape, dtype=torch.bool, device=device) if attention_mask is None else attention_mask != 0
+    )
+    region_mask = (
+        torch.ones(visual_feats.shape[:2], dtype=torch.bool, device=device)
+        if visual_attention_mask is None
+        else visual_attention_mask != 0
+    )
+    if attention_mask is not None and not token_mask[:, 0].all():
+        raise ValueError("attention_mask hides the first token ([CLS]) of a row; pad sentences on the right")
+    if visual_attention_mask is not None and not region_mask.any(1).all():
+        raise ValueError("visual_attention_mask hides all regions of a row; each row needs at least one")
+    identity = torch.arange(rows, device=device)
+    tokens, regions_at = Packing.of(token_mask), Packing.of(region_mask)
+    return Batch(
+        token_ids=torch.zeros(shape, dtype=torch.long, device=device) if input_ids is None else input_ids,
+        token_mask=token_mask,
+        token_types=token_type_ids,
+        region_features=visual_feats,
+        region_boxes=visual_pos,
+        region_mask=region_mask,
+        row_sentence=identity,
+        row_image=identity,
+        token_packing=tokens,
+        row_token_packing=tokens,
+        region_packing=regions_at,
+        row_region_packing=regions_at,
+    )
 
 
 class WithAnswerHead(Pretrained):
@@ -49,13 +311,13 @@ class WithAnswerHead(Pretrained):
         """
         if not hasattr(self, "answer_head"):
             raise ValueError("this model has no answer head: config.task_qa is False")
-        return cast(nn.Linear, self.answer_head[-1])
+        return cast(nn.Linear, self.answer_head.logit_fc[-1])
 
     def resize_num_qa_labels(self, num_labels: int | None) -> nn.Linear:
         """Give the answer head `num_labels` outputs, keeping the first ones, as the reference does.
 
         Labels keep their place, not their text: to move a head to another answer list, match by text
-        (`lxmert.checkpoint`). The config's `answers` are dropped when the number changes.
+        (`lxmert.weights.match_answer_head`). The config's `answers` are dropped when the number changes.
 
         Returns:
             The last layer; the same one when `num_labels` is None or the present number.
@@ -69,7 +331,7 @@ class WithAnswerHead(Pretrained):
         with torch.no_grad():
             new.weight[:kept] = old.weight[:kept]
             new.bias[:kept] = old.bias[:kept]
-        self.answer_head[-1] = new
+        self.answer_head.logit_fc[-1] = new
         self.config.answers = None
         self.config.num_qa_labels = num_labels
         return new
@@ -209,6 +471,15 @@ class LxmertForVisualReasoning(Pretrained):
         return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
 
+class PreTrainingHeads(nn.Module):
+    """The two heads that BERT has."""
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__()
+        self.predictions = MaskedLanguageHead(config)
+        self.seq_relationship = MatchingHead(config)
+
+
 class LxmertForPreTraining(WithAnswerHead):
     """LXMERT with the heads of all pre-training objectives (paper section 3.1)."""
 
@@ -216,10 +487,9 @@ class LxmertForPreTraining(WithAnswerHead):
         super().__init__()
         self.config = config
         self.lxmert = LxmertModel(config)
-        self.mlm_head = MaskedLanguageHead(config)
-        self.matching_head = MatchingHead(config)
+        self.cls = PreTrainingHeads(config)
         if config.task_obj_predict:
-            self.region_head = RegionHead(config)
+            self.obj_predict_head = RegionHead(config)
         if config.task_qa:
             self.answer_head = AnswerHead(config)
 
@@ -268,11 +538,11 @@ class LxmertForPreTraining(WithAnswerHead):
         """
         config = self.config
         encoded = self.lxmert.encode_call(
-            READABLE, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
+            OUTPUTS, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
             inputs_embeds, output_attentions, output_hidden_states,
         )  # fmt: skip
-        tokens = self.mlm_head(encoded.language_output, self.lxmert.embeddings.word.weight)
-        matching = self.matching_head(encoded.pooled_output)
+        tokens = self.cls.predictions(encoded.language_output, self.lxmert.embeddings.word_embeddings.weight)
+        matching = self.cls.seq_relationship(encoded.pooled_output)
         answers = self.answer_head(encoded.pooled_output) if config.task_qa else None
         losses = []
         if labels is not None and config.task_mask_lm:
@@ -295,7 +565,7 @@ class LxmertForPreTraining(WithAnswerHead):
     def _region_losses(
         self, vision_output: Tensor | None, labels: dict[str, tuple[Tensor, Tensor]]
     ) -> list[Tensor]:
-        scores = self.region_head(cast(Tensor, vision_output).flatten(0, 1))
+        scores = self.obj_predict_head(cast(Tensor, vision_output).flatten(0, 1))
         missing = sorted(set(scores) - set(labels))
         if missing:
             raise ValueError(
@@ -313,3 +583,44 @@ class LxmertForPreTraining(WithAnswerHead):
 def internals(output: LxmertModelOutput) -> dict[str, Any]:
     """Hidden states and attentions of an output, to hand on."""
     return {field.name: getattr(output, field.name) for field in fields(Internals)}
+
+
+Architecture: TypeAlias = (
+    LxmertForPreTraining | LxmertForQuestionAnswering | LxmertForVisualReasoning | LxmertModel
+)
+
+
+def heads_of(weights: Mapping[str, Tensor]) -> set[str]:
+    """Names of the heads in `weights`."""
+    return {name.split(".")[0] for name in weights} - {"lxmert"}
+
+
+def architecture_of(weights: Mapping[str, Tensor]) -> type[Architecture]:
+    """The class that has the heads in `weights`."""
+    heads = heads_of(weights)
+    if heads & {"cls", "obj_predict_head"}:
+        return LxmertForPreTraining
+    if "pair_head" in heads:
+        return LxmertForVisualReasoning
+    return LxmertForQuestionAnswering if "answer_head" in heads else LxmertModel
+
+
+def with_heads(config: LxmertConfig, weights: Mapping[str, Tensor]) -> LxmertConfig:
+    """`config` with its switches as the heads in `weights` are."""
+    heads = heads_of(weights)
+    if heads & {"cls", "obj_predict_head"}:
+        config = replace(
+            config,
+            task_mask_lm="cls.predictions.bias" in weights,
+            task_matched="cls.seq_relationship.bias" in weights,
+            task_obj_predict="obj_predict_head" in heads,
+            task_qa="answer_head" in heads,
+        )
+    if "obj_predict_head" in heads:
+        config = replace(
+            config,
+            visual_obj_loss="obj_predict_head.decoder_dict.obj.bias" in weights,
+            visual_attr_loss="obj_predict_head.decoder_dict.attr.bias" in weights,
+            visual_feat_loss="obj_predict_head.decoder_dict.feat.bias" in weights,
+        )
+    return config

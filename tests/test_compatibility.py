@@ -14,9 +14,9 @@ import pytest
 import torch
 from runs import said, train
 
-from lxmert.checkpoint import read_weights
 from lxmert.evaluate.__main__ import main as evaluate
 from lxmert.evaluate.ensemble import read_scores
+from lxmert.weights import read_weights
 
 SETTINGS = [
     "experiment=vqa", "trainer=cpu", "data.train=train", "data.valid=minival", "data.test=minival",

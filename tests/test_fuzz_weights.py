@@ -11,7 +11,7 @@ from fuzzing import COUNT, VALUES, damaged, mistaken, mistaken_json, survives
 from test_checkpoint import save_run
 
 from lxmert import LxmertConfig, LxmertForQuestionAnswering, LxmertTokenizer, load_run, save_run_model
-from lxmert.checkpoint import read_answers, renamed
+from lxmert.weights import read_answers
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnop", "##a", "cat", "é"]
 ANSWERS = ["yes", "no", "", "2", "don't", "crème brûlée", "gray"]
@@ -201,7 +201,7 @@ def test_a_safetensors_file(folder, change):
 def test_a_file_of_pytorch(model, folder, change):
     (folder / "model.safetensors").unlink()
     path = folder / "pytorch_model.bin"
-    torch.save(renamed(model.state_dict()), path)
+    torch.save(model.reference_state(), path)
     survives(opened(folder), path, change, TRIES, verify=whole)
 
 
@@ -210,7 +210,7 @@ def test_a_file_of_pytorch(model, folder, change):
 def test_a_file_of_the_originals_time(model, folder, change):
     (folder / "model.safetensors").unlink()
     path = folder / "pytorch_model.bin"
-    torch.save(renamed(model.state_dict()), path, _use_new_zipfile_serialization=False)
+    torch.save(model.reference_state(), path, _use_new_zipfile_serialization=False)
     survives(opened(folder), path, change, TRIES)
 
 

@@ -7,8 +7,8 @@ import torch
 from runs import TINY, checkpoint, kill_and_resume, metrics, summary, train, weights
 
 from lxmert.callbacks.averaging import AveragedWeights
-from lxmert.checkpoint import read_weights, reference_name
 from lxmert.files import InputError
+from lxmert.weights import HEADS, read_weights, reference_names
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,8 @@ def test_a_killed_run_resumes_to_the_average_and_the_weights_of_an_uninterrupted
 
 def test_what_starts_from_a_checkpoint_starts_from_the_average(averaged):
     path = averaged / "checkpoints" / "best.ckpt"
-    own = {reference_name(name): tensor for name, tensor in checkpoint(averaged, "best")["state_dict"].items()}
+    state = checkpoint(averaged, "best")["state_dict"]
+    own = {new: state[name] for name, new in reference_names(state, HEADS).items()}
     found = read_weights(path)
     assert found and all(torch.equal(tensor, own[name]) for name, tensor in found.items())
 
@@ -163,14 +164,14 @@ def test_habits_go_together(toy):
 
 def test_a_frozen_part_keeps_its_weights_on_two_processes_too(toy):
     folder, overrides = toy
-    frozen = ("model.embeddings", "model.language_layers")
+    frozen = ("model.embeddings", "model.encoder.layer")
     run = train(
         *overrides, f"freeze=[{','.join(frozen)}]", "trainer.max_epochs=1", "trainer.devices=2", folder=folder
     )
     biases = {name: tensor for name, tensor in weights(run).items() if name.endswith(".bias")}
     untouched = {name for name, tensor in biases.items() if not tensor.any()}  # all begin at zero
     assert untouched >= {name for name in biases if name.startswith(frozen)}
-    assert "model.vision_layers.0.attention.query.bias" in biases.keys() - untouched
+    assert "model.encoder.r_layers.0.attention.self.query.bias" in biases.keys() - untouched
     assert len([name for name in untouched if name.startswith(frozen)]) > 5
 
 

@@ -65,7 +65,7 @@ def batch_of(call, **targets):
 def test_the_head_is_the_originals(config):
     head = randomize(PairHead(config))
     pooled = torch.randn(2 * E, config.hidden_size)
-    first, _, norm, last = (module for module in head)
+    first, _, norm, last = (module for module in head.logit_fc)
     for e in range(E):
         left, right = pooled[2 * e], pooled[2 * e + 1]
         hidden = F.gelu(first.weight @ torch.cat([left, right]) + first.bias)
@@ -102,7 +102,7 @@ def batch_like(truth):
 def test_without_truth_values_there_are_scores_and_no_loss(config, call):
     objective, model = randomize(ImagePair(config)), randomize(LxmertModel(config))
     batch = batch_of(call)
-    result = objective(model.encode(batch, objective.reads), batch, model)
+    result = objective(model.encode(batch, objective.outputs_needed), batch, model)
     assert result.losses == {} and result.predictions["answer_scores"].shape == (E, 2)
     metrics = objective.make_metrics({})
     metrics.update(result, batch)
@@ -132,7 +132,7 @@ def test_left_and_right_are_told_apart_and_the_truth_is_learnt(config, call):
     optimizer = torch.optim.Adam([*model.parameters(), *objective.parameters()], 3e-3)
     losses = []
     for _ in range(40):
-        result = objective(model.encode(batch, objective.reads), batch, model)
+        result = objective(model.encode(batch, objective.outputs_needed), batch, model)
         optimizer.zero_grad()
         result.losses["image_pair"].backward()
         optimizer.step()
@@ -175,7 +175,7 @@ def test_the_class_gives_the_objectives_scores_loss_and_gradients(config, reason
     model.load_state_dict(reasoning.lxmert.state_dict())
     truth = torch.tensor([1, 0, 1])
     batch = batch_of(call, statement=truth)
-    expected = objective(model.encode(batch, objective.reads), batch, model)
+    expected = objective(model.encode(batch, objective.outputs_needed), batch, model)
     found = reasoning(**swapped(call), labels=truth)
     torch.testing.assert_close(found.logits, expected.predictions["answer_scores"])
     torch.testing.assert_close(found.loss, expected.losses["image_pair"])
@@ -201,7 +201,7 @@ def test_the_class_equals_the_references_encoder_run_on_each_image(make_pair, ca
         images = {k: v[:, side] for k, v in call.items() if k.startswith("visual") and v is not None}
         words = {k: v for k, v in call.items() if not k.startswith("visual")}
         sides.append(theirs(**images, **words).pooled_output)
-    expected = nn.Sequential(*reasoning.pair_head)(torch.cat(sides, 1))
+    expected = nn.Sequential(*reasoning.pair_head.logit_fc)(torch.cat(sides, 1))
     torch.testing.assert_close(reasoning(**call).logits, expected, atol=1e-5, rtol=1e-4)
 
 

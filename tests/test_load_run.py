@@ -18,8 +18,8 @@ from lxmert import (
     load_run,
     save_run_model,
 )
-from lxmert.checkpoint import read_answers
 from lxmert.files import InputError
+from lxmert.weights import read_answers
 
 ROOT = Path(__file__).parents[1]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "colo", "##r", "is", "the", "cat", "?", "Red", "é"]

@@ -13,8 +13,7 @@ from transformers.models.lxmert import modeling_lxmert as reference
 
 from lxmert import LxmertConfig, LxmertForQuestionAnswering, LxmertModel
 from lxmert.batch import Batch, Packing
-from lxmert.checkpoint import reference_name
-from lxmert.model import READABLE
+from lxmert.model import OUTPUTS
 from lxmert.outputs import Internals, LxmertModelOutput
 from lxmert.pretrained import answer_loss
 
@@ -30,7 +29,7 @@ SIDES = {
     "cross_vision_attentions": ("vision", "vision"),
 }
 EXPOSED = ["language_attentions", "vision_attentions", "cross_encoder_attentions"]
-SUBSETS = [set(s) for n in (1, 2, 3) for s in itertools.combinations(sorted(READABLE), n)]
+SUBSETS = [set(s) for n in (1, 2, 3) for s in itertools.combinations(sorted(OUTPUTS), n)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -79,10 +78,7 @@ def assert_close(ours: Tensor, theirs: Tensor, what: str = "", atol: float = 1e-
 def assert_same_gradients(ours, theirs, prefix: str = "", atol: float = 1e-4) -> None:
     """Every parameter's gradient equals the reference's; a missing one equals a missing or a zero one."""
     expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    own = {
-        reference_name(prefix + name).removeprefix("lxmert." if prefix else ""): parameter.grad
-        for name, parameter in ours.named_parameters()
-    }
+    own = {name: parameter.grad for name, parameter in ours.named_parameters()}
     assert own.keys() == expected.keys()
     for name, gradient in own.items():
         if gradient is None or expected[name] is None:
@@ -310,7 +306,7 @@ def test_shared_sides_give_the_references_outputs_and_gradients_for_expanded_row
     for model in (theirs, ours):
         model.zero_grad()
         features.grad = None
-        outputs.append(model(**expanded(batch)) if model is theirs else model.encode(batch, READABLE))
+        outputs.append(model(**expanded(batch)) if model is theirs else model.encode(batch, OUTPUTS))
         weighted_sum(outputs[-1], masks).backward()
         inputs.append(features.grad)
     assert_close(outputs[1].pooled_output, outputs[0].pooled_output)
@@ -371,12 +367,24 @@ def test_each_side_is_encoded_once_whatever_the_number_of_rows(make_pair):
     sizes = []
     hooks = [
         layer.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-        for layer in (ours.language_layers[0], ours.vision_layers[0])
+        for layer in (ours.encoder.layer[0], ours.encoder.r_layers[0])
     ]
     ours.encode(shared_batch(ours.config, *SHARING["every sentence with every image"]), {"pooled"})
     for hook in hooks:
         hook.remove()
     assert sizes == [sum(LENGTHS), sum(REGION_COUNTS)]
+
+
+def test_encoded_once_sides_are_paired_again_and_again(make_pair):
+    _, ours = make_pair("LxmertModel")
+    batch = shared_batch(ours.config, *SHARING["every sentence with every image"])
+    expected = ours.encode(batch, OUTPUTS)
+    sentences, images = ours.encode_sentences(batch), ours.encode_images(batch)
+    for rows in torch.arange(batch.num_rows).flip(0).split(4):
+        pairs = batch.pair(batch.row_sentence[rows], batch.row_image[rows])
+        found = ours.encode_rows(pairs, sentences, images, OUTPUTS)
+        for name in ("pooled_output", "language_output", "vision_output"):
+            assert_close(found[name], expected[name][rows], name)
 
 
 # Attentions
@@ -449,7 +457,7 @@ def test_the_path_with_attentions_equals_the_path_without(make_pair):
     outputs = []
     for switch in (False, True):
         ours.zero_grad()
-        outputs.append(ours.encode(batch, READABLE, output_attentions=switch))
+        outputs.append(ours.encode(batch, OUTPUTS, output_attentions=switch))
         weighted_sum(outputs[-1], masks).backward()
         gradients.append([parameter.grad for parameter in ours.parameters()])
     for name in ("pooled_output", "language_output", "vision_output"):
@@ -486,7 +494,7 @@ def test_what_is_read_does_not_change_when_the_rest_is_left_out(make_pair, reads
     names = [f"{read}_output" for read in sorted(reads)]
     gradients = []
     outputs = []
-    for asked in (READABLE, reads):
+    for asked in (OUTPUTS, reads):
         ours.zero_grad()
         outputs.append(ours.encode(batch, asked))
         sum(
@@ -502,32 +510,32 @@ def test_what_is_read_does_not_change_when_the_rest_is_left_out(make_pair, reads
             assert full is None or not full.any(), name
         else:
             assert_close(gradient, full, name, 1e-4)
-    unread = {id(parameter) for parameter in ours.unread_parameters(reads)}
+    unread = {id(parameter) for parameter in ours.unused_parameters(reads)}
     assert unread == {id(parameter) for parameter in ours.parameters() if parameter.grad is None}
 
 
 def test_sixteen_tensors_of_the_last_layer_are_unread_by_question_answering():
     with torch.device("meta"):
         model = LxmertModel(LxmertConfig())
-    unread = list(model.unread_parameters({"pooled"}))
+    unread = list(model.unused_parameters({"pooled"}))
     assert (len(unread), sum(parameter.numel() for parameter in unread)) == (16, 7_087_872)
 
 
 def test_question_answering_computes_the_last_layer_for_cls_alone(make_pair):
     _, ours = make_pair("LxmertForQuestionAnswering")
     call = call_of(ours.config)
-    layer = ours.lxmert.cross_layers[-1]
+    layer = ours.lxmert.encoder.x_layers[-1]
     seen = {}
     hooks = [
         getattr(layer, name).register_forward_hook(
             lambda module, inputs, output, name=name: seen.update({name: len(output)})
         )
-        for name in ("language_feed_forward", "vision_feed_forward", "vision_attention")
+        for name in ("lang_output", "visn_output", "visn_self_att")
     ]
     ours(**call)
-    assert seen == {"language_feed_forward": ROWS}
+    assert seen == {"lang_output": ROWS}
     ours(**call, output_hidden_states=True)
-    assert seen["language_feed_forward"] == sum(LENGTHS) and "vision_attention" in seen
+    assert seen["lang_output"] == sum(LENGTHS) and "visn_self_att" in seen
     for hook in hooks:
         hook.remove()
 
@@ -679,11 +687,11 @@ def test_initial_weights_are_berts(sizes):
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
             # padding_idx=0 zeroes the first entry of the three embedding tables
-            drawn = parameter[1:] if ".embeddings." in name else parameter
+            drawn = parameter[1:] if "_embeddings." in name else parameter
             assert drawn.std().item() == pytest.approx(0.05, rel=0.15), name
-            assert bool(parameter[0].any()) != (".embeddings." in name), name
+            assert bool(parameter[0].any()) != ("_embeddings." in name), name
         else:
-            is_norm = name.endswith("norm.weight") or name == "answer_head.2.weight"
+            is_norm = name.lower().endswith("norm.weight") or name == "answer_head.logit_fc.2.weight"
             assert torch.equal(parameter, torch.full_like(parameter, is_norm)), name
 
 
@@ -770,9 +778,9 @@ def test_a_gpu_gives_what_the_cpu_gives(make_pair):
     model = LxmertModel(ours.config).eval()
     model.load_state_dict(ours.state_dict())
     batch = shared_batch(ours.config, *SHARING["both shared"])
-    expected = ours.encode(batch, READABLE)
+    expected = ours.encode(batch, OUTPUTS)
     moved = batch.pin_memory().to("cuda", non_blocking=True)
-    output = model.cuda().encode(moved, READABLE)
+    output = model.cuda().encode(moved, OUTPUTS)
     for name in ("pooled_output", "language_output", "vision_output"):
         assert_close(output[name].cpu(), expected[name], name, 1e-3)
     with torch.autocast("cuda", torch.bfloat16):
@@ -824,7 +832,7 @@ def test_a_bad_call_says_what_is_wrong(make_pair, changes, message):
 @pytest.mark.parametrize("reads", [set(), {"pooled", "words"}])
 def test_reading_an_unknown_output_says_which_ones_there_are(make_pair, reads):
     _, ours = make_pair("LxmertModel")
-    with pytest.raises(ValueError, match=r"reads=.*expected some of \['language', 'pooled', 'vision'\]"):
+    with pytest.raises(ValueError, match=r"outputs_needed=.*expected some of \['language', 'pooled', 'vision'\]"):
         ours.encode(shared_batch(ours.config, [0], [0]), reads)
 
 

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from lxmert.batch import Batch
-from lxmert.checkpoint import reference_name
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError
 from lxmert.heads import answer_loss
 from lxmert.learner import LxmertLearner
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.objectives.answering import Answering
 from lxmert.objectives.image_pair import ImagePair
 from lxmert.objectives.masked_language import MaskedLanguage
@@ -121,8 +120,8 @@ def test_the_masked_language_loss_is_the_mean_over_the_hidden_words(config):
     config = replace(config, vocab_size=5)
     objective = MaskedLanguage(config)
     objective.head.bias.data = logs(0.1, 0.2, 0.2, 0.1, 0.4)
-    blank = SimpleNamespace(embeddings=SimpleNamespace(word=torch.nn.Embedding(5, config.hidden_size)))
-    torch.nn.init.zeros_(blank.embeddings.word.weight)
+    blank = SimpleNamespace(embeddings=SimpleNamespace(word_embeddings=torch.nn.Embedding(5, config.hidden_size)))
+    torch.nn.init.zeros_(blank.embeddings.word_embeddings.weight)
     batch = make_batch(config, sentences=2, images=2, length=5)
     found = {"masked_language/places": torch.tensor([1, 3, 7]), "masked_language/words": torch.tensor([0, 4, 1])}
     batch = replace(batch, targets=batch.targets | found)
@@ -181,10 +180,10 @@ def region_objective(config, **parameters):
     objective = MaskedRegion(
         replace(config, num_object_labels=2, num_attr_labels=2, visual_feat_dim=2), **parameters
     )
-    always(objective.head.outputs["obj"], logs(0.2, 0.8))
-    if "attr" in objective.head.outputs:
-        always(objective.head.outputs["attr"], logs(0.6, 0.4))
-    always(objective.head.outputs["feat"], [1.0, 1.0])
+    always(objective.head.decoder_dict["obj"], logs(0.2, 0.8))
+    if "attr" in objective.head.decoder_dict:
+        always(objective.head.decoder_dict["attr"], logs(0.6, 0.4))
+    always(objective.head.decoder_dict["feat"], [1.0, 1.0])
     return objective
 
 
@@ -251,7 +250,7 @@ def answer_batch(config):
 
 def answer_objective(config, **parameters):
     objective = QuestionAnswering(replace(config, num_qa_labels=2, answers=["no", "yes"]), **parameters)
-    always(objective.head[-1], logs(0.2, 0.8))
+    always(objective.head.logit_fc[-1], logs(0.2, 0.8))
     return objective
 
 
@@ -307,7 +306,7 @@ def learner_of(config, names, seed=0, **parameters):
     torch.manual_seed(seed)
     objectives = {name: MAKE[name](config, **parameters.get(name, {})) for name in names}
     return LxmertLearner(
-        LxmertModel(config), objectives, lambda named: bert_adam(named, 1e-3), warmup=0.1, tables=TABLES, seed=SEED
+        Lxmert(config), objectives, lambda named: bert_adam(named, 1e-3), warmup=0.1, tables=TABLES, seed=SEED
     )
 
 
@@ -322,9 +321,9 @@ def test_losses_and_gradients_equal_the_references_on_the_same_masked_inputs(mak
     learner = learner_of(config, MAKE, masked_region={"label_weight": label_weight, "rate": 0.4})
     learner.model.load_state_dict(ours.lxmert.state_dict())
     heads = {
-        "matching": ours.matching_head,
-        "masked_language": ours.mlm_head,
-        "masked_region": ours.region_head,
+        "matching": ours.cls.seq_relationship,
+        "masked_language": ours.cls.predictions,
+        "masked_region": ours.obj_predict_head,
         "question_answering": ours.answer_head,
     }
     for name, head in heads.items():
@@ -381,7 +380,7 @@ def test_losses_and_gradients_equal_the_references_on_the_same_masked_inputs(mak
     gradients = {name: p.grad for name, p in theirs.named_parameters()}
     torch.stack([losses[name] for name in given]).sum().backward()
     for name, parameter in learner.model.named_parameters(prefix="lxmert"):
-        expected = gradients[reference_name(name)]
+        expected = gradients[name]
         if expected is None:  # the last layer's vision side, which only the region losses read
             assert parameter.grad is None or not parameter.grad.any(), name
         else:
@@ -588,9 +587,9 @@ def test_heads_run_only_where_their_loss_reads_them(config):
     assert seen.row_region_packing.index is not None and len(regions) < real / 3
     assert seen_by(heads["masked_language"].transform, run) == [len(words)]
     assert seen_by(heads["masked_region"].transform, run) == [real]
-    assert seen_by(heads["masked_region"].outputs["obj"], run) == [real]
-    assert seen_by(heads["masked_region"].outputs["attr"], run) == [real]
-    assert seen_by(heads["masked_region"].outputs["feat"], run) == [len(regions)]
+    assert seen_by(heads["masked_region"].decoder_dict["obj"], run) == [real]
+    assert seen_by(heads["masked_region"].decoder_dict["attr"], run) == [real]
+    assert seen_by(heads["masked_region"].decoder_dict["feat"], run) == [len(regions)]
     answered = (batch.targets["answer"] >= 0) & batch.targets["matched"]
     assert seen_by(heads["question_answering"], run) == [int(answered.sum())]
     seen = prepared(learner.eval(), batch)  # the original's accuracy asks about exchanged sentences too
@@ -601,13 +600,13 @@ def test_labels_of_hidden_regions_alone_need_the_head_there_alone(config):
     learner = learner_of(config, ["masked_region"], masked_region={"label_weight": "masked"})
     seen = prepared(learner, make_batch(config, sentences=60, images=30))
     head, hidden = learner.objectives["masked_region"].head, [len(seen.targets["masked_region/places"])]
-    for layer in (head.transform, *head.outputs.values()):
+    for layer in (head.transform, *head.decoder_dict.values()):
         assert seen_by(layer, lambda: learner(seen)) == hidden
 
 
 def test_a_loss_that_is_not_chosen_has_no_layer(config):
     head = MaskedRegion(config, losses=["feature"]).head
-    assert list(head.outputs) == ["feat"]
+    assert list(head.decoder_dict) == ["feat"]
 
 
 # ------------------------------------------------------------------------------------ errors and the learner

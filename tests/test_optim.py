@@ -7,7 +7,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError
 from lxmert.learner import LxmertLearner
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.objectives.answering import Answering
 from lxmert.objectives.image_pair import ImagePair
 from lxmert.objectives.masked_language import MaskedLanguage
@@ -82,21 +82,21 @@ def test_the_schedule_rises_over_the_warmup_and_falls_to_zero(step, factor):
 def learner(sizes):
     config = LxmertConfig(**{**sizes, "r_layers": 2, "l_layers": 3}, answers=[str(i) for i in range(7)])
     objectives = {"answering": Answering(config), "masked_language": MaskedLanguage(config)}
-    return LxmertLearner(LxmertModel(config), objectives, bert_adam, warmup=0.5, tables={}, seed=0)
+    return LxmertLearner(Lxmert(config), objectives, bert_adam, warmup=0.5, tables={}, seed=0)
 
 
 # Three language, two vision, two cross-modality layers.
 RATES = {
-    "objectives.answering.head.0.weight": 1.0,
-    "model.pooler.weight": 1.0,
-    "model.cross_layers.1.cross_attention.query.weight": 0.5,
-    "model.cross_layers.0.vision_feed_forward.up.bias": 0.25,
-    "model.language_layers.2.attention.norm.weight": 0.125,
-    "model.language_layers.0.attention.key.weight": 0.5**5,
-    "model.embeddings.word.weight": 0.5**6,
-    "model.vision_layers.1.feed_forward.down.weight": 0.125,
-    "model.vision_layers.0.feed_forward.down.weight": 0.5**4,
-    "model.region_embedding.box.weight": 0.5**5,
+    "objectives.answering.head.logit_fc.0.weight": 1.0,
+    "model.pooler.dense.weight": 1.0,
+    "model.encoder.x_layers.1.visual_attention.att.query.weight": 0.5,
+    "model.encoder.x_layers.0.visn_inter.dense.bias": 0.25,
+    "model.encoder.layer.2.attention.output.LayerNorm.weight": 0.125,
+    "model.encoder.layer.0.attention.self.key.weight": 0.5**5,
+    "model.embeddings.word_embeddings.weight": 0.5**6,
+    "model.encoder.r_layers.1.output.dense.weight": 0.125,
+    "model.encoder.r_layers.0.output.dense.weight": 0.5**4,
+    "model.encoder.visn_fc.box_fc.weight": 0.5**5,
 }
 
 
@@ -137,11 +137,11 @@ def test_rates_are_logged_by_depth_and_without_a_layer_decay_as_ever(learner, ma
 
 
 def test_depths_are_those_of_the_whole_model_whatever_is_frozen(learner):
-    freeze(learner, ["model.cross_layers", "model.language_layers.2"])
+    freeze(learner, ["model.encoder.x_layers", "model.encoder.layer.2"])
     rates = rates_of(bert_adam(learner.named_parameters(), lr=1.0, layer_decay=0.5), learner)
-    assert rates["model.language_layers.1.attention.key.weight"] == 0.5**4
-    assert rates["model.vision_layers.1.attention.key.weight"] == 0.5**3
-    assert not any(name.startswith(("model.cross_layers", "model.language_layers.2")) for name in rates)
+    assert rates["model.encoder.layer.1.attention.self.key.weight"] == 0.5**4
+    assert rates["model.encoder.r_layers.1.attention.self.key.weight"] == 0.5**3
+    assert not any(name.startswith(("model.encoder.x_layers", "model.encoder.layer.2")) for name in rates)
 
 
 @pytest.mark.parametrize("layer_decay", [0, -0.1, 1.1, float("nan")])
@@ -151,7 +151,7 @@ def test_a_layer_decay_that_is_none_is_refused(learner, layer_decay):
 
 
 def test_a_layer_decay_of_parameters_that_are_not_a_learners_is_refused(learner):
-    with pytest.raises(InputError, match=r"model\.cross_layers\.0"):
+    with pytest.raises(InputError, match=r"model\.encoder.x_layers\.0"):
         adamw(learner.model.named_parameters(), lr=1e-3, layer_decay=0.9)
 
 
@@ -159,7 +159,7 @@ def test_adamw_tells_biases_and_norms_by_their_names_as_shards_have_no_shape(siz
     config = LxmertConfig(**sizes, answers=[str(i) for i in range(7)])
     makes = [Answering, ImagePair, MaskedLanguage, MaskedRegion, Matching, QuestionAnswering]
     objectives = torch.nn.ModuleDict({make.__name__: make(config) for make in makes})
-    whole = torch.nn.ModuleDict({"model": LxmertModel(config), "objectives": objectives})
+    whole = torch.nn.ModuleDict({"model": Lxmert(config), "objectives": objectives})
     parameters = dict(whole.named_parameters())
     flat = [
         (f"_fsdp_wrapped_module.{name}", torch.nn.Parameter(p.data.flatten())) for name, p in parameters.items()
@@ -175,12 +175,12 @@ def test_adamw_tells_biases_and_norms_by_their_names_as_shards_have_no_shape(siz
     [
         ([], set()),
         (["model.embeddings"], {"model.embeddings"}),
-        (["model.language_layers.1"], {"model.language_layers.1"}),
-        (["model.language_layers.[01]"], {"model.language_layers.0", "model.language_layers.1"}),
-        (["model.*_layers", "objectives.answering.head"], {
-            "model.language_layers", "model.vision_layers", "model.cross_layers", "objectives.answering.head",
+        (["model.encoder.layer.1"], {"model.encoder.layer.1"}),
+        (["model.encoder.layer.[01]"], {"model.encoder.layer.0", "model.encoder.layer.1"}),
+        (["model.encoder.?_layers", "model.encoder.layer", "objectives.answering.head"], {
+            "model.encoder.layer", "model.encoder.r_layers", "model.encoder.x_layers", "objectives.answering.head",
         }),
-        (["model.pooler.weight"], {"model.pooler.weight"}),
+        (["model.pooler.dense.weight"], {"model.pooler.dense.weight"}),
     ],
 )  # fmt: skip
 def test_parameters_are_frozen_by_the_beginning_of_their_names(learner, patterns, frozen):
@@ -197,15 +197,15 @@ def test_an_end_of_a_name_is_a_pattern_too(learner):
     freeze(learner, ["*.bias"])
     for name, parameter in learner.named_parameters():
         assert not (name.endswith(".bias") and parameter.requires_grad)
-    assert learner.model.embeddings.word.weight.requires_grad
+    assert learner.model.embeddings.word_embeddings.weight.requires_grad
 
 
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        (["model.langage_layers"], r"model.langage_layers fits no parameter; did you mean model.language_layers"),
-        (["model.pooler", "model.language_layers.9"], r"model.language_layers.9 fits no parameter; did you mean"),
-        (["zzz"], r"zzz fits no parameter; the parts are model.cross_layers, .*objectives.masked_language"),
+        (["model.encodr.layer"], r"model.encodr.layer fits no parameter; did you mean model.encoder.layer"),
+        (["model.pooler", "model.encoder.layer.9"], r"model.encoder.layer.9 fits no parameter; did you mean"),
+        (["zzz"], r"zzz fits no parameter; the parts are model.embeddings, .*objectives.masked_language"),
         (["model.language"], r"model.language fits no parameter"),  # no half names
         (["*"], r"freeze=\['\*'\] leaves nothing to learn"),
     ],

@@ -149,7 +149,7 @@ def check_transfer(pretrained, run, text):
     assert theirs[: len(ours)] != ours  # by place they would be other answers
     for name, tensor in after.items():
         old = before[name.replace(".answering.", ".question_answering.")]
-        if name.startswith("objectives.answering.head.3."):
+        if name.startswith("objectives.answering.head.logit_fc.3."):
             rows = [old[theirs.index(a)] if a in theirs else torch.zeros_like(old[0]) for a in ours]
             old = torch.stack(rows)
         assert torch.equal(tensor, old), name

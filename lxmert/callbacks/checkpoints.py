@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lxmert.callbacks.interrupts import Interrupted, Interrupts
 from lxmert.files import InputError
 from lxmert.finite import NotFiniteError
+from lxmert.weights import upgrade
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,10 @@ class CheckpointFile(TorchCheckpointIO):
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint, one of before modules had the reference's names too."""
+        return upgrade(super().load_checkpoint(path, *arguments, **options))
 
 
 def partial_path(path: Path) -> Path:

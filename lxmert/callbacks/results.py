@@ -228,7 +228,9 @@ class Examples(Callback):
         number, num_batches = len(batch.example_ids), batches[0]
         wanted = min(-(-self.count // num_batches), self.count - len(self.examples), number)
         examples = torch.linspace(0, number - 1, wanted).long().tolist()
-        attentions = learner.model.encode(batch, learner.reads, output_attentions=True).cross_encoder_attentions
+        attentions = learner.model.encode(
+            batch, learner.outputs_needed, output_attentions=True
+        ).cross_encoder_attentions
         looked_at = attentions[-1].float().mean(1)[:, 0].cpu()  # (R, N): what [CLS] sees in the last layer
         self.examples += [
             make_example(trainer.datamodule, role, learner, outputs, batch, example, looked_at)

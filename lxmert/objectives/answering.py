@@ -10,7 +10,7 @@ from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError
 from lxmert.heads import AnswerHead, answer_loss
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
 from lxmert.objectives.metrics import OfficialVqaAccuracy, SoftScoreAccuracy
 from lxmert.outputs import LxmertModelOutput
@@ -33,7 +33,8 @@ class Answering(Objective):
         InputError: there is no answer list, or `label_smoothing` is not in [0, 1).
     """
 
-    reads = frozenset({"pooled"})
+    outputs_needed = frozenset({"pooled"})
+    head_name = "answer_head"
 
     def __init__(self, config: LxmertConfig, groups: Sequence[str] = (), label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class Answering(Objective):
         self.label_smoothing = label_smoothing
         self.head = AnswerHead(config)
 
-    def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
+    def forward(self, output: LxmertModelOutput, batch: Batch, model: Lxmert) -> Result:
         """Losses and predictions of one batch."""
         scores = self.head(output.pooled_output).float()  # (R, A); the loss stays in float32 under bf16
         targets = batch.targets.get("answer_scores")

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lxmert.batch import Batch
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.outputs import LxmertModelOutput
 
 
@@ -28,7 +28,7 @@ class Result:
 
 
 class ObjectiveMetrics(nn.Module, ABC):
-    """Metrics of one objective over one pass of a split, the modules among its attributes (lxmert/metrics.py)."""
+    """Metrics of one objective over one pass of a split, the modules among its attributes (metrics.py)."""
 
     @abstractmethod
     def update(self, result: Result, batch: Batch) -> None:
@@ -50,23 +50,25 @@ class ObjectiveMetrics(nn.Module, ABC):
 class Objective(nn.Module, ABC):
     """One thing the model is trained to do.
 
-    `reads` says which outputs of the model it needs: some of "pooled", "language", "vision". `progress` is the
-    fraction of all training steps that are done; the learner sets it.
+    `outputs_needed` says which outputs of the model it reads: some of "pooled", "language", "vision".
+    `head_name` is what its `head` is called among weights under the reference's names. `progress` is the fraction
+    of all training steps that are done; the learner sets it.
     """
 
-    reads: frozenset[str]
+    outputs_needed: frozenset[str]
+    head_name: str
     progress: float = 0.0
 
     def corrupt(self, batch: Batch, seed: int) -> Batch:
         """Hide from the batch what the model is to find, and note it among the targets.
 
         Runs on the CPU, before the batch moves: finding what was selected would wait for a GPU. All random
-        choices are counted (lxmert/counting.py) from `seed` and the batch's keys.
+        choices are counted (lxmert/hash_random.py) from `seed` and the batch's keys.
         """
         return batch
 
     @abstractmethod
-    def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
+    def forward(self, output: LxmertModelOutput, batch: Batch, model: Lxmert) -> Result:
         """Losses and predictions of one batch; `model` made the output."""
 
     @abstractmethod

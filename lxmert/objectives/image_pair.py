@@ -13,7 +13,7 @@ from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError
 from lxmert.heads import PairHead
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
 from lxmert.objectives.metrics import GroupedMean
 from lxmert.outputs import LxmertModelOutput
@@ -33,7 +33,8 @@ class ImagePair(Objective):
         InputError: `label_smoothing` is not in [0, 1).
     """
 
-    reads = frozenset({"pooled"})
+    outputs_needed = frozenset({"pooled"})
+    head_name = "pair_head"
 
     def __init__(self, config: LxmertConfig, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class ImagePair(Objective):
         self.answers = config.answers or ["False", "True"]
         self.head = PairHead(config)
 
-    def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
+    def forward(self, output: LxmertModelOutput, batch: Batch, model: Lxmert) -> Result:
         """Loss, and scores (E, 2)."""
         scores = self.head(cast(Tensor, output.pooled_output)).float()
         targets = batch.targets.get("statement")

@@ -15,7 +15,7 @@ from lxmert.config import LxmertConfig
 from lxmert.files import InputError
 from lxmert.hash_random import below, uniform
 from lxmert.heads import MaskedLanguageHead, index_losses
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result, source_groups
 from lxmert.objectives.metrics import GroupedMean, Perplexity
 from lxmert.outputs import LxmertModelOutput
@@ -36,7 +36,8 @@ class MaskedLanguage(Objective):
         rate: share of a sentence's words to find; [CLS] and [SEP] are never among them.
     """
 
-    reads = frozenset({"language"})
+    outputs_needed = frozenset({"language"})
+    head_name = "cls.predictions"
 
     def __init__(self, config: LxmertConfig, rate: float = 0.15) -> None:
         super().__init__()
@@ -70,11 +71,11 @@ class MaskedLanguage(Objective):
         }
         return replace(batch, token_ids=words.where(chosen, batch.token_ids), targets={**batch.targets, **targets})
 
-    def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
+    def forward(self, output: LxmertModelOutput, batch: Batch, model: Lxmert) -> Result:
         """Loss, and per word to find its cross-entropy and the best guess."""
         places, words = batch.targets["masked_language/places"], batch.targets["masked_language/words"]
         hidden = cast(Tensor, output.language_output).flatten(0, 1).index_select(0, places)
-        scores = self.head(hidden, model.embeddings.word.weight).float()  # (M, vocab_size)
+        scores = self.head(hidden, model.embeddings.word_embeddings.weight).float()  # (M, vocab_size)
         each = index_losses(scores, words)
         return Result(
             {"masked_language": each.sum() / max(len(words), 1)},

@@ -16,7 +16,7 @@ from lxmert.config import LxmertConfig
 from lxmert.files import InputError
 from lxmert.hash_random import uniform
 from lxmert.heads import RegionHead, index_losses
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
 from lxmert.objectives.metrics import GroupedMean
 from lxmert.outputs import LxmertModelOutput
@@ -50,7 +50,8 @@ class MaskedRegion(Objective):
         InputError: an unknown choice.
     """
 
-    reads = frozenset({"vision"})
+    outputs_needed = frozenset({"vision"})
+    head_name = "obj_predict_head"
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class MaskedRegion(Objective):
             features[image, region] = batch.targets["spare_features"][image]
         return replace(batch, targets={**batch.targets, **targets})
 
-    def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
+    def forward(self, output: LxmertModelOutput, batch: Batch, model: Lxmert) -> Result:
         """Losses, and per hidden region the best labels and the feature's error."""
         vision, real = cast(Tensor, output.vision_output), batch.row_region_packing
         places = batch.targets["masked_region/places"]
@@ -123,7 +124,7 @@ class MaskedRegion(Objective):
         prepared = self.head.transform(read(vision))  # (T, D) of all real regions, or (M, D) of the hidden ones
         result = Result()
         for name in self.labels:
-            scores = self.head.outputs[OUTPUTS[name]](prepared).float()
+            scores = self.head.decoder_dict[OUTPUTS[name]](prepared).float()
             losses = index_losses(scores, read(batch.targets[f"{name}_ids"][batch.row_image]))
             best = scores.detach().argmax(1)
             if self.everywhere:
@@ -136,7 +137,7 @@ class MaskedRegion(Objective):
             wanted = batch.targets["masked_region/features"].index_select(
                 0, batch.targets["masked_region/feature"]
             )
-            found = self.head.outputs["feat"](prepared).float()
+            found = self.head.decoder_dict["feat"](prepared).float()
             losses = self.feature_loss(found, wanted.float(), reduction="none").mean(1)
             result.losses["feature"] = losses.sum() / number / self.rate
             result.predictions["feature"] = losses.detach()

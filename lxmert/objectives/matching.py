@@ -10,7 +10,7 @@ from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError
 from lxmert.heads import MatchingHead, index_loss
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result, source_groups
 from lxmert.objectives.metrics import GroupedMean
 from lxmert.outputs import LxmertModelOutput
@@ -23,7 +23,8 @@ class Matching(Objective):
         config: sizes.
     """
 
-    reads = frozenset({"pooled"})
+    outputs_needed = frozenset({"pooled"})
+    head_name = "cls.seq_relationship"
 
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
@@ -42,7 +43,7 @@ class Matching(Objective):
             )
         return batch
 
-    def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
+    def forward(self, output: LxmertModelOutput, batch: Batch, model: Lxmert) -> Result:
         """Loss, and (R,) bool guesses."""
         scores = self.head(output.pooled_output).float()
         loss = index_loss(scores, batch.targets["matched"].long())

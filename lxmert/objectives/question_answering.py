@@ -13,7 +13,7 @@ from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError
 from lxmert.heads import AnswerHead, index_loss
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result, source_groups
 from lxmert.objectives.metrics import GroupedMean
 from lxmert.outputs import LxmertModelOutput
@@ -33,7 +33,8 @@ class QuestionAnswering(Objective):
             that `val/loss` means the same in every epoch.
     """
 
-    reads = frozenset({"pooled"})
+    outputs_needed = frozenset({"pooled"})
+    head_name = "answer_head"
 
     def __init__(self, config: LxmertConfig, start: float = 0.0) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class QuestionAnswering(Objective):
         targets = {"question_answering/rows": rows, "question_answering/answers": answers[rows]}
         return replace(batch, targets={**batch.targets, **targets})
 
-    def forward(self, output: LxmertModelOutput, batch: Batch, model: LxmertModel) -> Result:
+    def forward(self, output: LxmertModelOutput, batch: Batch, model: Lxmert) -> Result:
         """Loss, and the best guess for each of the Q rows."""
         rows = batch.targets["question_answering/rows"]
         scores = self.head(cast(Tensor, output.pooled_output).index_select(0, rows)).float()  # (Q, A)

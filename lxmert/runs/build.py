@@ -17,11 +17,11 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from lxmert.callbacks import CheckpointFile
-from lxmert.checkpoint import read_answers
 from lxmert.files import InputError
 from lxmert.learner import LxmertLearner
-from lxmert.model import LxmertModel
+from lxmert.model import Lxmert
 from lxmert.runs.resume import settings_of
+from lxmert.weights import read_answers
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         answers=answers,
     )
     learner = LxmertLearner(
-        LxmertModel(sizes),
+        Lxmert(sizes),
         {name: make(node, _partial_=True)(sizes) for name, node in nodes["objective"].items()},
         make(nodes["optimizer"]),
         warmup=config.warmup,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lxmert.checkpoint import Pretrained, read_config, read_weights
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError, read_json, run_checkpoint, shown, write_text
+from lxmert.pretrained import Pretrained, architecture_of, with_heads
 from lxmert.tokenization import LxmertTokenizer
-from lxmert.weights.export import architecture_of, with_heads
+from lxmert.weights import read_weights
 
 PROBABILITIES = ("sigmoid", "softmax")
 
@@ -93,9 +93,7 @@ def load_run(folder: str | Path) -> TrainedRun:
             "right (NLVR2, pre-training)."
         )
     tokenizer = LxmertTokenizer.from_pretrained(folder)
-    config = read_config(checkpoint)
-    if config is None:
-        raise InputError(f"{checkpoint} holds no lxmert_config: train.py did not write it")
+    config = LxmertConfig.from_pretrained(checkpoint)
     if len(tokenizer) != config.vocab_size:
         raise InputError(
             f"{folder}: its vocabulary has {len(tokenizer)} word pieces and its model {config.vocab_size}: put "

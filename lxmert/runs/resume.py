@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lxmert.checkpoint import open_weights
 from lxmert.files import InputError, read_json
+from lxmert.weights import open_weights, upgrade
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is damaged, or is none of train.py's.
     """
-    state = open_weights(path)
+    state = upgrade(open_weights(path))
     if not isinstance(state, dict) or not {"loops", "global_step", "state_dict"} <= state.keys():
         raise InputError(
             f"{path} holds weights and not the state of a run: resume= takes checkpoints/last.ckpt of one; init= "

@@ -1,1 +1,20 @@
-"""Weights of ours and of others: names, files, loading, export."""
+"""Weights of ours and of others: their names, files, loading, moving an answer head; export is a command."""
+
+from lxmert.weights.files import (
+    WEIGHT_SUFFIXES,
+    answers_beside,
+    kept_config,
+    open_weights,
+    read_answers,
+    read_weights,
+    write_folder,
+)
+from lxmert.weights.load import LoadReport, compare, load_weights, refuse_unloaded
+from lxmert.weights.names import HEADS, is_bert, reference_names, upgrade
+from lxmert.weights.transfer import match_answer_head
+
+__all__ = [
+    "HEADS", "WEIGHT_SUFFIXES", "LoadReport", "answers_beside", "compare", "is_bert", "kept_config",
+    "load_weights", "match_answer_head", "open_weights", "read_answers", "read_weights", "reference_names",
+    "refuse_unloaded", "upgrade", "write_folder",
+]  # fmt: skip

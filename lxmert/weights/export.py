@@ -12,34 +12,21 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from lxmert.checkpoint import (
-    WORD_EMBEDDINGS,
-    answers_beside,
-    compare,
-    is_bert,
-    read_answers,
-    read_config,
-    read_weights,
-    shapes_of,
-    write_folder,
-)
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError, replacing, write_text
-from lxmert.model import LxmertModel
-from lxmert.pretrained import LxmertForPreTraining, LxmertForQuestionAnswering, LxmertForVisualReasoning
+from lxmert.pretrained import Architecture, architecture_of, heads_of, kept_with, with_heads
+from lxmert.weights.files import answers_beside, read_answers, read_weights, write_folder
+from lxmert.weights.load import compare
+from lxmert.weights.names import WORD_EMBEDDINGS, is_bert
 
 # The original appends `_LXRT.pth` to what its --loadLXMERT and --loadLXMERTQA are given, `.pth` to --load.
 PRETRAINED = "_LXRT.pth"
 
 Weights = Mapping[str, Tensor]
-Architecture: TypeAlias = (
-    LxmertForPreTraining | LxmertForQuestionAnswering | LxmertForVisualReasoning | LxmertModel
-)
 
 
 def export(source: str, out: Path, to: str, config_source: str | None = None) -> str:
@@ -90,28 +77,13 @@ def export(source: str, out: Path, to: str, config_source: str | None = None) ->
     return line + (f"; never trained and left out: {', '.join(untrained)}" if untrained else "")
 
 
-def heads_of(weights: Weights) -> set[str]:
-    """Names of the heads in `weights`."""
-    return {name.split(".")[0] for name in weights} - {"lxmert"}
-
-
-def architecture_of(weights: Weights) -> type[Architecture]:
-    """The class that has the heads in `weights`."""
-    heads = heads_of(weights)
-    if heads & {"cls", "obj_predict_head"}:
-        return LxmertForPreTraining
-    if "pair_head" in heads:
-        return LxmertForVisualReasoning
-    return LxmertForQuestionAnswering if "answer_head" in heads else LxmertModel
-
-
 def config_of(source: str, config_source: str | None, weights: Weights) -> LxmertConfig:
     """The config given, else the one kept with the weights, with switches and answers as the heads are.
 
     Raises:
         InputError: there is none, or its answers are another head's.
     """
-    config = read_config(source) if config_source is None else given_config(config_source)
+    config = kept_with(source) if config_source is None else given_config(config_source)
     if config is None:
         raise InputError(
             f"{source} has no config; give one with --config: a config.json, or a folder or hub repository with "
@@ -122,27 +94,6 @@ def config_of(source: str, config_source: str | None, weights: Weights) -> Lxmer
     if last is None:
         return config
     return replace(config, num_qa_labels=len(last), answers=config.answers or read_answers(source))
-
-
-def with_heads(config: LxmertConfig, weights: Weights) -> LxmertConfig:
-    """`config` with its switches as the heads in `weights` are."""
-    heads = heads_of(weights)
-    if heads & {"cls", "obj_predict_head"}:
-        config = replace(
-            config,
-            task_mask_lm="cls.predictions.bias" in weights,
-            task_matched="cls.seq_relationship.bias" in weights,
-            task_obj_predict="obj_predict_head" in heads,
-            task_qa="answer_head" in heads,
-        )
-    if "obj_predict_head" in heads:
-        config = replace(
-            config,
-            visual_obj_loss="obj_predict_head.decoder_dict.obj.bias" in weights,
-            visual_attr_loss="obj_predict_head.decoder_dict.attr.bias" in weights,
-            visual_feat_loss="obj_predict_head.decoder_dict.feat.bias" in weights,
-        )
-    return config
 
 
 def given_config(name_or_path: str) -> LxmertConfig:
@@ -158,7 +109,7 @@ def check(weights: Weights, architecture: type[Architecture], config: LxmertConf
     Raises:
         InputError: `weights` do not fit the config, or the encoder or a head is not whole.
     """
-    report = compare(shapes_of(architecture, config), weights, source)
+    report = compare(architecture.shapes(config), weights, source)
     parts = {part_of(name) for name in weights}
     torn = [name for name in report.missing if part_of(name) in parts]
     if report.reshaped or report.unexpected or report.unloaded_encoder or torn:
@@ -212,7 +163,7 @@ def write_reference(out: Path, weights: Weights, config: LxmertConfig, architect
     """A folder that the reference opens, whole or not at all."""
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         folder = Path(temporary) / out.name
-        write_folder(folder, config, weights, architecture.__name__)
+        write_folder(folder, config.to_dict(), weights, architecture.__name__)
         folder.rename(out)
 
 
