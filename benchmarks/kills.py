@@ -293,7 +293,7 @@ def evaluation(action: str, folder: Path, overrides: list[str]) -> Case:
         f"checkpoint={folder / 'generated' / 'run' / 'checkpoints' / 'best.ckpt'}",
         *overrides,
     ]
-    return Case(lambda place: training(place, data, more), trained)
+    return Case(lambda place: command(place, data, more), trained)  # each in a folder of its own, as by default
 
 
 def generate(folder: Path, overrides: list[str]) -> Path:
@@ -306,13 +306,18 @@ def generate(folder: Path, overrides: list[str]) -> Path:
 
 def training(place: Path, data: Path, overrides: list[str]) -> list[str]:
     """The command line of train.py, its run in a folder that stays the same."""
-    paths = [f"paths.data={data}", f"paths.outputs={place}/outputs", f"hydra.run.dir={place}/run"]
+    return command(place, data, [f"hydra.run.dir={place}/run", *overrides])
+
+
+def command(place: Path, data: Path, overrides: list[str]) -> list[str]:
+    """The command line of train.py."""
+    paths = [f"paths.data={data}", f"paths.outputs={place}/outputs"]
     return [sys.executable, str(ROOT / "train.py"), *TINY, *paths, *overrides]
 
 
 def trained(place: Path) -> Result:
     """Of all checkpoints each weight and each number of the optimiser; predictions; metrics without times."""
-    folder, found = place / "run", {}
+    folder, found = (place / "outputs" / "latest").resolve(), {}
     for path in folder.glob("checkpoints/*.ckpt"):
         content = torch.load(path, weights_only=True, map_location="cpu")
         for key in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
