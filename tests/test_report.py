@@ -242,7 +242,7 @@ def test_the_page_of_the_loss_curves_is_written_after_each_validation(losses):
         splits = {"valid": ["minival"], "test": ["test"]}  # noqa: RUF012
 
     class Trainer:
-        is_global_zero, sanity_checking = True, False
+        is_global_zero, sanity_checking, testing = True, False, False
         loggers = [Logger()]  # noqa: RUF012
         callback_metrics = PRETRAINING
         datamodule = Data
@@ -253,6 +253,7 @@ def test_the_page_of_the_loss_curves_is_written_after_each_validation(losses):
     html = page.read_text()
     assert "<h1>toy pre-training: minival</h1>" in html and "original #22, from BERT, training" in html
     assert Trainer.loggers[0].saved == 1
+    Trainer.testing = True
     curves.on_test_end(Trainer, None)
     assert "<h1>toy pre-training: test</h1>" in page.read_text()
     page.unlink()
