@@ -11,8 +11,8 @@ from PIL import Image
 from datamodules.batches.dataset import ExampleDataset, Part
 from datamodules.stores.texts import ExampleStore, write_examples
 from lxmert.callbacks import LossCurves
-from lxmert.report.curves import LOSSES, ORIGINAL, draw_losses, read_losses, read_metrics
-from lxmert.report.page import Example, View, draw_curves, write_report
+from lxmert.report.curves import LOSSES, ORIGINAL, draw_curves, draw_losses, read_losses, read_metrics
+from lxmert.report.page import Example, View, write_report
 from lxmert.report.scores import score_table
 from lxmert.tokenization import LxmertTokenizer
 

@@ -13,7 +13,8 @@ from lxmert.callbacks.loss_curves import write_page
 from lxmert.callbacks.predictions import answering
 from lxmert.callbacks.wandb_table import log_table, wandb_logger
 from lxmert.objectives.base import Result
-from lxmert.report.page import Example, View, draw_curves
+from lxmert.report.curves import draw_curves
+from lxmert.report.page import Example, View
 
 
 class Examples(Callback):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 import mimetypes
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lxmert.files import write_text
-from lxmert.report.curves import columns_of, finish, points_of, read_metrics, svg_of
 from lxmert.report.scores import score_table
 
 
@@ -107,30 +105,3 @@ def write_report(
 def clamped(share: float) -> float:
     """Into 0..1; 0 for what is no number."""
     return min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
-
-
-def draw_curves(table: Path) -> str:
-    """Losses and validation accuracy by step, as SVG; nothing when the log holds neither."""
-    rows = read_metrics(table)
-    # <stage>/<objective>/accuracy, not that of a group
-    accuracies = [name for name in columns_of(rows) if re.fullmatch(r"val/[^/]+/accuracy", name)]
-    panels = {"loss": {"training loss": "train/loss", "validation loss": "val/loss"}}
-    panels |= {name: {"validation accuracy": name} for name in accuracies}
-    found = {}
-    for panel, curves in panels.items():
-        points = {label: points_of(rows, "step", name) for label, name in curves.items()}
-        if any(points.values()):
-            found[panel] = {label: each for label, each in points.items() if each}
-    if not found:
-        return ""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 2.8), layout="constrained")
-    for axis, drawn in zip(figure.subplots(1, len(found), squeeze=False)[0], found.values(), strict=True):
-        for label, each in drawn.items():
-            axis.plot(*zip(*each, strict=True), marker="o" if len(each) < 30 else None, markersize=3, label=label)
-        axis.set(title=", ".join(drawn), xlabel="step")
-        finish(axis)
-        if len(drawn) > 1:
-            axis.legend(fontsize="small")
-    return svg_of(figure)
