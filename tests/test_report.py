@@ -11,6 +11,7 @@ from PIL import Image
 from datamodules.batches.dataset import ExampleDataset, Part
 from datamodules.stores.texts import ExampleStore, write_examples
 from lxmert.callbacks import LossCurves
+from lxmert.files import InputError
 from lxmert.report.curves import LOSSES, ORIGINAL, draw_curves, draw_losses, read_losses, read_metrics
 from lxmert.report.page import Example, View, write_report
 from lxmert.report.scores import score_table
@@ -128,7 +129,7 @@ def test_without_anything_logged_nothing_is_drawn(tmp_path):
     for name, rows in {"empty": [], "none": [{"epoch": 0, "step": 1, "lr": 0.1}]}.items():
         table = write_table(tmp_path / f"{name}.csv", rows)
         assert draw_curves(table) == draw_losses(table) == ""
-    assert draw_curves(tmp_path / "nowhere.csv") == draw_losses(tmp_path / "nowhere.csv", "original") == ""
+    assert draw_curves(tmp_path / "nowhere.csv") == draw_losses(tmp_path / "nowhere.csv", ORIGINAL) == ""
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_each_loss_has_a_panel_and_the_originals_runs_are_drawn_on_demand(losses
         """The texts of a drawing, which matplotlib leaves as comments above their outlines."""
         return [text.strip() for text in re.findall(r"<!--(.*?)-->", svg, re.S)]
 
-    alone, compared = draw_losses(losses), draw_losses(losses, "original")
+    alone, compared = draw_losses(losses), draw_losses(losses, ORIGINAL)
     for svg in (alone, compared):
         assert {"total", "matching", "training", "validation"} <= set(drawn(svg))
         assert not {"object", "masked language"} & set(drawn(svg))
@@ -166,11 +167,9 @@ def test_each_loss_has_a_panel_and_the_originals_runs_are_drawn_on_demand(losses
     assert labels <= set(drawn(compared)) and not any("original" in text for text in drawn(alone))
 
 
-def test_an_unknown_reference_is_refused_before_training(losses, tmp_path):
-    with pytest.raises(ValueError, match=r"logger\.reference=orignal; expected one of original, or null"):
-        draw_losses(losses, "orignal")
-    with pytest.raises(ValueError, match=r"logger\.reference=paper"):
-        LossCurves(str(tmp_path / "report.html"), "paper").setup(None, None, "fit")
+def test_published_losses_that_are_not_known_are_refused_before_training(tmp_path):
+    with pytest.raises(InputError, match=r"callbacks\.curves\.published=orignal; expected original, or null"):
+        LossCurves(str(tmp_path / "report.html"), "orignal")
 
 
 @pytest.mark.parametrize("run", ORIGINAL, ids=[run.name for run in ORIGINAL])
@@ -308,7 +307,7 @@ def test_ten_steps_have_curves(tmp_path):
     assert losses["train"]["total"] == {n: pytest.approx(3.0 - n / 10) for n in range(10)}
     assert losses["val"]["total"] == {9: 2.0}
     assert "step" in titles(draw_losses(table)) and "epoch" not in titles(draw_losses(table))
-    assert "epoch" in titles(draw_losses(table, "original"))  # theirs are by epoch
+    assert "epoch" in titles(draw_losses(table, ORIGINAL))  # theirs are by epoch
 
 
 def test_one_validation_alone_is_drawn(tmp_path):

@@ -8,7 +8,8 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from lxmert.report.curves import draw_losses
+from lxmert.files import InputError
+from lxmert.report.curves import PUBLISHED, draw_losses
 from lxmert.report.page import Example, write_report
 
 
@@ -17,15 +18,17 @@ class LossCurves(Callback):
 
     Args:
         page: the HTML page to write.
-        reference: "original" draws the published losses of the original code beside them.
+        published: "original" draws the losses beside them that users of the original code posted.
+
+    Raises:
+        InputError: an unknown `published`.
     """
 
-    def __init__(self, page: str, reference: str | None = None) -> None:
-        self.page, self.reference = Path(page), reference
-
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Refuse an unknown reference before the training and not after it."""
-        draw_losses(Path(), self.reference)
+    def __init__(self, page: str, published: str | None = None) -> None:
+        if published is not None and published not in PUBLISHED:
+            raise InputError(f"callbacks.curves.published={published}; expected {' or '.join(PUBLISHED)}, or null")
+        self.page = Path(page)
+        self.published = PUBLISHED[published] if published else ()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the page."""
@@ -33,7 +36,7 @@ class LossCurves(Callback):
             return
         for logger in trainer.loggers:
             logger.save()  # the curves are drawn from the table
-        write_page(self.page, trainer, draw_losses(self.page.parent / "logs" / "metrics.csv", self.reference))
+        write_page(self.page, trainer, draw_losses(self.page.parent / "logs" / "metrics.csv", self.published))
 
     on_test_end = on_validation_end
 

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from lxmert.files import InputError
-
 LOSSES = ("masked_language", "matching", "object", "attribute", "feature", "question_answering")
 
 
@@ -52,7 +50,7 @@ ORIGINAL = (
         {0: (5.69,), 19: (4.25,)},
     ),
 )
-REFERENCES: dict[str, tuple[Published, ...]] = {"original": ORIGINAL}
+PUBLISHED: dict[str, tuple[Published, ...]] = {"original": ORIGINAL}
 
 
 def read_metrics(table: Path) -> list[dict[str, float]]:
@@ -174,22 +172,17 @@ def draw_curves(table: Path) -> str:
     return svg_of(figure)
 
 
-def draw_losses(table: Path, reference: str | None = None) -> str:
+def draw_losses(table: Path, published: Sequence[Published] = ()) -> str:
     """Every loss by epoch as SVG, training and validation; nothing when none is logged yet.
 
     A run of one epoch is drawn by step, unless others' losses by epoch are to stand beside it.
 
     Args:
         table: `logs/metrics.csv` of a run.
-        reference: "original" draws the published losses of the original code beside them.
-
-    Raises:
-        InputError: an unknown reference.
+        published: losses of others, drawn beside them.
     """
-    if reference is not None and reference not in REFERENCES:
-        raise InputError(f"logger.reference={reference}; expected one of {', '.join(REFERENCES)}, or null")
     along, losses = "epoch", read_losses(table)
-    if reference is None and len({epoch for each in losses["train"].values() for epoch in each}) < 2:
+    if not published and len({epoch for each in losses["train"].values() for epoch in each}) < 2:
         along, losses = "step", read_losses(table, "step")
     names = [name for name in ("total", *LOSSES) if name in losses["train"] or name in losses["val"]]
     if not names:
@@ -205,7 +198,7 @@ def draw_losses(table: Path, reference: str | None = None) -> str:
             points = [(at + (along == "epoch"), loss) for at, loss in sorted(losses[stage].get(name, {}).items())]
             marker = "." if len(points) < 100 else None
             lines.append(Line(label, points, {"linestyle": linestyle, "marker": marker, "color": "C0"}))
-        for number, run in enumerate(REFERENCES[reference] if reference else (), start=1):
+        for number, run in enumerate(published, start=1):
             lines += published_lines(run, ("total", *LOSSES).index(name), f"C{number}")
         draw_lines(axes, lines, title=name.replace("_", " "), xlabel=along)
         axes.set_ylim(0, None)
