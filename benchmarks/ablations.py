@@ -31,7 +31,7 @@ from rich.table import Table
 
 import train
 from lxmert.files import write_text
-from lxmert.report.curves import Line, draw_lines, svg_of
+from lxmert.report import Line, draw_lines, svg_of
 
 CONF = Path(train.__file__).parent / "conf"
 ABLATIONS = Path(__file__).with_suffix(".yaml")

@@ -13,8 +13,7 @@ from lxmert.callbacks.loss_curves import write_page
 from lxmert.callbacks.predictions import answering
 from lxmert.callbacks.wandb_table import log_table, wandb_logger
 from lxmert.objectives.base import Result
-from lxmert.report.curves import draw_curves
-from lxmert.report.page import Example, View
+from lxmert.report import Example, View, draw_curves
 
 
 class Examples(Callback):

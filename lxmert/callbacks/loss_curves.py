@@ -9,8 +9,7 @@ from typing import Any
 from lightning import Callback, Trainer
 
 from lxmert.files import InputError
-from lxmert.report.curves import PUBLISHED, draw_losses
-from lxmert.report.page import Example, write_report
+from lxmert.report import PUBLISHED, Example, draw_losses, write_report
 
 
 class LossCurves(Callback):

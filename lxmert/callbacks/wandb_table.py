@@ -9,7 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from lxmert.report.page import Example
+from lxmert.report import Example
 
 
 def log_table(logger: WandbLogger, examples: Sequence[Example]) -> None:
