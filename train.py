@@ -20,17 +20,32 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from lxmert.callbacks import BestCheckpoint, LastCheckpoint, finish_wandb
-from lxmert.callbacks.averaging import check_averaging
-from lxmert.callbacks.interrupts import Interrupted, Interrupts
+from lxmert.callbacks import (
+    BestCheckpoint,
+    Interrupted,
+    Interrupts,
+    LastCheckpoint,
+    check_averaging,
+    finish_wandb,
+)
 from lxmert.files import InputError
 from lxmert.finite import NotFiniteError
 from lxmert.learner import LxmertLearner
+from lxmert.runs import (
+    RunFolder,
+    compare_settings,
+    cut_log,
+    environment_of,
+    link_latest,
+    print_results,
+    read_state,
+    run_folder,
+    save_run_model,
+    settings_of,
+    whole_checkpoint,
+    write_summary,
+)
 from lxmert.runs.build import build
-from lxmert.runs.folder import RunFolder, link_latest, print_results, run_folder, write_summary
-from lxmert.runs.load import save_run_model
-from lxmert.runs.loggers import cut_log
-from lxmert.runs.resume import compare_settings, environment_of, read_state, settings_of, whole_checkpoint
 from lxmert.weights import load_weights, match_answer_head, read_answers, read_weights
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import io
 import json
 import shutil
 import sys
@@ -32,6 +31,7 @@ from rich.table import Table
 
 import train
 from lxmert.files import write_text
+from lxmert.report import Line, draw_lines, svg_of
 
 CONF = Path(train.__file__).parent / "conf"
 ABLATIONS = Path(__file__).with_suffix(".yaml")
@@ -62,9 +62,7 @@ def main() -> None:
     result = collect(options.table, ablations, folder)
     print_table(result)
     write_text(folder / f"{options.table}.json", json.dumps(result, indent=2) + "\n")
-    drawing = io.StringIO()
-    draw(result).savefig(drawing, format="svg", metadata={"Date": None})
-    write_text(folder / f"{options.table}.svg", drawing.getvalue())
+    write_text(folder / f"{options.table}.svg", svg_of(draw(result)))
     print(f"\n{folder / options.table}.json, {folder / options.table}.svg")
 
 
@@ -185,7 +183,6 @@ def print_table(result: Mapping[str, Any]) -> None:
 def draw(result: Mapping[str, Any]) -> Figure:
     """Toy and paper side by side; the two scales have nothing to do with each other."""
     names, variants = list(result["variants"]), list(result["variants"].values())
-    places = range(len(names))
     figure = Figure(figsize=(9, 1.4 + 0.45 * len(names)), layout="constrained")
     figure.suptitle(result["title"])
     toy, paper = figure.subplots(1, 2, sharey=True)
@@ -193,15 +190,14 @@ def draw(result: Mapping[str, Any]) -> Figure:
         (toy, "toy VQA (generated, not VQA v2)", [variant["toy_vqa"] for variant in variants]),
         (paper, "paper: VQA v2 minival", [variant["paper"]["vqa"] for variant in variants]),
     ):
-        axis.plot(values, places, "o")
-        for place, value in zip(places, values, strict=True):
+        points = list(zip(values, range(len(names)), strict=True))
+        draw_lines(axis, [Line("", points, {"linestyle": "", "marker": "o"})], title=title, xlabel="accuracy (%)")
+        for value, place in points:
             axis.annotate(f"{value:.1f}", (value, place), (0, 6), textcoords="offset points", ha="center")
-        axis.set(title=title, xlabel="accuracy (%)")
         axis.margins(x=0.15, y=0.3)
-        axis.grid(alpha=0.3)
     toy.axvline(result["toy_vqa_from_the_text_alone"], color="grey", linestyle="--", label="from the text alone")
     toy.legend(fontsize="small")
-    toy.set_yticks(places, names)
+    toy.set_yticks(range(len(names)), names)
     toy.invert_yaxis()
     return figure
 

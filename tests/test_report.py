@@ -11,8 +11,10 @@ from PIL import Image
 from datamodules.batches.dataset import ExampleDataset, Part
 from datamodules.stores.texts import ExampleStore, write_examples
 from lxmert.callbacks import LossCurves
-from lxmert.report.curves import LOSSES, ORIGINAL, draw_losses, read_losses, read_metrics
-from lxmert.report.page import Example, View, card, draw_curves, draw_view, html_scores, score_table, write_report
+from lxmert.files import InputError
+from lxmert.report.curves import LOSSES, ORIGINAL, draw_curves, draw_losses, read_losses, read_metrics
+from lxmert.report.page import Example, View, write_report
+from lxmert.report.scores import score_table
 from lxmert.tokenization import LxmertTokenizer
 
 PRETRAINING = {
@@ -36,6 +38,17 @@ def write_table(path, rows):
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The body of a page: `page(metrics, example, ...)`."""
+
+    def write(metrics, *examples):
+        write_report(tmp_path / "report.html", metrics, "title", "", examples)
+        return (tmp_path / "report.html").read_text().split("<body>")[1]
+
+    return write
 
 
 # ------------------------------------------------------------------------------------------------ scores
@@ -90,10 +103,10 @@ def test_numbers_among_the_groups_are_in_their_order():
     assert list(score_table(dict.fromkeys(names, 0.5))[1])[1:] == ["words: 9", "words: 10", "words: 11"]
 
 
-def test_what_was_not_measured_is_left_blank_and_names_are_text():
-    html = html_scores(PRETRAINING | {"val/matching/accuracy/source/<b>": 0.1})
+def test_what_was_not_measured_is_left_blank_and_names_are_text(page):
+    html = page(PRETRAINING | {"val/matching/accuracy/source/<b>": 0.1})
     assert "nan" not in html and "<b>" not in html and "source: &lt;b&gt;" in html
-    [row] = re.findall(r"<tr><td>matching</td>.*?</tr>", html)
+    [row] = re.findall(r"<tr><td>matching</td>.*?</tr>", html, re.S)
     assert re.findall(r"<td class='number'>(.*?)</td>", row) == ["0.800", ""]
     assert "width:160px" in row
 
@@ -116,7 +129,7 @@ def test_without_anything_logged_nothing_is_drawn(tmp_path):
     for name, rows in {"empty": [], "none": [{"epoch": 0, "step": 1, "lr": 0.1}]}.items():
         table = write_table(tmp_path / f"{name}.csv", rows)
         assert draw_curves(table) == draw_losses(table) == ""
-    assert draw_curves(tmp_path / "nowhere.csv") == draw_losses(tmp_path / "nowhere.csv", "original") == ""
+    assert draw_curves(tmp_path / "nowhere.csv") == draw_losses(tmp_path / "nowhere.csv", ORIGINAL) == ""
 
 
 @pytest.fixture
@@ -146,7 +159,7 @@ def test_each_loss_has_a_panel_and_the_originals_runs_are_drawn_on_demand(losses
         """The texts of a drawing, which matplotlib leaves as comments above their outlines."""
         return [text.strip() for text in re.findall(r"<!--(.*?)-->", svg, re.S)]
 
-    alone, compared = draw_losses(losses), draw_losses(losses, "original")
+    alone, compared = draw_losses(losses), draw_losses(losses, ORIGINAL)
     for svg in (alone, compared):
         assert {"total", "matching", "training", "validation"} <= set(drawn(svg))
         assert not {"object", "masked language"} & set(drawn(svg))
@@ -154,11 +167,9 @@ def test_each_loss_has_a_panel_and_the_originals_runs_are_drawn_on_demand(losses
     assert labels <= set(drawn(compared)) and not any("original" in text for text in drawn(alone))
 
 
-def test_an_unknown_reference_is_refused_before_training(losses, tmp_path):
-    with pytest.raises(ValueError, match=r"logger\.reference=orignal; expected one of original, or null"):
-        draw_losses(losses, "orignal")
-    with pytest.raises(ValueError, match=r"logger\.reference=paper"):
-        LossCurves(str(tmp_path / "report.html"), "paper").setup(None, None, "fit")
+def test_published_losses_that_are_not_known_are_refused_before_training(tmp_path):
+    with pytest.raises(InputError, match=r"callbacks\.curves\.published=orignal; expected original, or null"):
+        LossCurves(str(tmp_path / "report.html"), "orignal")
 
 
 @pytest.mark.parametrize("run", ORIGINAL, ids=[run.name for run in ORIGINAL])
@@ -181,19 +192,21 @@ def pictures(tmp_path):
     return paths
 
 
-def view(picture=None):
-    return View(
-        picture, [[0.1 * n, 0, 0.1 * n + 0.1, 0.5] for n in range(7)], [0.05, 0.3, 0.1, 0.2, 0.05, 0.25, 0.04]
-    )
+LOOKED_AT = [0.05, 0.3, 0.1, 0.2, 0.05, 0.25, 0.04]
+
+
+def view(picture=None, attention=LOOKED_AT):
+    return View(picture, [[0.1 * n, 0, 0.1 * n + 0.1, 0.5] for n in range(7)], attention)
+
+
+def example(*views, answers=()):
+    return Example("what ?", views, [("cat", 0.6), ("a<b", 0.4)], dict(answers))
 
 
 def test_a_page_needs_nothing_but_itself(tmp_path, pictures):
-    example = Example(
-        "is <this> red ?", [view(p) for p in pictures], [("True", 0.9), ("False", 0.1)], {"True": 1.0}
-    )
-    page = tmp_path / "report.html"
-    write_report(page, PRETRAINING, "toy & more: valid", "<svg>curve</svg>", [example])
-    html = page.read_text()
+    shown = Example("is <this> red ?", [view(p) for p in pictures], [("True", 0.9), ("False", 0.1)], {"True": 1.0})
+    write_report(tmp_path / "report.html", PRETRAINING, "toy & more: valid", "<svg>curve</svg>", [shown])
+    html = (tmp_path / "report.html").read_text()
     assert html.count("src='data:image/png;base64,") == html.count("src='data:image/jpeg;base64,") == 1
     assert not re.search(r"(src|href)='(?!data:)", html)
     assert "toy &amp; more: valid" in html and "is &lt;this&gt; red ?" in html
@@ -207,8 +220,23 @@ def test_a_page_without_examples_or_curves_has_no_headings_for_them(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_the_five_regions_looked_at_most_are_framed_the_strongest_on_top():
-    html = draw_view(view())
+def test_a_line_tells_where_pictures_would_come_from_when_none_is_found(page, pictures, tmp_path):
+    note = "No pictures were found"
+    assert note in page({}, example(view()), example(view(tmp_path / "gone.jpg")))
+    assert note not in page({}, example(view()), example(view(pictures[0])))
+    assert note not in page({})
+
+
+def test_a_narrow_window_has_margins_and_nothing_to_scroll_sideways_but_wide_tables(tmp_path):
+    write_report(tmp_path / "report.html", PRETRAINING, "title", "<svg width='720pt'></svg>")
+    html = (tmp_path / "report.html").read_text()
+    assert "<meta name='viewport' content='width=device-width" in html and "padding: 0 1rem" in html
+    assert "svg { max-width: 100%" in html and "minmax(min(260px, 100%), 1fr)" in html
+    assert re.search(r"<div class='wide'>\s*<table>", html) and ".wide { overflow-x: auto" in html
+
+
+def test_the_five_regions_looked_at_most_are_framed_the_strongest_on_top(page):
+    html = page({}, example(view()))
     assert re.findall(r"title='attention ([\d.]+)'", html) == ["0.05", "0.10", "0.20", "0.25", "0.30"]
     assert "left:10.0%;top:0.0%;width:10.0%;height:50.0%;opacity:1.00' title='attention 0.30'" in html
     assert "<img" not in html and "padding-top:75%" in html  # a grey field for the picture that is not there
@@ -223,9 +251,9 @@ def test_the_five_regions_looked_at_most_are_framed_the_strongest_on_top():
         ({}, "", ""),
     ],
 )
-def test_a_card_tells_right_from_wrong_where_it_is_known(answers, verdict, mark):
-    html = card(Example("what ?", [view()], [("cat", 0.6), ("a<b", 0.4)], answers))
-    assert html.startswith(f"<div class='card {verdict}'>") and f"<span class='mark'>{mark}</span>" in html
+def test_a_card_tells_right_from_wrong_where_it_is_known(page, answers, verdict, mark):
+    html = page({}, example(view(), answers=answers))
+    assert f"<div class='card {verdict}'>" in html and f"<span class='mark'>{mark}</span>" in html
     assert "width:60px" in html and "a&lt;b" in html
     assert all(f"{answer} {score:.1f}" in html for answer, score in answers.items())
 
@@ -242,7 +270,7 @@ def test_the_page_of_the_loss_curves_is_written_after_each_validation(losses):
         splits = {"valid": ["minival"], "test": ["test"]}  # noqa: RUF012
 
     class Trainer:
-        is_global_zero, sanity_checking = True, False
+        is_global_zero, sanity_checking, testing = True, False, False
         loggers = [Logger()]  # noqa: RUF012
         callback_metrics = PRETRAINING
         datamodule = Data
@@ -253,6 +281,7 @@ def test_the_page_of_the_loss_curves_is_written_after_each_validation(losses):
     html = page.read_text()
     assert "<h1>toy pre-training: minival</h1>" in html and "original #22, from BERT, training" in html
     assert Trainer.loggers[0].saved == 1
+    Trainer.testing = True
     curves.on_test_end(Trainer, None)
     assert "<h1>toy pre-training: test</h1>" in page.read_text()
     page.unlink()
@@ -278,7 +307,7 @@ def test_ten_steps_have_curves(tmp_path):
     assert losses["train"]["total"] == {n: pytest.approx(3.0 - n / 10) for n in range(10)}
     assert losses["val"]["total"] == {9: 2.0}
     assert "step" in titles(draw_losses(table)) and "epoch" not in titles(draw_losses(table))
-    assert "epoch" in titles(draw_losses(table, "original"))  # theirs are by epoch
+    assert "epoch" in titles(draw_losses(table, ORIGINAL))  # theirs are by epoch
 
 
 def test_one_validation_alone_is_drawn(tmp_path):
@@ -320,13 +349,13 @@ def test_losses_that_are_never_numbers_are_not_drawn(tmp_path):
 
 
 @pytest.mark.parametrize("attention", [[0.0] * 7, [float("nan")] * 7, [-1.0] * 7])
-def test_attention_of_nothing_draws_no_boxes(attention):
-    html = draw_view(View(None, view().boxes, attention))
+def test_attention_of_nothing_draws_no_boxes(page, attention):
+    html = page({}, example(view(attention=attention)))
     assert "class='box'" not in html and "nan" not in html and "class='picture'" in html
 
 
-def test_regions_that_were_not_looked_at_have_no_box():
-    html = draw_view(View(None, view().boxes, [0.0, 0.5, float("nan"), 0.25, 0.0, 0.0, 0.0]))
+def test_regions_that_were_not_looked_at_have_no_box(page):
+    html = page({}, example(view(attention=[0.0, 0.5, float("nan"), 0.25, 0.0, 0.0, 0.0])))
     assert re.findall(r"opacity:([\d.]+)' title='attention ([\d.]+)'", html) == [
         ("0.50", "0.25"),
         ("1.00", "0.50"),
@@ -336,17 +365,16 @@ def test_regions_that_were_not_looked_at_have_no_box():
 MARKUP = "<b>x</b> & [bold]y[/bold] '\""
 
 
-def test_markup_anywhere_is_shown_as_text():
-    html = html_scores({f"val/answering/accuracy/answer_type/{MARKUP.replace('/', '|')}": 0.5})
-    html += card(Example(MARKUP, [view()], [(MARKUP, 0.5)], {MARKUP: 1.0}))
+def test_markup_anywhere_is_shown_as_text(page):
+    metrics = {f"val/answering/accuracy/answer_type/{MARKUP.replace('/', '|')}": 0.5}
+    html = page(metrics, Example(MARKUP, [view()], [(MARKUP, 0.5)], {MARKUP: 1.0}))
     assert "<b>" not in html and html.count("&lt;b&gt;") == 4
     assert html.count("[bold]y") == 4 and html.count("&amp;") == 4
 
 
-def test_scores_that_are_no_numbers_have_no_bar(tmp_path):
-    html = html_scores({"val/answering/accuracy": float("nan")}) + card(
-        Example("?", [view(tmp_path / "gone.jpg")], [("cat", float("nan"))], {})
-    )
+def test_scores_that_are_no_numbers_have_no_bar(page, tmp_path):
+    metrics = {"val/answering/accuracy": float("nan")}
+    html = page(metrics, Example("?", [view(tmp_path / "gone.jpg")], [("cat", float("nan"))], {}))
     assert html.count("width:0px") == 2 and "nanpx" not in html
     assert "padding-top:75%" in html  # the picture is no longer there
 

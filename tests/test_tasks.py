@@ -198,6 +198,8 @@ def test_gqa_is_scored_as_its_makers_do_from_a_valid_submission(folder, gqa, tmp
     run, _ = gqa
     data = folder / "data" / "toy_gqa" / "gqa"
     submission = run / "predictions" / "testdev_all.json"
+    ids = [row["questionId"] for row in json.loads(submission.read_text())]
+    assert ids == sorted(ids) == np.load(run / "predictions" / "testdev_all_scores.npz")["question_id"].tolist()
     for questions in ("testdev_all_questions.json", "testdev_all.json"):
         assert check_submission("gqa", read_submission("gqa", submission), read_ids("gqa", data / questions)) == []
     found = official(run)
@@ -230,6 +232,8 @@ def test_nlvr2_is_scored_as_its_makers_do_from_a_valid_submission(folder, nlvr2,
     run, _ = nlvr2
     data = folder / "data" / "toy_nlvr2" / "nlvr2"
     submission = run / "predictions" / "test.csv"
+    order = [line.split(",")[0] for line in submission.read_text().splitlines()]
+    assert order == sorted(order) == np.load(run / "predictions" / "test_scores.npz")["question_id"].tolist()
     for statements in ("official/test1.json", "test.json"):
         ids = read_ids("nlvr2", data / statements)
         assert check_submission("nlvr2", read_submission("nlvr2", submission), ids) == []

@@ -68,10 +68,11 @@ def test_a_run_leaves_enough_to_know_it_and_to_do_it_again(toy_run):
 def test_the_prediction_file_is_a_valid_submission_and_agrees_with_the_scores(toy, toy_run):
     questions = json.loads((toy[0] / "data" / "toy" / "vqa" / "minival.json").read_text())
     predictions = json.loads((toy_run / "predictions" / "minival.json").read_text())
-    assert sorted(p["question_id"] for p in predictions) == sorted(q["question_id"] for q in questions)
+    assert [p["question_id"] for p in predictions] == sorted(q["question_id"] for q in questions)
     assert all(type(p["question_id"]) is int and type(p["answer"]) is str for p in predictions)
     scores = np.load(toy_run / "predictions" / "minival_scores.npz")
     assert [p["answer"] for p in predictions] == scores["answers"][scores["answer"][:, 0]].tolist()
+    assert scores["question_id"].tolist() == [p["question_id"] for p in predictions]
     assert (np.diff(scores["probability"], axis=1) <= 0).all()
     labels = {q["question_id"]: q["label"] for q in questions}
     accuracy = np.mean([labels[p["question_id"]].get(p["answer"], 0.0) for p in predictions])

@@ -113,6 +113,20 @@ def test_wandb_stays_in_the_callbacks():
     refuse(wrong, "wandb only in lxmert/callbacks/:")
 
 
+@pytest.mark.parametrize("room", ["callbacks", "report", "runs"])
+def test_a_room_is_entered_through_its_init(room):
+    files = {f"lxmert.{room}.{file.stem}" for file in (ROOT / "lxmert" / room).glob("[!_]*.py")}
+    inside = files - {"lxmert.runs.build"}  # Hydra, for train.py alone
+    free = (f"lxmert/{room}/", "lxmert/__init__.py")  # which loads a file when one of its names is asked for
+    wrong = [i for i in IMPORTS if any(map(i.of, inside)) and not i.file.startswith(free)]
+    refuse(wrong, f"what lxmert/{room}/ is for is in its __init__:")
+
+
+def test_the_report_is_imported_without_drawing_or_torch():
+    code = "import lxmert.report, sys; sys.exit(bool({'matplotlib', 'torch', 'lightning'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 # Run in an empty folder with the names of our modules; other libraries come first, so that what shows is ours.
 IMPORT_ALL = """
 import importlib, sys, threading, time

@@ -1,20 +1,18 @@
 """What happens around a fit: checkpoints, progress, prediction files, pages, tables."""
 
+from lxmert.callbacks.averaging import AveragedWeights, check_averaging
 from lxmert.callbacks.checkpoints import BestCheckpoint, CheckpointFile, LastCheckpoint
+from lxmert.callbacks.examples import Examples, make_example
+from lxmert.callbacks.interrupts import Interrupted, Interrupts
+from lxmert.callbacks.loss_curves import LossCurves
 from lxmert.callbacks.monitors import MonitorCheck
+from lxmert.callbacks.predictions import PredictionFiles, official_scores
 from lxmert.callbacks.progress import ProgressLines, progress_bar
-from lxmert.callbacks.results import (
-    Examples,
-    LossCurves,
-    PredictionFiles,
-    Throughput,
-    finish_wandb,
-    make_example,
-    official_scores,
-)
+from lxmert.callbacks.throughput import Throughput
+from lxmert.callbacks.wandb_table import finish_wandb
 
 __all__ = [
-    "BestCheckpoint", "CheckpointFile", "Examples", "LastCheckpoint", "LossCurves", "MonitorCheck",
-    "PredictionFiles", "ProgressLines", "Throughput", "finish_wandb", "make_example", "official_scores",
-    "progress_bar",
+    "AveragedWeights", "BestCheckpoint", "CheckpointFile", "Examples", "Interrupted", "Interrupts",
+    "LastCheckpoint", "LossCurves", "MonitorCheck", "PredictionFiles", "ProgressLines", "Throughput",
+    "check_averaging", "finish_wandb", "make_example", "official_scores", "progress_bar",
 ]  # fmt: skip

@@ -1,19 +1,18 @@
-"""Pre-training losses by epoch, beside those that others logged with the original code."""
+"""Curves of a run; in pre-training beside the losses that others logged with the original code."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from lxmert.files import InputError
 
 LOSSES = ("masked_language", "matching", "object", "attribute", "feature", "question_answering")
 
@@ -51,7 +50,7 @@ ORIGINAL = (
         {0: (5.69,), 19: (4.25,)},
     ),
 )
-REFERENCES: dict[str, tuple[Published, ...]] = {"original": ORIGINAL}
+PUBLISHED: dict[str, tuple[Published, ...]] = {"original": ORIGINAL}
 
 
 def read_metrics(table: Path) -> list[dict[str, float]]:
@@ -113,63 +112,112 @@ def read_losses(table: Path, along: str = "epoch") -> dict[str, dict[str, dict[i
     return losses
 
 
-def draw_losses(table: Path, reference: str | None = None) -> str:
+@dataclass(frozen=True)
+class Line:
+    """What is drawn of one series.
+
+    Args:
+        label: in the legend.
+        points: (x, y), in the order in which they are joined.
+        style: how, as matplotlib's `Axes.plot` takes it: linestyle, marker, color.
+    """
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    style: Mapping[str, Any] = field(default_factory=dict)
+
+
+def draw_lines(axes: Any, lines: Iterable[Line], *, title: str, xlabel: str) -> None:
+    """Draw `lines` with title, label and grid into matplotlib's `axes`; steps and epochs are whole numbers."""
+    for line in lines:
+        axes.plot([x for x, _ in line.points], [y for _, y in line.points], label=line.label, **line.style)
+    axes.set(title=title, xlabel=xlabel)
+    axes.grid(alpha=0.3)
+    if xlabel in ("step", "epoch"):
+        axes.locator_params(axis="x", integer=True)
+
+
+def svg_of(figure: Any) -> str:
+    """A matplotlib figure as an element of a page."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def draw_curves(table: Path) -> str:
+    """Losses and validation accuracy by step as SVG; nothing when the log `logs/metrics.csv` holds neither."""
+    rows = read_metrics(table)
+    # <stage>/<objective>/accuracy, not that of a group
+    accuracies = [name for name in columns_of(rows) if re.fullmatch(r"val/[^/]+/accuracy", name)]
+    panels = [{"training loss": "train/loss", "validation loss": "val/loss"}]
+    panels += [{"validation accuracy": name} for name in accuracies]
+    drawn = []
+    for panel in panels:
+        lines = []
+        for label, name in panel.items():
+            if points := points_of(rows, "step", name):
+                style = {"marker": "o" if len(points) < 30 else None, "markersize": 3}
+                lines.append(Line(label, points, style))
+        if lines:
+            drawn.append(lines)
+    if not drawn:
+        return ""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    for axes, lines in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+        draw_lines(axes, lines, title=", ".join(line.label for line in lines), xlabel="step")
+        if len(lines) > 1:
+            axes.legend(fontsize="small")
+    return svg_of(figure)
+
+
+def draw_losses(table: Path, published: Sequence[Published] = ()) -> str:
     """Every loss by epoch as SVG, training and validation; nothing when none is logged yet.
 
     A run of one epoch is drawn by step, unless others' losses by epoch are to stand beside it.
 
     Args:
         table: `logs/metrics.csv` of a run.
-        reference: "original" draws the published losses of the original code beside them.
-
-    Raises:
-        InputError: an unknown reference.
+        published: losses of others, drawn beside them.
     """
-    if reference is not None and reference not in REFERENCES:
-        raise InputError(f"logger.reference={reference}; expected one of {', '.join(REFERENCES)}, or null")
     along, losses = "epoch", read_losses(table)
-    if reference is None and len({epoch for each in losses["train"].values() for epoch in each}) < 2:
+    if not published and len({epoch for each in losses["train"].values() for epoch in each}) < 2:
         along, losses = "step", read_losses(table, "step")
     names = [name for name in ("total", *LOSSES) if name in losses["train"] or name in losses["val"]]
     if not names:
         return ""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 2.6 * -(-len(names) // 4)), layout="constrained")
-    axes = figure.subplots(-(-len(names) // 4), 4, squeeze=False).flatten()
-    for axis, name in zip(axes, names, strict=False):
-        for stage, style in (("train", "-"), ("val", "--")):
-            points = sorted(losses[stage].get(name, {}).items())
-            label = {"train": "training", "val": "validation"}[stage]
-            places, values = [place + (along == "epoch") for place, _ in points], [value for _, value in points]
-            axis.plot(places, values, style, marker="." if len(points) < 100 else None, label=label, color="C0")
-        for number, run in enumerate(REFERENCES[reference] if reference else (), start=1):
-            _draw_published(axis, run, ("total", *LOSSES).index(name), f"C{number}")
-        axis.set(title=name.replace("_", " "), xlabel=along, ylim=(0, None))
-        finish(axis)
-    for axis in axes[len(names) :]:
-        axis.set_axis_off()
-    handles, labels = axes[0].get_legend_handles_labels()
+    rows = -(-len(names) // 4)
+    figure = Figure(figsize=(11, 2.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, 4, squeeze=False).flatten()
+    for axes, name in zip(panels, names, strict=False):
+        lines = []
+        for stage, label, linestyle in (("train", "training", "-"), ("val", "validation", "--")):
+            points = [(at + (along == "epoch"), loss) for at, loss in sorted(losses[stage].get(name, {}).items())]
+            marker = "." if len(points) < 100 else None
+            lines.append(Line(label, points, {"linestyle": linestyle, "marker": marker, "color": "C0"}))
+        for number, run in enumerate(published, start=1):
+            lines += published_lines(run, ("total", *LOSSES).index(name), f"C{number}")
+        draw_lines(axes, lines, title=name.replace("_", " "), xlabel=along)
+        axes.set_ylim(0, None)
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
     return svg_of(figure)
 
 
-def finish(axis: Any) -> None:
-    """Grid and whole-numbered ticks below."""
-    axis.grid(alpha=0.3)
-    axis.locator_params(axis="x", integer=True)
-
-
-def svg_of(figure: Any) -> str:
-    """A figure as an element of a page."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg")
-    return text.getvalue()[text.getvalue().index("<svg") :]
-
-
-def _draw_published(axis, run: Published, place: int, color: str) -> None:  # noqa: ANN001  # a matplotlib Axes
-    for stage, points, style, marker in (("training", run.train, "-", "o"), ("validation", run.valid, "--", "x")):
-        known = [(epoch + 1, values[place]) for epoch, values in points.items() if place < len(values)]
-        if known:
-            label = f"original {run.name}, {stage}"
-            axis.plot(*zip(*known, strict=True), style, marker=marker, color=color, alpha=0.7, label=label)
+def published_lines(run: Published, place: int, color: str) -> list[Line]:
+    """The losses at `place` of a published run, as far as it tells them."""
+    lines = []
+    for stage, losses, linestyle, marker in (
+        ("training", run.train, "-", "o"),
+        ("validation", run.valid, "--", "x"),
+    ):
+        points = [(epoch + 1, values[place]) for epoch, values in losses.items() if place < len(values)]
+        if points:
+            style = {"linestyle": linestyle, "marker": marker, "color": color, "alpha": 0.7}
+            lines.append(Line(f"original {run.name}, {stage}", points, style))
+    return lines

@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from lightning import Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # What a configuration may build: code of these packages, and nothing that they import from elsewhere.
 PACKAGES = ("lxmert", "datamodules", "lightning", "torch.optim")
+make = partial(instantiate, _convert_="all")  # plain lists and dicts, not OmegaConf's
 
 
 def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, Trainer]:
@@ -41,7 +43,6 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
     """
     nodes: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check_targets(nodes, (*PACKAGES, *config.packages))
-    make = partial(instantiate, _convert_="all")  # plain lists and dicts, not OmegaConf's
     for name, node in nodes["objective"].items():
         if "_target_" not in node:
             raise InputError(f"objective.{name} is configured but not selected; add it to objective=[...]")
@@ -79,17 +80,14 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         freeze=nodes["freeze"],
         settings=settings_of(nodes),
     )
-    loggers = [node for node in nodes["logger"].values() if isinstance(node, dict)]
-    for node in loggers:
-        if node["_target_"].endswith("WandbLogger"):
-            node.update(id=run_id, resume="allow")  # a run that goes on is the same one there
-    if not loggers:
-        nodes["callbacks"].pop("learning_rate", None)  # it has nowhere to write
+    loggers = [make_logger(node, run_id) for node in nodes["logger"].values() if node]
     callbacks = [make(node) for node in nodes["callbacks"].values() if node]
+    if not loggers:  # it has nowhere to write
+        callbacks = [each for each in callbacks if not isinstance(each, LearningRateMonitor)]
     trainer = make(
         nodes["trainer"],
         default_root_dir=HydraConfig.get().runtime.output_dir,
-        logger=[make(node) for node in loggers],
+        logger=loggers,
         callbacks=callbacks,
         enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
         plugins=[CheckpointFile()],
@@ -101,6 +99,13 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
             "job one device, or start the processes from outside (hydra/launcher=submitit_slurm)"
         )
     return datamodule, learner, trainer
+
+
+def make_logger(node: Mapping[str, Any], run_id: str | None) -> Any:
+    """The logger of a node; a run that goes on is the same one at Weights & Biases."""
+    target = get_object(node["_target_"])
+    same_run = isinstance(target, type) and issubclass(target, WandbLogger)
+    return make(node, **({"id": run_id, "resume": "allow"} if same_run else {}))
 
 
 def prepare(datamodule: Any, stage: str) -> None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lxmert.files import InputError, write_text
-from lxmert.report.page import score_table
+from lxmert.report import score_table
 from lxmert.runs.resume import environment_of, own_run, runs_of
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,52 @@
+"""A run at Weights & Biases: its table of examples, its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from lightning import Trainer
+from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
+
+from lxmert.report import Example
+
+
+def log_table(logger: WandbLogger, examples: Sequence[Example]) -> None:
+    """Log `examples` as the table `val/examples`: picture with boxes, question, answers, prediction."""
+    import wandb
+
+    rows = []
+    for example in examples:
+        annotated = []
+        for view in example.views:
+            boxes = [
+                {
+                    "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2},
+                    "class_id": 0,
+                    "scores": {"attention": weight},
+                }
+                for (x1, y1, x2, y2), weight in zip(view.boxes, view.attention, strict=True)
+            ]
+            picture = Image.open(view.picture) if view.picture else Image.new("RGB", (320, 240), "lightgray")
+            overlay = {"regions": {"box_data": boxes, "class_labels": {0: "region"}}}
+            annotated.append(wandb.Image(picture, boxes=overlay))
+        answers = ", ".join(f"{answer} ({score:.1f})" for answer, score in example.answers.items())
+        prediction, probability = example.predictions[0]
+        rows.append([*annotated, example.question, answers, prediction, probability])
+    pictures = ["picture"] if len(examples[0].views) == 1 else ["left picture", "right picture"]
+    logger.log_table(
+        "val/examples", columns=[*pictures, "question", "answers", "prediction", "probability"], data=rows
+    )
+
+
+def wandb_logger(trainer: Trainer) -> WandbLogger | None:
+    """The run's W&B logger, if it has one."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
+
+
+def finish_wandb(failed: bool) -> None:
+    """End this process's W&B run, if it has one: the next job of a sweep has its own."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish(exit_code=int(failed))
