@@ -8,7 +8,7 @@ import torch
 
 from lxmert.batch import Batch
 from lxmert.callbacks import PredictionFiles, make_example, official_scores
-from lxmert.evaluate import ScoringError
+from lxmert.evaluate import TASKS, ScoringError
 from lxmert.objectives.base import Result
 
 ANSWERS = {"gqa": ["cat", "dog", "red"], "nlvr2": ["False", "True"]}
@@ -62,7 +62,7 @@ def test_files_of_other_statements_are_warned_of_and_cost_no_other_result(tmp_pa
     assert "dev.csv is not scored by the makers' rules" in message and str(statements) in message
     assert "no prediction for 2 statements: dev-0-2-0, dev-0-3-0" in message
     with pytest.raises(ScoringError):
-        official_scores("nlvr2", tmp_path / "dev.csv", {"statements": statements})
+        official_scores(TASKS["nlvr2"], tmp_path / "dev.csv", {"statements": statements})
 
 
 def test_two_splits_at_once_have_no_makers_file(tmp_path, statements):

@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lxmert.evaluate import ScoringError
+from lxmert.evaluate import TASKS, ScoringError, check_submission
 from lxmert.evaluate import ensemble as ensembles
 from lxmert.evaluate.__main__ import main
 from lxmert.evaluate.ensemble import Scores, average_scores, read_scores, write_scores
-from lxmert.evaluate.submissions import check_submission, read_submission, submission_text
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -299,7 +298,7 @@ VALID = {
 def test_a_written_submission_is_valid(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, questions: dict
 ) -> None:
-    predictions = write(tmp_path / "p", submission_text(task, VALID[task]))  # type: ignore[arg-type]
+    predictions = write(tmp_path / "p", TASKS[task].submission_text(VALID[task]))
     assert run("check", task, predictions, write(tmp_path / "q", questions[task])) == 0
     assert f"valid for {task}, 3 ids answered" in capsys.readouterr().out
 
@@ -357,7 +356,7 @@ def test_what_a_server_would_object_to_is_listed(
 
 
 def test_only_the_first_five_missing_ids_are_shown_with_their_number() -> None:
-    assert check_submission("vqa", [], range(100)) == ["100 ids are not answered: 0, 1, 2, 3, 4, ..."]
+    assert check_submission(TASKS["vqa"], [], range(100)) == ["100 ids are not answered: 0, 1, 2, 3, 4, ..."]
 
 
 @pytest.mark.parametrize(
@@ -373,7 +372,7 @@ def test_only_the_first_five_missing_ids_are_shown_with_their_number() -> None:
 def test_bad_questions_of_a_split_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, content: object, message: str
 ) -> None:
-    predictions = write(tmp_path / "p", submission_text(task, VALID[task]))  # type: ignore[arg-type]
+    predictions = write(tmp_path / "p", TASKS[task].submission_text(VALID[task]))
     assert run("check", task, predictions, write(tmp_path / "q", content)) == 1
     assert message in capsys.readouterr().err
 
@@ -383,12 +382,17 @@ def test_a_submission_for_real_files_is_valid(tmp_path: Path) -> None:
     questions = DATA / "coco10/official/questions.json"
     ids = [row["question_id"] for row in json.loads(questions.read_text())["questions"]]
     assert (
-        run("check", "vqa", write(tmp_path / "p", submission_text("vqa", dict.fromkeys(ids, "yes"))), questions)
+        run(
+            "check",
+            "vqa",
+            write(tmp_path / "p", TASKS["vqa"].submission_text(dict.fromkeys(ids, "yes"))),
+            questions,
+        )
         == 0
     )
     statements = DATA / "nlvr2/dev_400.json"
     rows = [json.loads(line) for line in statements.read_text().splitlines()]
-    text = submission_text("nlvr2", {row["identifier"]: row["label"] for row in rows})
+    text = TASKS["nlvr2"].submission_text({row["identifier"]: row["label"] for row in rows})
     assert run("check", "nlvr2", write(tmp_path / "p.csv", text), statements) == 0
 
 
@@ -433,7 +437,7 @@ def test_an_ensemble_writes_the_submission_of_its_task(tmp_path: Path) -> None:
     }.items():
         write_scores(tmp_path / "a.npz", scores_of(listed))
         assert run("ensemble", tmp_path / "a.npz", "--out", tmp_path / name) == 0
-    assert read_submission("gqa", tmp_path / "gqa") == [
+    assert TASKS["gqa"].read_submission(tmp_path / "gqa") == [
         {"questionId": "02", "prediction": "wood"},
         {"questionId": "01", "prediction": "metal"},
     ]

@@ -20,9 +20,9 @@ from datamodules.prepare.pretrain import prepare_pretrain
 from datamodules.prepare.vqa import prepare_vqa
 from datamodules.stores.texts import ExampleStore
 from datamodules.validate.__main__ import validate
+from lxmert.evaluate import TASKS, check_submission, read_ids
 from lxmert.evaluate import __main__ as evaluate
 from lxmert.evaluate.ensemble import Scores, average_scores, read_scores, write_scores
-from lxmert.evaluate.submissions import check_submission, read_ids, read_submission
 from lxmert.files import InputError
 
 TRIES = COUNT if COUNT > 40 else 1  # the suite tries few of each: there are over a hundred readers and damages
@@ -233,7 +233,9 @@ def ensemble(path):
 
 def checked(task, questions):
     def read(path):
-        check_submission(task, read_submission(task, path), read_ids(task, path.parents[1] / questions))
+        check_submission(
+            TASKS[task], TASKS[task].read_submission(path), read_ids(TASKS[task], path.parents[1] / questions)
+        )
 
     return read
 
@@ -297,8 +299,8 @@ READERS = {
         checked("vqa", "vqa/v2_OpenEnded_mscoco_train2014_questions.json"),
     ),
     "nlvr2 submission": ("predictions/nlvr2.csv", checked("nlvr2", "nlvr2/dev.json")),
-    "ids of vqa": ("release/vqa.json", lambda path: read_ids("vqa", path)),
-    "ids of nlvr2": ("release/nlvr2.json", lambda path: read_ids("nlvr2", path)),
+    "ids of vqa": ("release/vqa.json", lambda path: read_ids(TASKS["vqa"], path)),
+    "ids of nlvr2": ("release/nlvr2.json", lambda path: read_ids(TASKS["nlvr2"], path)),
     **{f"validate {name}": (name, seen) for name in FILES},
 }
 

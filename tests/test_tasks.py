@@ -7,8 +7,8 @@ import pytest
 import torch
 from runs import SHARED, TINY, checkpoint, kill_and_resume, metrics, said, summary, train, weights
 
+from lxmert.evaluate import TASKS, check_submission, read_ids
 from lxmert.evaluate import __main__ as evaluate
-from lxmert.evaluate.submissions import check_submission, read_ids, read_submission
 
 TOY = ["data.world.train=14", "data.world.minival=5", "data.world.nominival=2", "data.world.test=2"]
 WORLD = {
@@ -201,7 +201,12 @@ def test_gqa_is_scored_as_its_makers_do_from_a_valid_submission(folder, gqa, tmp
     ids = [row["questionId"] for row in json.loads(submission.read_text())]
     assert ids == sorted(ids) == np.load(run / "predictions" / "testdev_all_scores.npz")["question_id"].tolist()
     for questions in ("testdev_all_questions.json", "testdev_all.json"):
-        assert check_submission("gqa", read_submission("gqa", submission), read_ids("gqa", data / questions)) == []
+        assert (
+            check_submission(
+                TASKS["gqa"], TASKS["gqa"].read_submission(submission), read_ids(TASKS["gqa"], data / questions)
+            )
+            == []
+        )
     found = official(run)
     expected = scores_of(
         ["gqa", submission, data / "testdev_balanced_questions.json", "--choices", data / "testdev_choices.json",
@@ -220,9 +225,9 @@ def test_gqa_balanced_questions_alone_are_predicted_to_the_same_score(folder, gq
     predicted = train(*experiment("toy_gqa"), "action=predict", best, folder=folder)
     submission = predicted / "predictions" / "testdev.json"
     data = folder / "data" / "toy_gqa" / "gqa"
-    ids = read_ids("gqa", data / "testdev_balanced_questions.json")
-    rows = read_submission("gqa", submission)
-    assert check_submission("gqa", rows, ids) == []
+    ids = read_ids(TASKS["gqa"], data / "testdev_balanced_questions.json")
+    rows = TASKS["gqa"].read_submission(submission)
+    assert check_submission(TASKS["gqa"], rows, ids) == []
     questions = json.loads((data / "testdev_balanced_questions.json").read_text())
     accuracy = np.mean([row["prediction"] == questions[row["questionId"]]["answer"] for row in rows])
     assert official(run)["accuracy"] == pytest.approx(accuracy, abs=1e-6)
@@ -235,8 +240,8 @@ def test_nlvr2_is_scored_as_its_makers_do_from_a_valid_submission(folder, nlvr2,
     order = [line.split(",")[0] for line in submission.read_text().splitlines()]
     assert order == sorted(order) == np.load(run / "predictions" / "test_scores.npz")["question_id"].tolist()
     for statements in ("official/test1.json", "test.json"):
-        ids = read_ids("nlvr2", data / statements)
-        assert check_submission("nlvr2", read_submission("nlvr2", submission), ids) == []
+        ids = read_ids(TASKS["nlvr2"], data / statements)
+        assert check_submission(TASKS["nlvr2"], TASKS["nlvr2"].read_submission(submission), ids) == []
     found = official(run)
     expected = scores_of(
         ["nlvr2", submission, data / "official" / "test1.json", "--balanced",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,7 @@ import torch.distributed
 from lightning import Callback
 
 from lxmert.batch import Batch
-from lxmert.evaluate import ScoringError, score_gqa, score_nlvr2
-from lxmert.evaluate.files import read_json, read_questions, read_statements
-from lxmert.evaluate.submissions import Task, check_submission, read_submission, submission_text
+from lxmert.evaluate import TASKS, ScoringError, Task, check_submission
 from lxmert.files import replacing, write_text
 from lxmert.objectives.base import Result
 from lxmert.objectives.metrics import log_safe
@@ -52,12 +51,12 @@ class PredictionFiles(Callback):
         probability = np.concatenate([part for _, _, part in rows])
         order = sorted(range(len(ids)), key=ids.__getitem__)
         texts = learner.model.config.answers
-        task = trainer.datamodule.task
+        task = TASKS[trainer.datamodule.task]
         self.folder.mkdir(parents=True, exist_ok=True)
         name = "+".join(splits)
-        submission = self.folder / f"{name}.{'csv' if task == 'nlvr2' else 'json'}"
-        write_text(submission, submission_text(task, {ids[i]: texts[answers[i, 0]] for i in order}))
-        for problem in check_submission(task, read_submission(task, submission), ids):
+        submission = self.folder / f"{name}{task.suffix}"
+        write_text(submission, task.submission_text({ids[i]: texts[answers[i, 0]] for i in order}))
+        for problem in check_submission(task, task.read_submission(submission), ids):
             log.warning("%s: the server would refuse this file: %s", submission, problem)
         with replacing(self.folder / f"{name}_scores.npz") as temporary, temporary.open("wb") as file:
             np.savez_compressed(
@@ -95,7 +94,7 @@ class PredictionFiles(Callback):
         scores: dict[str, float] = {}
         if files and submission:
             try:
-                scores = official_scores(trainer.datamodule.task, submission, files)
+                scores = official_scores(TASKS[trainer.datamodule.task], submission, files)
             except ScoringError as error:  # what else the run has measured is not to be lost
                 given = "".join(f"\n  {what}: {path}" for what, path in files.items())
                 log.warning("%s is not scored by the makers' rules: %s%s", submission, error, given)
@@ -112,31 +111,22 @@ def answering(results: dict[str, Result]) -> str:
     return next(name for name, result in results.items() if "answer_scores" in result.predictions)
 
 
-def official_scores(task: Task, submission: Path, files: dict[str, Path]) -> dict[str, float]:
+def official_scores(task: Task, submission: Path, files: Mapping[str, Path]) -> dict[str, float]:
     """The makers' metrics of a submission by name, in 0..1 (GQA's distribution is what it is).
 
     Those of a part are called `<metric>/<kind>/<part>`, such as accuracy/structural/query or
     consistency/subset/balanced.
 
     Args:
-        task: "gqa" or "nlvr2".
+        task: whose.
         submission: the file.
         files: the makers' files by what they are, as `scoring_files` of the data module names them.
 
     Raises:
         ScoringError: the files are not of these predictions, or damaged.
     """
-    predictions = read_submission(task, submission)
-    if task == "gqa":
-        report = score_gqa(
-            predictions,
-            read_questions(files["questions"]),
-            choices=read_json(files["choices"]) if "choices" in files else None,
-            all_questions=read_questions(files["all_questions"]) if "all_questions" in files else None,
-        )
-    else:
-        subsets = {what: read_statements(files[what]) for what in ("balanced", "unbalanced") if what in files}
-        report = score_nlvr2(predictions, read_statements(files["statements"]), **subsets)
+    further = {name: path for name, path in files.items() if name != task.truth[0]}
+    report = task.score(submission, files[task.truth[0]], further)
     scores = {}
     for name, value in report.metrics.items():
         subset, _, metric = name.rpartition("/")

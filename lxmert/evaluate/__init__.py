@@ -3,6 +3,8 @@
 from lxmert.evaluate.gqa import score_gqa
 from lxmert.evaluate.nlvr2 import score_nlvr2
 from lxmert.evaluate.scores import GroupScore, ScoreReport, ScoringError
+from lxmert.evaluate.submissions import check_submission, read_ids
+from lxmert.evaluate.tasks import TASKS, Task
 from lxmert.evaluate.vqa import (
     clean_vqa_answer,
     normalise_vqa_answer,
@@ -14,11 +16,15 @@ from lxmert.evaluate.vqa import (
 )
 
 __all__ = [
+    "TASKS",
     "GroupScore",
     "ScoreReport",
     "ScoringError",
+    "Task",
+    "check_submission",
     "clean_vqa_answer",
     "normalise_vqa_answer",
+    "read_ids",
     "score_gqa",
     "score_nlvr2",
     "score_vizwiz",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lxmert.evaluate.scores import ScoringError, some
+from lxmert.evaluate.scores import ScoringError, identifier_problem, some
 from lxmert.files import InputError, parse_json, shorten
 
 
@@ -97,3 +97,28 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
         raise ScoringError(f"{path}: not UTF-8 text at byte {error.start}. Get the file again.") from error
     # Not splitlines: a text may hold other marks that it takes for the end of a line.
     return list(enumerate((line.rstrip("\r") for line in text.removesuffix("\n").split("\n")), 1))
+
+
+def read_attentions(path: Path) -> dict[str, Any]:
+    """An object of question id -> boxes, or the makers' list of {"questionId", "attention"} as one."""
+    content = read_json(path)
+    if isinstance(content, dict):
+        return content
+    expected = 'an object of question id -> boxes or a list of {"questionId", "attention"}'
+    if not isinstance(content, list):
+        raise ScoringError(f"{path}: found {shorten(content)}, expected {expected}")
+    attentions: dict[str, Any] = {}
+    for place, row in enumerate(content):
+        if not isinstance(row, dict) or not {"questionId", "attention"} <= row.keys():
+            raise ScoringError(f"{path}: row {place} is {shorten(row)}, expected {expected}")
+        if problem := identifier_problem(row["questionId"], str):
+            raise ScoringError(f"{path}: row {place}: questionId is {shorten(row['questionId'])}, {problem}")
+        if row["questionId"] in attentions:
+            raise ScoringError(f"{path}: row {place}: {some([row['questionId']])} is there a second time")
+        attentions[row["questionId"]] = row["attention"]
+    return attentions
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file begins as a JSON list."""
+    return next((line.lstrip().startswith("[") for _, line in read_lines(path) if line.strip()), False)

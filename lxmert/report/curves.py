@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-LOSSES = ("masked_language", "matching", "object", "attribute", "feature", "question_answering")
+PUBLISHED_LOSSES = ("total", "masked_language", "matching", "object", "attribute", "feature", "question_answering")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Published:
 
     Args:
         name: where, among the issues of the original's repository or of one built on it.
-        train: epoch, counted from 0 -> total and LOSSES in their order; the latter may be absent.
+        train: epoch, counted from 0 -> PUBLISHED_LOSSES in their order; all but the first may be absent.
         valid: the same on the validation split.
     """
 
@@ -184,7 +184,7 @@ def draw_losses(table: Path, published: Sequence[Published] = ()) -> str:
     along, losses = "epoch", read_losses(table)
     if not published and len({epoch for each in losses["train"].values() for epoch in each}) < 2:
         along, losses = "step", read_losses(table, "step")
-    names = [name for name in ("total", *LOSSES) if name in losses["train"] or name in losses["val"]]
+    names = list(dict.fromkeys(["total", *losses["train"], *losses["val"]]))
     if not names:
         return ""
     from matplotlib.figure import Figure
@@ -199,7 +199,7 @@ def draw_losses(table: Path, published: Sequence[Published] = ()) -> str:
             marker = "." if len(points) < 100 else None
             lines.append(Line(label, points, {"linestyle": linestyle, "marker": marker, "color": "C0"}))
         for number, run in enumerate(published, start=1):
-            lines += published_lines(run, ("total", *LOSSES).index(name), f"C{number}")
+            lines += published_lines(run, name, f"C{number}")
         draw_lines(axes, lines, title=name.replace("_", " "), xlabel=along)
         axes.set_ylim(0, None)
     for axes in panels[len(names) :]:
@@ -209,9 +209,11 @@ def draw_losses(table: Path, published: Sequence[Published] = ()) -> str:
     return svg_of(figure)
 
 
-def published_lines(run: Published, place: int, color: str) -> list[Line]:
-    """The losses at `place` of a published run, as far as it tells them."""
-    lines = []
+def published_lines(run: Published, name: str, color: str) -> list[Line]:
+    """The loss called `name` of a published run, as far as it tells it."""
+    if name not in PUBLISHED_LOSSES:
+        return []
+    lines, place = [], PUBLISHED_LOSSES.index(name)
     for stage, losses, linestyle, marker in (
         ("training", run.train, "-", "o"),
         ("validation", run.valid, "--", "x"),
