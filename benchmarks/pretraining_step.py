@@ -131,7 +131,7 @@ def masked(learner: LxmertLearner, batch: Batch, device: torch.device) -> Work:
     batch = learner.on_before_batch_transfer(batch, 0)
     targets, of_row = batch.targets, batch.row_image
     words = torch.full_like(batch.token_ids, -100)
-    words.view(-1)[targets["masked_language/places"]] = targets["masked_language/words"]
+    words.view(-1)[targets["masked_language/positions"]] = targets["masked_language/labels"]
     hidden = torch.zeros(batch.num_rows * REGIONS)
     hidden[targets["masked_region/places"]] = 1
     missing = REFERENCE_TOKENS - batch.token_ids.shape[1]

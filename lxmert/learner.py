@@ -102,7 +102,7 @@ class LxmertLearner(LightningModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """What the objectives make of a batch before the model sees it, in every stage."""
         for objective in self._objectives():
-            batch = objective.corrupt(batch, self.seed)
+            batch = objective.prepare_batch(batch, self.seed)
         # What they added is in pageable memory, whose transfer would wait for the GPU to be idle.
         return batch.pin_memory() if self.device.type == "cuda" else batch
 

@@ -123,7 +123,10 @@ def test_the_masked_language_loss_is_the_mean_over_the_hidden_words(config):
     blank = SimpleNamespace(embeddings=SimpleNamespace(word_embeddings=torch.nn.Embedding(5, config.hidden_size)))
     torch.nn.init.zeros_(blank.embeddings.word_embeddings.weight)
     batch = make_batch(config, sentences=2, images=2, length=5)
-    found = {"masked_language/places": torch.tensor([1, 3, 7]), "masked_language/words": torch.tensor([0, 4, 1])}
+    found = {
+        "masked_language/positions": torch.tensor([1, 3, 7]),
+        "masked_language/labels": torch.tensor([0, 4, 1]),
+    }
     batch = replace(batch, targets=batch.targets | found)
     result = objective(outputs(config, 2, tokens=5), batch, blank)
     expected = -(math.log(0.1) + math.log(0.4) + math.log(0.2)) / 3
@@ -227,7 +230,7 @@ def test_guesses_about_hidden_regions_are_the_same_whichever_regions_the_head_ru
     batch = make_batch(config, sentences=12)
     everywhere, there = MaskedRegion(config, rate=0.5), MaskedRegion(config, rate=0.5, label_weight="masked")
     there.load_state_dict(everywhere.state_dict())
-    batch = everywhere.corrupt(batch, SEED)
+    batch = everywhere.prepare_batch(batch, SEED)
     output = outputs(config, 12, regions=5)
     found, expected = everywhere(output, batch, None).predictions, there(output, batch, None).predictions
     assert len(set(expected["object"].tolist())) > 1 and batch.row_region_packing.index is not None
@@ -256,20 +259,20 @@ def answer_objective(config, **parameters):
 
 def test_the_answer_loss_is_the_mean_over_answered_rows_that_kept_their_sentence(config):
     objective = answer_objective(config).train()
-    batch = objective.corrupt(answer_batch(config), SEED)
+    batch = objective.prepare_batch(answer_batch(config), SEED)
     result = objective(outputs(config, 6), batch, None)
     expected = -(math.log(0.2) + 2 * math.log(0.8)) / 3
     assert result.losses["question_answering"].item() == pytest.approx(expected, rel=1e-6)
     without = answer_batch(config)
     del without.targets["matched"]
-    result = objective(outputs(config, 6), objective.corrupt(without, SEED), None)
+    result = objective(outputs(config, 6), objective.prepare_batch(without, SEED), None)
     expected = -(math.log(0.2) + 3 * math.log(0.8)) / 4
     assert result.losses["question_answering"].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_answer_accuracy_is_over_matched_rows_and_the_originals_over_all_labelled_ones(config):
     objective = answer_objective(config).eval()
-    batch = objective.corrupt(answer_batch(config), SEED)
+    batch = objective.prepare_batch(answer_batch(config), SEED)
     metrics = objective.make_metrics(TABLES)
     metrics.update(objective(outputs(config, 6), batch, None), batch)
     values = metrics.compute()
@@ -285,7 +288,7 @@ def test_the_answer_loss_counts_from_its_start_on_and_always_in_evaluation(confi
 
     def loss(progress):
         objective.progress = progress
-        return objective(outputs(config, 6), objective.corrupt(answer_batch(config), SEED), None).losses[
+        return objective(outputs(config, 6), objective.prepare_batch(answer_batch(config), SEED), None).losses[
             "question_answering"
         ]
 
@@ -339,7 +342,7 @@ def test_losses_and_gradients_equal_the_references_on_the_same_masked_inputs(mak
 
     image, rows = seen.row_image, len(seen.row_image)
     words = torch.full((rows, seen.token_ids.shape[1]), -100)
-    words.view(-1)[seen.targets["masked_language/places"]] = seen.targets["masked_language/words"]
+    words.view(-1)[seen.targets["masked_language/positions"]] = seen.targets["masked_language/labels"]
     hidden = torch.zeros(rows, seen.region_mask.shape[1])
     hidden.view(-1)[seen.targets["masked_region/places"]] = 1
     assert 0 < hidden.sum() < hidden.numel() and (words >= 0).sum() > 3
@@ -450,10 +453,10 @@ def near(number, total, share):
 def test_words_are_hidden_in_the_shares_of_bert(config):
     config = replace(config, vocab_size=1000)
     batch = make_batch(config, sentences=4000, images=1, length=12)
-    seen = MaskedLanguage(config).corrupt(batch, SEED)
+    seen = MaskedLanguage(config).prepare_batch(batch, SEED)
     inner = batch.token_mask & (batch.token_ids != CLS)
     inner[torch.arange(4000), batch.token_mask.sum(1) - 1] = False
-    places, words = seen.targets["masked_language/places"], seen.targets["masked_language/words"]
+    places, words = seen.targets["masked_language/positions"], seen.targets["masked_language/labels"]
     assert inner.flatten()[places].all()  # neither [CLS], [SEP] nor padding
     assert torch.equal(batch.token_ids.flatten()[places], words)
     assert near(len(places), int(inner.sum()), 0.15)
@@ -472,9 +475,9 @@ def test_words_are_hidden_in_the_shares_of_bert(config):
 def test_any_word_piece_may_take_a_words_place(config):
     config = replace(config, vocab_size=8)
     batch = make_batch(config, sentences=2000, images=1)
-    seen = MaskedLanguage(config).corrupt(batch, SEED)
-    put = seen.token_ids.flatten()[seen.targets["masked_language/places"]]
-    assert set(put[put != seen.targets["masked_language/words"]].tolist()) == set(range(8))
+    seen = MaskedLanguage(config).prepare_batch(batch, SEED)
+    put = seen.token_ids.flatten()[seen.targets["masked_language/positions"]]
+    assert set(put[put != seen.targets["masked_language/labels"]].tolist()) == set(range(8))
 
 
 def test_regions_are_hidden_in_the_originals_shares_and_boxes_never(config):
@@ -482,7 +485,7 @@ def test_regions_are_hidden_in_the_originals_shares_and_boxes_never(config):
     before = batch.region_features.clone()
     boxes = batch.region_boxes.clone()
     batch = replace(batch, row_image=torch.arange(3000), row_sentence=torch.zeros(3000, dtype=torch.long))
-    seen = MaskedRegion(config).corrupt(batch, SEED)
+    seen = MaskedRegion(config).prepare_batch(batch, SEED)
     places = seen.targets["masked_region/places"]
     chosen = torch.zeros(3000 * 8, dtype=torch.bool)
     chosen[places] = True
@@ -504,7 +507,7 @@ def test_regions_are_hidden_in_the_originals_shares_and_boxes_never(config):
 def test_the_paper_makes_every_hidden_region_zero(config):
     batch = make_batch(config, images=50, sentences=50)
     del batch.targets["spare_features"]
-    seen = MaskedRegion(config, zeroed=1.0, replaced=0.0).corrupt(batch, SEED)
+    seen = MaskedRegion(config, zeroed=1.0, replaced=0.0).prepare_batch(batch, SEED)
     assert not seen.region_features.flatten(0, 1)[seen.targets["masked_region/places"]].any()
 
 
@@ -515,11 +518,11 @@ def test_rows_of_one_image_or_sentence_share_what_is_hidden_but_not_its_copies(c
         batch, row_sentence=rows[0], row_image=rows[1], row_token_packing=None, row_region_packing=None
     )
     objective = MaskedRegion(config, rate=0.5)
-    seen = MaskedLanguage(config, rate=0.6).corrupt(objective.corrupt(shared, SEED), SEED)
+    seen = MaskedLanguage(config, rate=0.6).prepare_batch(objective.prepare_batch(shared, SEED), SEED)
     words = torch.zeros(3, 9, dtype=torch.bool)
-    words.view(-1)[seen.targets["masked_language/places"]] = True
+    words.view(-1)[seen.targets["masked_language/positions"]] = True
     assert torch.equal(words[0], words[1]) and words[0].any()
-    assert torch.equal(batch.token_ids[rows[0]][words], seen.targets["masked_language/words"])
+    assert torch.equal(batch.token_ids[rows[0]][words], seen.targets["masked_language/labels"])
     regions = torch.zeros(3, 5, dtype=torch.bool)
     regions.view(-1)[seen.targets["masked_region/places"]] = True
     assert torch.equal(regions[0], regions[2])
@@ -560,13 +563,13 @@ def test_what_is_hidden_of_an_example_does_not_depend_on_its_batch(sentences, im
     words = MaskedLanguage(config, rate=0.5)
     regions = MaskedRegion(config, losses=["feature"], rate=0.5)
     some = part(whole, sentences, images, 9 + longer)
-    all_seen = words.corrupt(
-        regions.corrupt(replace(whole, region_features=whole.region_features.clone()), SEED), SEED
+    all_seen = words.prepare_batch(
+        regions.prepare_batch(replace(whole, region_features=whole.region_features.clone()), SEED), SEED
     )
-    seen = words.corrupt(regions.corrupt(some, SEED), SEED)
+    seen = words.prepare_batch(regions.prepare_batch(some, SEED), SEED)
     assert torch.equal(seen.token_ids[:, :9], all_seen.token_ids[torch.tensor(sentences)])
     assert torch.equal(seen.region_features, all_seen.region_features[torch.tensor(images)])
-    other = words.corrupt(whole, SEED + 1)
+    other = words.prepare_batch(whole, SEED + 1)
     assert not torch.equal(other.token_ids, all_seen.token_ids)
 
 
@@ -582,7 +585,7 @@ def test_heads_run_only_where_their_loss_reads_them(config):
     def run():
         learner(seen)
 
-    words, regions = seen.targets["masked_language/places"], seen.targets["masked_region/places"]
+    words, regions = seen.targets["masked_language/positions"], seen.targets["masked_region/places"]
     real = int(seen.region_mask[seen.row_image].sum())
     assert seen.row_region_packing.index is not None and len(regions) < real / 3
     assert seen_by(heads["masked_language"].transform, run) == [len(words)]
@@ -622,7 +625,7 @@ def test_data_that_lacks_what_an_objective_reads_is_refused_by_name(config):
         ("question_answering", "answer"),
     ):
         with pytest.raises(ValueError, match=rf"{name} needs .*{missing}.*\n?.*drop {name}"):
-            MAKE[name](config).corrupt(bare, SEED)
+            MAKE[name](config).prepare_batch(bare, SEED)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from datamodules.batches.dataset import ExampleDataset, Part
 from datamodules.stores.texts import ExampleStore, write_examples
 from lxmert.callbacks import LossCurves
 from lxmert.files import InputError
-from lxmert.report.curves import PUBLISHED_LOSSES, ORIGINAL, draw_curves, draw_losses, read_losses, read_metrics
+from lxmert.report.curves import ORIGINAL, PUBLISHED_LOSSES, draw_curves, draw_losses, read_losses, read_metrics
 from lxmert.report.page import Example, View, write_report
 from lxmert.report.scores import score_table
 from lxmert.tokenization import LxmertTokenizer

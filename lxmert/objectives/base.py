@@ -59,7 +59,7 @@ class Objective(nn.Module, ABC):
     head_name: str
     progress: float = 0.0
 
-    def corrupt(self, batch: Batch, seed: int) -> Batch:
+    def prepare_batch(self, batch: Batch, seed: int) -> Batch:
         """Hide from the batch what the model is to find, and note it among the targets.
 
         Runs on the CPU, before the batch moves: finding what was selected would wait for a GPU. All random

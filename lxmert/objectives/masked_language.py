@@ -27,8 +27,8 @@ MASKED, REPLACED = 0.8, 0.1
 class MaskedLanguage(Objective):
     """Cross-entropy on the words to find, mean over those of a batch; 0 if there are none.
 
-    `corrupt` adds the targets `masked_language/places` (M,), flat places over rows and tokens (R * L), and
-    `masked_language/words` (M,), what stood there. Random words come from the whole vocabulary, special and
+    `prepare_batch` adds the targets `masked_language/positions` (M,), flat over rows and tokens (R * L), and
+    `masked_language/labels` (M,), what stood there. Random words come from the whole vocabulary, special and
     unused entries too, as in the original.
 
     Args:
@@ -45,7 +45,7 @@ class MaskedLanguage(Objective):
         self.rate = rate
         self.head = MaskedLanguageHead(config)
 
-    def corrupt(self, batch: Batch, seed: int) -> Batch:
+    def prepare_batch(self, batch: Batch, seed: int) -> Batch:
         """Hide words.
 
         Raises:
@@ -66,19 +66,19 @@ class MaskedLanguage(Objective):
         words = words.where(way >= MASKED, self.mask_token_id).where(way < MASKED + REPLACED, batch.token_ids)
         found = chosen[batch.row_sentence].flatten().nonzero().squeeze(1)
         targets = {
-            "masked_language/places": found,
-            "masked_language/words": batch.token_ids[batch.row_sentence].flatten()[found],
+            "masked_language/positions": found,
+            "masked_language/labels": batch.token_ids[batch.row_sentence].flatten()[found],
         }
         return replace(batch, token_ids=words.where(chosen, batch.token_ids), targets={**batch.targets, **targets})
 
     def forward(self, output: LxmertModelOutput, batch: Batch, model: Lxmert) -> Result:
         """Loss, and per word to find its cross-entropy and the best guess."""
-        places, words = batch.targets["masked_language/places"], batch.targets["masked_language/words"]
-        hidden = cast(Tensor, output.language_output).flatten(0, 1).index_select(0, places)
+        positions, labels = batch.targets["masked_language/positions"], batch.targets["masked_language/labels"]
+        hidden = cast(Tensor, output.language_output).flatten(0, 1).index_select(0, positions)
         scores = self.head(hidden, model.embeddings.word_embeddings.weight).float()  # (M, vocab_size)
-        each = index_losses(scores, words)
+        each = index_losses(scores, labels)
         return Result(
-            {"masked_language": each.sum() / max(len(words), 1)},
+            {"masked_language": each.sum() / max(len(labels), 1)},
             {"losses": each.detach(), "words": scores.detach().argmax(1)},
         )
 
@@ -98,9 +98,9 @@ class MaskedLanguageMetrics(ObjectiveMetrics):
 
     def update(self, result: Result, batch: Batch) -> None:
         """Add a batch."""
-        places, words = batch.targets["masked_language/places"], batch.targets["masked_language/words"]
-        rows = places // batch.token_ids.shape[1]
+        positions, labels = batch.targets["masked_language/positions"], batch.targets["masked_language/labels"]
+        rows = positions // batch.token_ids.shape[1]
         codes = {name: batch.targets[name][rows] for name in self.groups}
-        counted = torch.ones_like(words, dtype=torch.bool)
-        self.accuracy.update(result.predictions["words"] == words, counted, codes)
+        counted = torch.ones_like(labels, dtype=torch.bool)
+        self.accuracy.update(result.predictions["words"] == labels, counted, codes)
         self.perplexity.update(result.predictions["losses"], counted, codes)

@@ -29,8 +29,8 @@ class MaskedRegion(Objective):
     """Object and attribute labels, and features, of regions; boxes are never hidden.
 
     Reads the targets object_ids, attribute_ids (I, N), -1 where unknown, object_conf, attribute_conf (I, N), the
-    detector's confidences, and spare_features (I, F). `corrupt` adds, under `masked_region/`: `places` (M,), the
-    hidden regions' flat places over rows and regions (R * N), `features` (D, F), what was hidden, once for all
+    detector's confidences, and spare_features (I, F). `prepare_batch` adds, under `masked_region/`: `places` (M,),
+    the hidden regions' flat places over rows and regions (R * N), `features` (D, F), what was hidden, once for all
     rows of an image, and `feature` (M,), the place of each among them.
 
     Each loss is a sum over regions / all real regions of all rows / `rate`: about a mean over hidden regions.
@@ -86,7 +86,7 @@ class MaskedRegion(Objective):
             )
         )
 
-    def corrupt(self, batch: Batch, seed: int) -> Batch:
+    def prepare_batch(self, batch: Batch, seed: int) -> Batch:
         """Hide regions, in the memory of the batch's own features.
 
         Raises:

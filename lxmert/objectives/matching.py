@@ -30,7 +30,7 @@ class Matching(Objective):
         super().__init__()
         self.head = MatchingHead(config)
 
-    def corrupt(self, batch: Batch, seed: int) -> Batch:
+    def prepare_batch(self, batch: Batch, seed: int) -> Batch:
         """Nothing to hide.
 
         Raises:

@@ -24,8 +24,8 @@ class QuestionAnswering(Objective):
 
     Reads the targets `answer` (R,), -1 where there is none, and `matched` (R,) bool: the answer of a row whose
     sentence was exchanged is void (without the target every row matches). Metrics read `labelled` (R,) bool,
-    `label_answers` (R, K) and `label_scores` (R, K). `corrupt` adds `question_answering/rows` (Q,), those that
-    the head runs on, and `question_answering/answers` (Q,), -1 where void.
+    `label_answers` (R, K) and `label_scores` (R, K). `prepare_batch` adds `question_answering/rows` (Q,), those
+    that the head runs on, and `question_answering/answers` (Q,), -1 where void.
 
     Args:
         config: sizes.
@@ -41,7 +41,7 @@ class QuestionAnswering(Objective):
         self.start = start
         self.head = AnswerHead(config)
 
-    def corrupt(self, batch: Batch, seed: int) -> Batch:
+    def prepare_batch(self, batch: Batch, seed: int) -> Batch:
         """Hide nothing; note the rows to answer: in training those whose answer counts, else all labelled ones.
 
         Raises:
