@@ -176,7 +176,7 @@ def test_published_losses_that_are_not_known_are_refused_before_training(tmp_pat
 def test_the_published_losses_add_up_to_their_total(run):
     for values in (*run.train.values(), *run.valid.values()):
         total, *parts = values
-        assert len(parts) in (0, len(PUBLISHED_LOSSES))
+        assert len(parts) in (0, len(PUBLISHED_LOSSES) - 1)
         if parts:
             assert sum(parts) == pytest.approx(total, abs=0.012)  # as rounded where they were posted
 

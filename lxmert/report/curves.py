@@ -184,7 +184,7 @@ def draw_losses(table: Path, published: Sequence[Published] = ()) -> str:
     along, losses = "epoch", read_losses(table)
     if not published and len({epoch for each in losses["train"].values() for epoch in each}) < 2:
         along, losses = "step", read_losses(table, "step")
-    names = list(dict.fromkeys(["total", *losses["train"], *losses["val"]]))
+    names = sorted({**losses["train"], **losses["val"]}, key=lambda name: name != "total")
     if not names:
         return ""
     from matplotlib.figure import Figure
