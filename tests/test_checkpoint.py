@@ -35,7 +35,7 @@ from lxmert.pretrained import kept_with
 from lxmert.weights import HEADS, load_weights, match_answer_head, read_answers, read_weights, reference_names
 from lxmert.weights import files as weights_files
 from lxmert.weights.export import main
-from lxmert.weights.names import grouped
+from lxmert.weights.names import from_foreign, grouped, to_original
 
 CLASSES = ["LxmertModel", "LxmertForQuestionAnswering", "LxmertForPreTraining"]
 TIED = "cls.predictions.decoder.weight"  # the word embeddings once more
@@ -1059,3 +1059,52 @@ def test_the_released_answer_lists_match_as_published(task, found, of):
     ours = read_answers(VOCABULARIES / f"{task}_trainval_label2ans.json")
     assert (len(theirs), len(ours)) == (9500, of)
     assert match_answer_head(head(9500), theirs, ours) == found
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name", ["LxmertForPreTraining", "LxmertForQuestionAnswering", "LxmertForVisualReasoning"]
+)
+def test_names_go_to_the_original_and_to_runs_and_back(name, sizes):
+    own = set(getattr(lxmert, name)(LxmertConfig(**sizes)).state_dict())
+    for pretrained in (True, False) if name == "LxmertForQuestionAnswering" else (name == "LxmertForPreTraining",):
+        there = {to_original(each, pretrained): each for each in own}
+        assert len(there) == len(own)
+        # NLVR2's head has the name of an answer head there; its shape tells.
+        back = {
+            from_foreign(other).replace("answer_head", "pair_head" if "Visual" in name else "answer_head")
+            for other in there
+        }
+        assert back == own
+    heads = {head: f"objectives.{objective}.head" for objective, head in HEADS.items()} | {"lxmert": "model"}
+    runs = {
+        next(new + each.removeprefix(old) for old, new in heads.items() if each.startswith(f"{old}."))
+        for each in own
+    }
+    names = reference_names(runs, HEADS)
+    assert set(names) == runs and set(names.values()) == own
+
+
+@pytest.mark.parametrize(
+    "name", ["model", "encoder.layer.0.bias", "objectives.mine.head.weight", "objectives.matching.scale"]
+)
+def test_a_name_of_no_part_that_is_known_is_refused(name):
+    with pytest.raises(
+        InputError, match=rf"{re.escape(name)} is the name of no weight .*names its head in `head_name`"
+    ):
+        reference_names(["model.pooler.dense.bias", name], HEADS)
+
+
+def test_a_head_without_a_place_there_is_never_left_out_in_silence(pretrained, tmp_path, capsys):
+    run = save_run(tmp_path / "last.ckpt", pretrained)
+    content = torch.load(run, weights_only=True)
+    content["heads"]["mine"] = "my_head"
+    content["state_dict"]["objectives.mine.head.weight"] = torch.ones(2)
+    torch.save(content, run)
+    assert "my_head.weight" in read_weights(run)
+    for to, out in (("reference", "folder"), ("original", "a_LXRT.pth")):
+        message = failed_export(capsys, to, run, tmp_path / out)
+        assert "last.ckpt holds my_head.weight, which no model of the reference or the original" in message
+        assert not (tmp_path / out).exists()

@@ -21,7 +21,7 @@ from lxmert.files import InputError, replacing, write_text
 from lxmert.pretrained import Architecture, architecture_of, heads_of, kept_with, with_heads
 from lxmert.weights.files import answers_beside, read_answers, read_weights, write_folder
 from lxmert.weights.load import compare
-from lxmert.weights.names import WORD_EMBEDDINGS, is_bert
+from lxmert.weights.names import HEADS, WORD_EMBEDDINGS, grouped, is_bert, to_original
 
 # The original appends `_LXRT.pth` to what its --loadLXMERT and --loadLXMERTQA are given, `.pth` to --load.
 PRETRAINED = "_LXRT.pth"
@@ -52,10 +52,15 @@ def export(source: str, out: Path, to: str, config_source: str | None = None) ->
     for path in [out, answers_beside(out)] if to == "original" else [out]:
         if path.exists():
             raise FileExistsError(f"{path} exists and is not overwritten; give another OUT, or remove it")
-    parts = ("lxmert.", "cls.", "obj_predict_head.", "answer_head.", "pair_head.")
-    weights = {name: each for name, each in read_weights(source).items() if name.startswith(parts)}
+    weights = read_weights(source)
     if is_bert(weights):
         raise InputError(f"{source} is a BERT; only an LXMERT can be exported. Train one from it: init={source}")
+    known = ("lxmert.", *(f"{head}." for head in HEADS.values()))
+    if homeless := [name for name in weights if not name.startswith(known)]:
+        raise InputError(
+            f"{source} holds {grouped(homeless)}, which no model of the reference or the original has a place "
+            f"for. Weights with the heads {', '.join(sorted(set(HEADS.values())))} can be exported."
+        )
     architecture = architecture_of(weights)
     config = config_of(source, config_source, weights)
     untrained = check(weights, architecture, config, source)
@@ -130,20 +135,16 @@ def original_names(weights: Weights, file: str) -> dict[str, Tensor]:
     """
     heads = heads_of(weights)
     if file.endswith(PRETRAINED):
-        encoder, homeless, other = "bert.", heads & {"pair_head"}, "*.pth, as for a fine-tuned model"
+        homeless, other = heads & {"pair_head"}, "*.pth, as for a fine-tuned model"
     elif file.endswith(".pth"):
-        encoder, other = "lxrt_encoder.model.bert.", f"*{PRETRAINED}, as for a pre-trained model"
-        homeless = heads & {"cls", "obj_predict_head"}
+        homeless, other = heads & {"cls", "obj_predict_head"}, f"*{PRETRAINED}, as for a pre-trained model"
     else:
         raise InputError(f"{file} is no file name of the original's; call OUT *{PRETRAINED} or *.pth")
     if homeless:
         raise InputError(
             f"the original keeps no {', '.join(sorted(homeless))} in a file called {file}; call OUT {other}"
         )
-    names = {name: name.replace("lxmert.", encoder, 1) if name.startswith("lxmert.") else name for name in weights}
-    if not file.endswith(PRETRAINED):
-        names = {name: new.removeprefix("answer_head.").removeprefix("pair_head.") for name, new in names.items()}
-    tensors = {names[name]: tensor for name, tensor in weights.items()}
+    tensors = {to_original(name, file.endswith(PRETRAINED)): tensor for name, tensor in weights.items()}
     if "cls.predictions.bias" in weights:  # tied to the word embeddings, and stored once with them
         tensors["cls.predictions.decoder.weight"] = weights[WORD_EMBEDDINGS]
     return tensors
