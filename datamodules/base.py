@@ -1,55 +1,306 @@
-"""What all data modules share: data loaders, their order after a resume, and converting once."""
+"""What all data modules share: their arguments, the splits of each stage, answers, loaders."""
 
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
-from lightning.pytorch import LightningDataModule, Trainer
+import numpy as np
+from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.batches.dataset import ExampleDataset
+from datamodules.batches.dataset import ExampleDataset, Part, translation
+from datamodules.batches.loaders import TrainLoader, loader_options, resume_position
+from datamodules.batches.places import Places
 from datamodules.batches.sampling import BatchSampler
-from datamodules.stores.hdf5 import allow_open_files, locked
+from datamodules.formats.answer_lists import read_answer_list
+from datamodules.release import ReleaseFolder, listed
+from datamodules.statistics import count_truncated, frequent_answers
+from datamodules.stores.regions import RegionStore
+from datamodules.stores.texts import ExampleStore
 from lxmert.files import InputError
+from lxmert.tokenization import LxmertTokenizer
 
 log = logging.getLogger(__name__)
 
+ROLES = {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",), "predict": ("predict",)}
 
+
+class Tokenizer:
+    """The argument `tokenizer` of a data module: given by name or file, loaded when it is first read.
+
+    A toy's vocabulary is generated after its data module is made.
+    """
+
+    def __get__(self, module: ExampleDataModule | None, owner: type) -> LxmertTokenizer:
+        if module is None:
+            raise AttributeError("it has no default")  # asked by dataclass
+        if "_tokenizer" not in vars(module):
+            vars(module)["_tokenizer"] = LxmertTokenizer.from_pretrained(vars(module)["_vocabulary"])
+        return vars(module)["_tokenizer"]
+
+    def __set__(self, module: ExampleDataModule, vocabulary: str | Path) -> None:
+        vars(module)["_vocabulary"] = vocabulary
+
+
+@dataclass(eq=False, repr=False)
 class ExampleDataModule(LightningDataModule):
-    """Loaders over `datasets["train" | "valid" | "test" | "predict"]`, which a subclass fills in `setup`.
+    """Examples of a release folder's splits as batches.
 
-    Use it with `Trainer(use_distributed_sampler=False)`: its sampler shares batches out by itself.
+    `prepare_data` converts what the coming stage needs, once; `setup` opens it. A subclass says what its files
+    are called and how their rows become examples. Subclasses are dataclasses, so that each has all of these
+    arguments by name. Use them with `Trainer(use_distributed_sampler=False)`: the sampler shares batches out.
 
     Args:
+        root: the data folder.
+        tokenizer: vocab.txt, a folder or a hub name, for `LxmertTokenizer.from_pretrained`.
+        train, valid, test, predict: splits, a list or separated by commas; None for those of the release.
+        stores: folder of the converted files; None for `root`/stores.
         batch_size: rows of a training batch, all processes together.
         eval_batch_size: rows of a batch of validation, test and prediction, all processes together.
+        max_length: tokens of a sentence, [CLS] and [SEP] included.
         workers: loader processes; 0 reads in the training process.
         seed: decides the order of the training examples.
         rows_per_image: up to this many training examples of one image stay together.
+        feature_dim: size of a region's feature vector, as the model expects it.
+        missing_images: what to do with examples whose image has no regions: "stop" or "drop".
 
     Attributes:
         title: what the data is, for tables and pages.
+        splits: role ("train", "valid", "test", "predict") -> splits.
+        datasets: role -> data set, from `setup` on.
+        answers: A answer texts: those of the list file; without it the training labels, most frequent
+            first. Empty when predicting with neither there.
+        tables: the texts behind coded targets. Codes stay the same when a later stage adds texts.
     """
 
-    title: str
+    root: str | Path
+    tokenizer: Tokenizer = Tokenizer()
+    _: KW_ONLY
+    train: str | Sequence[str] | None = None
+    valid: str | Sequence[str] | None = None
+    test: str | Sequence[str] | None = None
+    predict: str | Sequence[str] | None = None
+    stores: str | Path | None = None
+    batch_size: int = 32
+    eval_batch_size: int = 256
+    max_length: int = 20
+    workers: int = 0
+    seed: int = 9595
+    rows_per_image: int = 1
+    feature_dim: int = 2048
+    missing_images: str = "stop"
 
-    def __init__(
-        self, *, batch_size: int, eval_batch_size: int, workers: int, seed: int, rows_per_image: int
-    ) -> None:
+    title: str = field(init=False)
+    task: ClassVar[str]  # whose submission format predictions have: vqa, gqa, nlvr2
+    answer_file: ClassVar[str] = "trainval_label2ans"  # among the text files
+    most_answers: ClassVar[int | None] = None  # of those made from the labels
+    released_splits: ClassVar[Mapping[str, Sequence[str]]]  # by role, as the release uses them
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.workers, self.seed, self.rows_per_image = workers, seed, rows_per_image
+        if self.missing_images not in ("stop", "drop"):
+            raise InputError(f"data.missing_images={self.missing_images}; expected stop or drop")
+        given = {"train": self.train, "valid": self.valid, "test": self.test, "predict": self.predict}
+        self.splits = {
+            role: split_names(self.released_splits[role] if names is None else names)
+            for role, names in given.items()
+        }
+        self.release = self.release_folder()
         self.datasets: dict[str, ExampleDataset] = {}
+        self.answers: list[str] = []
+        self.tables: dict[str, list[str]] = {}
+        self._examples: dict[str, ExampleStore] = {}
+        self._report: dict[str, dict[str, Any]] = {}
+
+    @abstractmethod
+    def release_folder(self) -> ReleaseFolder:
+        """The data set's files."""
+
+    # ----------------------------------------------------------------------------- preparing, opening
+
+    def prepare_data(self, stage: str | None = None) -> None:
+        """Convert what a stage needs and is not current.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict"; None for the trainer's, and without a trainer
+                for all of them.
+
+        Raises:
+            FileNotFoundError: files are missing; lists all of them and where they come from.
+            InputError: a split that is not there, a row that cannot be used.
+            PermissionError: the stores cannot be written.
+        """
+        if stage is None and self.trainer and self.trainer.state.fn:
+            stage = self.trainer.state.fn.value
+        roles = ROLES[stage] if stage else self.splits
+        splits = dict.fromkeys(split for role in roles for split in self.splits[role])
+        self.release.prepare(splits, only_texts=self.answer_splits(stage))
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open what a stage needs ("fit", "validate", "test", "predict"; None for all) and log `report`.
+
+        Raises:
+            InputError: images without regions, regions of another size than the model expects,
+                training examples without answers, no training split.
+        """
+        if stage == "fit" and not self.splits["train"]:
+            raise InputError("data.train names no split to train on.")
+        labels = [self._open(split) for split in self.answer_splits(stage)]
+        path = self.release.text_file(self.answer_file)
+        if not self.answers and path.exists():
+            self.answers = read_answer_list(path)
+        self.answers = self.answers or frequent_answers(labels, self.spell_answer, self.most_answers)
+        for role in ROLES[stage] if stage else self.splits:
+            if role not in self.datasets and self.splits[role]:
+                self.datasets[role] = self._make_role(role)
+        if self.trainer is None or self.trainer.is_global_zero:
+            self._log_report()
+
+    def _open(self, split: str) -> ExampleStore:
+        if split not in self._examples:
+            store = self._examples[split] = ExampleStore(self.release.text_store(split))
+            for name in (*self.groups_of(store), *(["annotator_answers"] if store.annotated else [])):
+                table = self.tables.setdefault(name, [])
+                known = set(table)
+                table += [text for text in store.table(name) if text not in known]
+        return self._examples[split]
+
+    def _make_role(self, role: str) -> ExampleDataset:
+        splits = self.splits[role]
+        stores = [self._open(split) for split in splits]
+        regions = self.release.open_regions(splits, self.feature_dim)
+        parts = [
+            self.make_part(store, self._place_images(split, store, regions))
+            for split, store in zip(splits, stores, strict=True)
+        ]
+        return self.make_dataset(role, parts, list(regions.stores.values()))
+
+    def _place_images(self, split: str, store: ExampleStore, regions: Places) -> list[np.ndarray]:
+        """For each image column of a split: the place of each of its images over all region stores."""
+        columns = self.release.image_columns(store)
+        found = [regions.of(images) for images in columns]
+        lost = list(
+            dict.fromkeys(
+                image
+                for images, places in zip(columns, found, strict=True)
+                for image in np.array(images, object)[places < 0]
+            )
+        )
+        if lost:
+            searched = sorted(str(self.release.region_store(name)) for name in regions.searched(lost))
+            message = (
+                f"{self.release.text_file(split)}: {len(lost)} of its {len(set().union(*columns))} images have no "
+                f"regions in {listed(searched)}, the first being {listed(lost[:5])}."
+            )
+            if self.missing_images == "stop":
+                raise InputError(
+                    f"{message} Convert a feature file that has them, remove their rows, or go on without "
+                    "them with data.missing_images=drop."
+                )
+            log.warning("%s Their examples are left out.", message)
+        return found
+
+    def groups_of(self, store: ExampleStore) -> list[str]:
+        """The groups of a store that are coded targets."""
+        return list(store.groups)
+
+    def make_part(self, store: ExampleStore, images: list[np.ndarray]) -> Part:
+        """A split as part of a data set; `images` translates each of its image columns' codes to places."""
+        tables = {name: {text: i for i, text in enumerate(table)} for name, table in self.tables.items()}
+        return Part(
+            store,
+            images[0],
+            self.translate_answers(store),
+            {name: translation(store.table(name), tables[name]) for name in self.groups_of(store)},
+            translation(store.table("annotator_answers"), tables["annotator_answers"])
+            if store.annotated
+            else None,
+        )
+
+    def make_dataset(self, role: str, parts: list[Part], regions: list[RegionStore]) -> ExampleDataset:
+        """The data set of a role."""
+        if role == "train":
+            self.check_labelled()
+        return ExampleDataset(
+            parts, regions, self.tokenizer, num_answers=len(self.answers), max_length=self.max_length
+        )
+
+    # --------------------------------------------------------------------------------------- answers
+
+    def spell_answer(self, answer: str) -> str:
+        """An answer of the files as the answer list spells it."""
+        return answer
+
+    def translate_answers(self, store: ExampleStore) -> np.ndarray:
+        """The answer codes of a store to places in `answers`."""
+        spelt = [self.spell_answer(answer) for answer in store.table("answers")]
+        return translation(spelt, {text: i for i, text in enumerate(self.answers)})
+
+    def answer_splits(self, stage: str | None) -> list[str]:
+        """The splits whose labels are the answers: the training splits when there is no list file."""
+        if self.release.text_file(self.answer_file).exists():
+            return []
+        if stage == "predict":  # a checkpoint has its own answers; count them only where it costs no file
+            return [split for split in self.splits["train"] if self.release.has(split)]
+        return self.splits["train"]
+
+    def check_labelled(self) -> None:
+        """InputError when a training split has no labels."""
+        without = [split for split in self.splits["train"] if not self._examples[split].labelled]
+        if without:
+            files = listed(str(self.release.text_file(split)) for split in without)
+            raise InputError(f"{files}: no labels to train on. Choose other splits for data.train.")
+
+    # ---------------------------------------------------------------------------------------- looking
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """What is in the opened splits.
+
+        Returns:
+            split -> examples, images, truncated (sentences longer than `max_length` tokens),
+            answers_outside (labels that are not among `answers`), annotated (ten answers known).
+        """
+        for split in dict.fromkeys(split for role in self.datasets for split in self.splits[role]):
+            if split not in self._report:
+                self._report[split] = self.describe(self._examples[split])
+        return self._report
+
+    def describe(self, store: ExampleStore) -> dict[str, Any]:
+        """What is in a store; see `report`."""
+        truncated, sample = count_truncated(store, self.tokenizer, self.max_length)
+        outside = int((self.translate_answers(store)[store.column("answer/code")] < 0).sum())
+        return {
+            "examples": len(store),
+            "images": len(set().union(*self.release.image_columns(store))),
+            "truncated" if sample == len(store) else f"truncated_of_{sample}": truncated,
+            "answers_outside": outside,
+            "annotated": store.annotated,
+        }
+
+    def _log_report(self) -> None:
+        logged = set(self._report)
+        for split, facts in self.report().items():
+            if split not in logged:
+                log.info("%s: %s", split, ", ".join(f"{key} {value}" for key, value in facts.items()))
 
     def baselines(self) -> dict[str, float]:
         """Validation accuracy (0..1) of guesses that learn nothing, by what they are; to judge a model by."""
         return {}
+
+    def scoring_files(self, split: str) -> dict[str, Path]:
+        """The makers' own files of a split that are there, by what they are, for their metrics after a test."""
+        return {}
+
+    def picture(self, image_id: str) -> Path | None:
+        """The picture of an image; see `ReleaseFolder.picture`."""
+        return self.release.picture(image_id)
+
+    # ---------------------------------------------------------------------------------------- loaders
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew each epoch, the last partial batch dropped; starts where a checkpoint left off."""
@@ -68,7 +319,7 @@ class ExampleDataModule(LightningDataModule):
             first_batch=first_batch,
             **self._process(),
         )
-        return TrainLoader(dataset, **self._options(sampler))
+        return TrainLoader(dataset, **loader_options(sampler, self.workers, self.seed))
 
     def val_dataloader(self) -> DataLoader | list:
         """Every example once, ordered by image."""
@@ -96,110 +347,15 @@ class ExampleDataModule(LightningDataModule):
             weights=dataset.weights,
             **self._process(),
         )
-        return DataLoader(dataset, **self._options(sampler))
+        return DataLoader(dataset, **loader_options(sampler, self.workers, self.seed))
 
     def _process(self) -> dict[str, int]:
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
-    def _options(self, sampler: BatchSampler) -> dict[str, Any]:
-        if self.workers:
-            allow_open_files(2 * self.workers)  # those of training wait while those of validation work
-            # Its threads do not cross a fork; the loader's processes are the parallelism.
-            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        return {
-            "sampler": sampler,
-            "batch_size": None,  # the sampler yields whole batches, the data set reads them whole
-            "num_workers": self.workers,
-            "persistent_workers": self.workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-            # A loader draws a seed for its workers at each pass. Not from the global generator: dropout
-            # after a resume would differ from the uninterrupted run.
-            "generator": torch.Generator().manual_seed(self.seed),
-        }
 
-
-class TrainLoader(DataLoader):
-    """A loader whose checkpoint says what its order depends on.
-
-    Where to go on is for the sampler (`resume_position`). Lightning saves and restores this state, and
-    takes a loader that has one for resumable.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        """What decides the order of the batches."""
-        return self._order().state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Compare with the run that is resumed.
-
-        Raises:
-            InputError: the rest of the epoch would not be what the interrupted run had left.
-        """
-        now = self.state_dict()
-        changed = [f"{key} was {state.get(key)}, is {now[key]}" for key in now if state.get(key) != now[key]]
-        if changed:
-            raise InputError(
-                f"The checkpoint was saved in the middle of an epoch with another order of the data: "
-                f"{'; '.join(changed)}. Resume with the same settings, or start a new run from its weights."
-            )
-
-    def _order(self) -> BatchSampler:
-        assert isinstance(self.sampler, BatchSampler)
-        return self.sampler
-
-
-def resume_position(trainer: Trainer) -> tuple[int, int]:
-    """(epoch, batches of it already trained) from where training goes on; (0, 0) in a new run.
-
-    Read when Lightning asks for the training loader, which is after it has restored its counters from a
-    checkpoint and before it repairs them. Of these, `processed` is the one to trust: a checkpoint saved
-    at the end of a step is saved before `completed` is counted.
-
-    Raises:
-        InputError: a checkpoint saved at the end of an epoch, resumed with `max_steps`: Lightning 2.6
-            counts that epoch twice, and all later ones would have another order.
-    """
-    epoch: Any = trainer.fit_loop.epoch_progress.current
-    batch: Any = trainer.fit_loop.epoch_loop.batch_progress
-    if trainer.max_steps != -1 and epoch.started == epoch.processed > epoch.completed:
-        raise InputError(
-            "This checkpoint was saved at the end of an epoch and cannot be continued exactly with "
-            "trainer.max_steps. Set trainer.max_epochs instead, or resume from a checkpoint saved after a step."
-        )
-    if epoch.started == epoch.processed:  # saved, or stopped, between two epochs
-        return epoch.processed, 0
-    if batch.is_last_batch:  # saved after the last step of an epoch, which is over for the data
-        return epoch.processed + 1, 0
-    return epoch.processed, batch.current.processed
-
-
-def convert_once(store: Path, current: Callable[[], bool], convert: Callable[[], object]) -> None:
-    """Make `store` with `convert` unless it is `current`.
-
-    One process at a time; a process that had to wait finds the work done.
-
-    Raises:
-        PermissionError: the store's folder cannot be written.
-    """
-    if current():
-        return
-    check_writable(store.parent)
-    with locked(store):
-        if not current():
-            log.info("Making %s, once.", store)
-            convert()
-
-
-def check_writable(folder: Path) -> None:
-    """Make `folder`, and raise PermissionError unless files can be made in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise PermissionError(
-            f"{folder}: stores cannot be written there ({error.strerror}). Set paths.stores to a folder that can "
-            "be written, such as paths.stores=$HOME/lxmert_stores."
-        ) from error
+def split_names(splits: str | Sequence[str]) -> list[str]:
+    """Splits given as a list, or separated by commas."""
+    names = splits.split(",") if isinstance(splits, str) else splits
+    return [name.strip() for name in names if name.strip()]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datamodules.base import convert_once
+from datamodules.base import ExampleDataModule
 from datamodules.formats.release_vqa import convert_vqa
-from datamodules.release import ReleaseDataModule
-from datamodules.stores.texts import examples_are_current
+from datamodules.layout import COCO, VISUAL_GENOME, Layout
+from datamodules.release import ReleaseFolder
 
 RELEASED_SPLITS = {
     "train": ["train", "valid"],
@@ -15,15 +15,19 @@ RELEASED_SPLITS = {
     "test": ["testdev"],
     "predict": ["submit"],
 }
-SPLIT_REGIONS = {
-    "train": ["vg_gqa_imgfeat/vg_gqa"],
-    "valid": ["vg_gqa_imgfeat/vg_gqa"],
-    "testdev": ["vg_gqa_imgfeat/gqa_testdev"],
-    "submit": ["vg_gqa_imgfeat/gqa_testdev"],
-}
+LAYOUT = Layout(
+    files=(*COCO, *VISUAL_GENOME),
+    folders=("vg_gqa_imgfeat",),
+    splits={
+        "train": ["vg_gqa_imgfeat/vg_gqa"],
+        "valid": ["vg_gqa_imgfeat/vg_gqa"],
+        "testdev": ["vg_gqa_imgfeat/gqa_testdev"],
+        "submit": ["vg_gqa_imgfeat/gqa_testdev"],
+    },
+)
 
 
-class GqaDataModule(ReleaseDataModule):
+class GqaDataModule(ExampleDataModule):
     """Compositional questions about images, one answer each.
 
     `root` is a data folder as the LXMERT release lays it out:
@@ -36,22 +40,24 @@ class GqaDataModule(ReleaseDataModule):
 
     Batches have the target answer_scores (R, A) over `answers`, absent for splits without labels.
 
-    Its arguments are those of ReleaseDataModule.
+    Its arguments are those of ExampleDataModule.
     """
 
     title = "GQA"
-    data_set = "GQA"
-    toy = "toy_gqa"
     task = "gqa"
-    folder = "gqa"
-    answer_file = "trainval_label2ans.json"
     released_splits = RELEASED_SPLITS
-    split_regions = SPLIT_REGIONS
-    region_folders = ("vg_gqa_imgfeat",)
 
-    def convert_examples(self, split: str, source: Path, store: Path) -> None:
-        """Make the text store of a split."""
-        convert_once(store, lambda: examples_are_current(store, [source]), lambda: convert_vqa(source, store))
+    def release_folder(self) -> ReleaseFolder:
+        """GQA's files."""
+        return ReleaseFolder(
+            self.root,
+            self.stores,
+            folder="gqa",
+            layout=LAYOUT,
+            convert=convert_vqa,
+            data_set="GQA",
+            toy="toy_gqa",
+        )
 
     def scoring_files(self, split: str) -> dict[str, Path]:
         """The makers' questions and choices of a split, as far as they are there; nothing without the questions.
@@ -63,6 +69,6 @@ class GqaDataModule(ReleaseDataModule):
         files = {"questions": f"{name}_balanced_questions.json", "choices": f"{name}_choices.json"}
         if name != split:
             files["all_questions"] = f"{name}_all_questions.json"
-        paths = {what: self.root / "gqa" / file for what, file in files.items()}
+        paths = {what: self.release.root / "gqa" / file for what, file in files.items()}
         there = {what: path for what, path in paths.items() if path.exists()}
         return there if "questions" in there else {}

@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from datamodules.base import convert_once
+from datamodules.base import ExampleDataModule
 from datamodules.batches.dataset import ExampleDataset, Part, distinct
 from datamodules.batches.sampling import Rows
 from datamodules.formats.release_nlvr2 import ANSWERS, RIGHT, convert_nlvr2
-from datamodules.release import ReleaseDataModule
+from datamodules.layout import NLVR2, Layout
+from datamodules.release import ReleaseFolder
 from datamodules.stores.hdf5 import StoreError
 from datamodules.stores.regions import RegionStore
-from datamodules.stores.texts import ExampleStore, examples_are_current
+from datamodules.stores.texts import ExampleStore
 from lxmert.batch import Batch
 
 RELEASED_SPLITS = {"train": ["train"], "valid": ["valid"], "test": ["test"], "predict": ["test"]}
-SPLIT_REGIONS = {
-    "train": ["nlvr2_imgfeat/train"],
-    "valid": ["nlvr2_imgfeat/valid"],
-    "test": ["nlvr2_imgfeat/test"],
-}
+LAYOUT = Layout(
+    files=NLVR2,
+    folders=("nlvr2_imgfeat",),
+    splits={
+        "train": ["nlvr2_imgfeat/train"],
+        "valid": ["nlvr2_imgfeat/valid"],
+        "test": ["nlvr2_imgfeat/test"],
+    },
+)
 
 
-class Nlvr2DataModule(ReleaseDataModule):
+class Nlvr2DataModule(ExampleDataModule):
     """Statements that are true or false of a pair of images: two rows an example, sharing one sentence.
 
     `root` is a data folder as the LXMERT release lays it out:
@@ -39,53 +43,47 @@ class Nlvr2DataModule(ReleaseDataModule):
     A batch of E statements has 2E rows: rows 2e and 2e + 1 are statement e with its left and its right
     image; `example_ids` are the E identifiers and the target `statement` (E,) int64 is 1 where it is true.
 
-    Its arguments are those of ReleaseDataModule; batch sizes count statements.
+    Its arguments are those of ExampleDataModule; batch sizes count statements.
     """
 
     title = "NLVR2"
-    data_set = "NLVR2"
-    toy = "toy_nlvr2"
     task = "nlvr2"
-    folder = "nlvr2"
-    answer_file = "trainval_label2ans.json"
     released_splits = RELEASED_SPLITS
-    split_regions = SPLIT_REGIONS
-    image_groups = (RIGHT,)
-    region_folders = ("nlvr2_imgfeat",)
 
-    def __init__(self, root: str | Path, tokenizer: str | Path, **release: Any) -> None:
-        super().__init__(root, tokenizer, **release)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.answers = list(ANSWERS)
 
-    def convert_examples(self, split: str, source: Path, store: Path) -> None:
-        """Make the text store of a split."""
-        convert_once(store, lambda: examples_are_current(store, [source]), lambda: convert_nlvr2(source, store))
+    def release_folder(self) -> ReleaseFolder:
+        """NLVR2's files."""
+        return ReleaseFolder(
+            self.root,
+            self.stores,
+            folder="nlvr2",
+            layout=LAYOUT,
+            convert=convert_nlvr2,
+            data_set="NLVR2",
+            toy="toy_nlvr2",
+            image_columns=left_and_right,
+        )
 
-    def _answer_splits(self, stage: str | None) -> list[str]:
+    def answer_splits(self, stage: str | None) -> list[str]:
+        """None: the answers are known."""
         return []
 
-    def image_columns(self, store: ExampleStore) -> list[list[str]]:
-        """The left and the right images' ids.
+    def groups_of(self, store: ExampleStore) -> list[str]:
+        """The groups of a store that are coded targets: all but the right images."""
+        return [name for name in store.groups if name != RIGHT]
 
-        Raises:
-            StoreError: the store names the right images otherwise, as one from before they had one name.
-        """
-        if RIGHT not in store.groups:
-            raise StoreError(
-                f"{store.path}: it has no right images: an older version made it. Delete it, then make it again "
-                "with `python -m datamodules.prepare nlvr2`."
-            )
-        return super().image_columns(store)
-
-    def make_part(self, split: str, images: list[np.ndarray]) -> Part:
+    def make_part(self, store: ExampleStore, images: list[np.ndarray]) -> Part:
         """A split as part of a data set."""
-        part = super().make_part(split, images)
+        part = super().make_part(store, images)
         return PairPart(part.examples, part.images, part.answers, part.groups, right=images[1])
 
     def make_dataset(self, role: str, parts: list[Part], regions: list[RegionStore]) -> PairDataset:
         """The data set of a role."""
         if role == "train":
-            self._check_labelled()
+            self.check_labelled()
         return PairDataset(
             parts, regions, self.tokenizer, num_answers=len(self.answers), max_length=self.max_length
         )
@@ -97,12 +95,26 @@ class Nlvr2DataModule(ReleaseDataModule):
         """
         name = {"valid": "dev", "test": "test1"}.get(split, split)
         files = {
-            "statements": self.root / "nlvr2" / "official" / f"{name}.json",
-            "balanced": self.root / "nlvr2" / "official" / f"balanced_{name}.json",
-            "unbalanced": self.root / "nlvr2" / "official" / f"unbalanced_{name}.json",
+            "statements": self.release.root / "nlvr2" / "official" / f"{name}.json",
+            "balanced": self.release.root / "nlvr2" / "official" / f"balanced_{name}.json",
+            "unbalanced": self.release.root / "nlvr2" / "official" / f"unbalanced_{name}.json",
         }
         there = {what: file for what, file in files.items() if file.exists()}
         return there if "statements" in there else {}
+
+
+def left_and_right(store: ExampleStore) -> list[list[str]]:
+    """The left and the right images' ids.
+
+    Raises:
+        StoreError: the store names the right images otherwise, as one from before they had one name.
+    """
+    if RIGHT not in store.groups:
+        raise StoreError(
+            f"{store.path}: it has no right images: an older version made it. Delete it, then make it again "
+            "with `python -m datamodules.prepare nlvr2`."
+        )
+    return [store.table("image"), store.table(RIGHT)]
 
 
 @dataclass(kw_only=True)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import convert_once
+from datamodules.base import ExampleDataModule
 from datamodules.batches.dataset import ExampleDataset, Part
 from datamodules.batches.sampling import Rows
 from datamodules.formats.release_pretrain import convert_pretraining
-from datamodules.release import ReleaseDataModule
+from datamodules.layout import COCO, VISUAL_GENOME, Layout
+from datamodules.release import ReleaseFolder
 from datamodules.stores.regions import RegionStore
-from datamodules.stores.texts import Examples, ExampleStore, examples_are_current
+from datamodules.stores.texts import Examples, ExampleStore
 from lxmert.batch import Batch
 from lxmert.evaluate.spelling import canonical_answer
 from lxmert.files import InputError
@@ -30,15 +31,20 @@ RELEASED_SPLITS = {
     "test": ["mscoco_minival"],
     "predict": [],
 }
-SPLIT_REGIONS = {
-    "mscoco_train": ["mscoco_imgfeat/train2014"],
-    "mscoco_nominival": ["mscoco_imgfeat/val2014"],
-    "mscoco_minival": ["mscoco_imgfeat/val2014"],
-    "vgnococo": ["vg_gqa_imgfeat/vg_gqa"],
-}
+LAYOUT = Layout(
+    files=(*COCO, *VISUAL_GENOME),
+    folders=("mscoco_imgfeat", "vg_gqa_imgfeat"),
+    splits={
+        "mscoco_train": ["mscoco_imgfeat/train2014"],
+        "mscoco_nominival": ["mscoco_imgfeat/val2014"],
+        "mscoco_minival": ["mscoco_imgfeat/val2014"],
+        "vgnococo": ["vg_gqa_imgfeat/vg_gqa"],
+    },
+)
 
 
-class PretrainDataModule(ReleaseDataModule):
+@dataclass(eq=False, repr=False)
+class PretrainDataModule(ExampleDataModule):
     """All sentences of the images, each one row, some of them exchanged for another image's.
 
     `root` is a data folder as the LXMERT release lays it out:
@@ -57,54 +63,44 @@ class PretrainDataModule(ReleaseDataModule):
         spare_features (I, F), one region of another image for each image.
     Answers outside the table are dropped as the original does; `report` counts them.
 
-    Args:
-        root: the data folder.
-        tokenizer: as for ReleaseDataModule.
+    Args, beside those of ExampleDataModule:
         sources: source -> how often an epoch holds each of its sentences (0 or absent: never).
         mismatched: share of rows whose sentence is exchanged, for the matching objective.
         num_objects: object labels of the model; ids beyond are refused.
         num_attributes: the same of attributes.
-        batch_size: rows of a training batch, all processes together.
-        release: the other arguments of ReleaseDataModule.
     """
 
     title = "pre-training"
-    data_set = "the pre-training data"
-    toy = "toy_pretrain"
-    folder = "lxmert"
-    answer_file = "all_ans.json"
+    answer_file = "all_ans"
     most_answers = 9500  # as many as the released table has
     released_splits = RELEASED_SPLITS
-    split_regions = SPLIT_REGIONS
-    region_folders = ("mscoco_imgfeat", "vg_gqa_imgfeat")
 
-    def __init__(
-        self,
-        root: str | Path,
-        tokenizer: str | Path,
-        *,
-        sources: Mapping[str, float],
-        mismatched: float = 0.0,
-        num_objects: int = 1600,
-        num_attributes: int = 400,
-        batch_size: int = 256,
-        **release: Any,
-    ) -> None:
-        super().__init__(root, tokenizer, batch_size=batch_size, **release)
+    _: KW_ONLY
+    sources: Mapping[str, float]
+    mismatched: float = 0.0
+    num_objects: int = 1600
+    num_attributes: int = 400
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sources = self.sources = dict(self.sources)
         if not any(sources.values()) or min(sources.values()) < 0:
-            raise InputError(f"data.sources={dict(sources)}; expected weights of 0 or more, not all of them 0")
-        if not 0 <= mismatched < 1:
-            raise InputError(f"data.mismatched={mismatched}; expected a share of rows below 1, such as 0.5")
-        self.sources, self.mismatched = dict(sources), mismatched
-        self.labels = {"object_ids": num_objects, "attribute_ids": num_attributes}
+            raise InputError(f"data.sources={sources}; expected weights of 0 or more, not all of them 0")
+        if not 0 <= self.mismatched < 1:
+            raise InputError(f"data.mismatched={self.mismatched}; expected a share of rows below 1, such as 0.5")
         self.tables = {"source": []}
 
-    def convert_examples(self, split: str, source: Path, store: Path) -> None:
-        """Make the text store of a split."""
-        convert_once(
-            store,
-            lambda: examples_are_current(store, [source]),
-            lambda: convert_pretraining(source, store),
+    def release_folder(self) -> ReleaseFolder:
+        """The pre-training files."""
+        return ReleaseFolder(
+            self.root,
+            self.stores,
+            folder="lxmert",
+            layout=LAYOUT,
+            convert=convert_pretraining,
+            data_set="the pre-training data",
+            toy="toy_pretrain",
         )
 
     def spell_answer(self, answer: str) -> str:
@@ -115,7 +111,7 @@ class PretrainDataModule(ReleaseDataModule):
         """The data set of a role."""
         self._check_sources(role)
         for store in regions:
-            store.check_labels(self.labels)
+            store.check_labels({"object_ids": self.num_objects, "attribute_ids": self.num_attributes})
         dataset = PretrainDataset(
             parts,
             regions,
@@ -271,8 +267,3 @@ class PretrainDataset(ExampleDataset):
         for number, where, places in self._region_owners(drawn):
             spare[torch.from_numpy(where)] = self.regions[number].pick(places, fraction[where])
         return spare
-
-
-def sources_of(part: Part) -> np.ndarray:
-    """The source of each example of a part, codes of the data set."""
-    return part.groups["source"][part.examples.column("groups/source")]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
 
-from datamodules.base import convert_once
+from datamodules.base import ExampleDataModule, split_names
 from datamodules.formats.release_vqa import convert_vqa
-from datamodules.release import ReleaseDataModule, split_names
-from datamodules.stores.texts import examples_are_current
+from datamodules.layout import COCO, VISUAL_GENOME, Layout
+from datamodules.release import ORIGIN, ReleaseFolder
 from lxmert.files import InputError
 
 ANNOTATED_FOLDERS = ("train2014", "val2014", "test2015")
@@ -28,7 +28,8 @@ RELEASED_SPLITS = {
 }
 
 
-class VqaDataModule(ReleaseDataModule):
+@dataclass(eq=False, repr=False)
+class VqaDataModule(ExampleDataModule):
     """Questions about images, with soft answer scores.
 
     `root` is a data folder as the LXMERT release lays it out, with the names of this class's splits:
@@ -46,44 +47,31 @@ class VqaDataModule(ReleaseDataModule):
     annotator_answers (R, 10), codes into `tables`, -1 where unknown. Splits without labels have no
     answer_scores.
 
-    Args:
-        root: the data folder.
-        tokenizer: as for ReleaseDataModule.
+    Args, beside those of ExampleDataModule:
         test_only: splits that are refused for training and validation, as those of a data set that has none
             to select a model on. Without validation the last weights are tested.
         folder: of the text files and their stores.
         region_folder: of the region files of images whose ids name none.
-        release: the other arguments of ReleaseDataModule.
 
     Raises:
         InputError: a split of `test_only` to train or validate on.
     """
 
     title = "VQA"
-    data_set = "VQA v2"
-    toy = "toy_vqa"
     task = "vqa"
-    answer_file = "trainval_label2ans.json"
     released_splits = RELEASED_SPLITS
 
-    def __init__(
-        self,
-        root: str | Path,
-        tokenizer: str | Path,
-        *,
-        test_only: str | Sequence[str] = (),
-        folder: str = RELEASED,
-        region_folder: str = "mscoco_imgfeat",
-        **release: Any,
-    ) -> None:
-        self.folder, self.region_folders = folder, (region_folder,)
-        self.split_regions = SPLIT_REGIONS if folder == RELEASED else {}
-        if folder != RELEASED:
-            self.title = self.data_set = folder
-            self.origin = "They are not part of the LXMERT release: docs/data.md says what makes them."
-        super().__init__(root, tokenizer, **release)
+    _: KW_ONLY
+    test_only: str | Sequence[str] = ()
+    folder: str = RELEASED
+    region_folder: str = "mscoco_imgfeat"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.folder != RELEASED:
+            self.title = self.folder
         self.tables = {"answer_type": [], "question_type": [], "annotator_answers": []}
-        held_out = split_names(test_only)
+        held_out = split_names(self.test_only)
         for role in ("train", "valid"):
             for split in self.splits[role]:
                 if split in held_out:
@@ -93,23 +81,35 @@ class VqaDataModule(ReleaseDataModule):
                         "trains without validation and tests the last weights."
                     )
 
+    def release_folder(self) -> ReleaseFolder:
+        """The files of VQA v2, or of the data set in another folder."""
+        released = self.folder == RELEASED
+        other = "They are not part of the LXMERT release: docs/data.md says what makes them."
+        return ReleaseFolder(
+            self.root,
+            self.stores,
+            folder=self.folder,
+            layout=Layout((*COCO, *VISUAL_GENOME), (self.region_folder,), SPLIT_REGIONS if released else {}),
+            convert=lambda source, store: convert_vqa(source, store, _annotations(source)),
+            data_set="VQA v2" if released else self.folder,
+            toy="toy_vqa",
+            origin=ORIGIN if released else other,
+            sources=lambda source: [source, *_annotations(source).values()],
+        )
+
     def prepare_data(self, stage: str | None = None) -> None:
-        """As ReleaseDataModule; FileNotFoundError also when the folder of another data set has no splits."""
-        texts, stores = self.root / self.folder, self.stores / self.folder
-        if self.folder != RELEASED and not self._names_in(texts, ".json") and not self._names_in(stores, ".h5"):
+        """As ExampleDataModule; FileNotFoundError also when the folder of another data set has no splits."""
+        if self.folder != RELEASED and not self.release.splits():
+            texts, stores = self.release.root / self.folder, self.release.stores / self.folder
             raise FileNotFoundError(
-                f"there are no texts of {self.data_set}, neither {stores}/*.h5 nor {texts}/*.json. "
+                f"there are no texts of {self.folder}, neither {stores}/*.h5 nor {texts}/*.json. "
                 f"`python -m datamodules.prepare {{okvqa,vqacp,vizwiz}}` makes stores of the makers' files; files "
                 f"of the release's format (docs/data.md) are converted."
             )
         super().prepare_data(stage)
 
-    def convert_examples(self, split: str, source: Path, store: Path) -> None:
-        """Make the text store of a split, with the official annotations that are there."""
-        files = {name: source.parent / f"v2_mscoco_{name}_annotations.json" for name in ANNOTATED_FOLDERS}
-        annotations = {name: file for name, file in files.items() if file.exists()}
-        convert_once(
-            store,
-            lambda: examples_are_current(store, [source, *annotations.values()]),
-            lambda: convert_vqa(source, store, annotations),
-        )
+
+def _annotations(source: Path) -> dict[str, Path]:
+    """The official annotations beside a text file, by the image folder that they cover."""
+    files = {name: source.parent / f"v2_mscoco_{name}_annotations.json" for name in ANNOTATED_FOLDERS}
+    return {name: file for name, file in files.items() if file.exists()}

@@ -27,6 +27,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.convert import convert_gqa_objects, convert_npz, convert_tsv
+from datamodules.convert.__main__ import FORMATS
+from datamodules.convert.__main__ import main as command
 from datamodules.formats import release_tsv
 from datamodules.formats.gqa_objects import GQA_OBJECTS
 from datamodules.stores import hdf5, region_writer
@@ -783,6 +785,46 @@ def test_a_cut_off_chunk_and_a_cut_off_info_of_gqa_are_refused(tmp_path):
 
 
 # ------------------------------------------------------------------------- killed, full, forbidden, twice
+
+
+# ------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_recognises_each_format_and_says_which(tmp_path, capsys):
+    write_gqa(tmp_path / "objects", [3, 8, 1])
+    (tmp_path / "npz").mkdir()
+    write_npz(tmp_path / "npz", "a.jpg")
+    write_tsv(tmp_path / "a.tsv", [make_image("a"), make_image("b")])
+    for source, what, images in (
+        ("a.tsv", "regions of the LXMERT release", 2),
+        ("npz", "bottom-up-attention npz files", 1),
+        ("objects", "object features of GQA", 3),
+    ):
+        store = tmp_path / "stores" / f"{source}.h5"
+        assert command([str(tmp_path / source), str(store)]) == 0
+        said = capsys.readouterr().out
+        assert f"{source}: {what}\n" in said and f"{images} images" in said
+        assert len(RegionStore(store)) == images
+    assert RegionStore(store).contract["detector"] == GQA_OBJECTS
+
+
+def test_the_command_writes_the_detector_that_it_is_told(tmp_path):
+    source, store = write_tsv(tmp_path / "a.tsv", [make_image("a")]), tmp_path / "a.h5"
+    assert command([str(source), str(store), "--detector", "VinVL"]) == 0
+    assert RegionStore(store).contract["detector"] == "VinVL"
+
+
+@pytest.mark.parametrize("name", ["absent", "empty", "a.json", "bad.tsv"])
+def test_the_command_says_in_one_message_what_it_cannot_convert(tmp_path, name, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "bad.tsv").write_text("a\tb\n")
+    assert command([str(tmp_path / name), str(tmp_path / "a.h5")]) == 1
+    said = capsys.readouterr().err
+    assert f"error: {tmp_path / name}: " in said and "Traceback" not in said
+    if name in ("empty", "a.json"):
+        assert all(f"{known.name}: {known.looks}" in said for known in FORMATS)
+    assert not (tmp_path / "a.h5").exists()
 
 
 def start(function, *arguments):

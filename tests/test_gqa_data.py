@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-from arguments import arguments_of
 from folders import F, features_of, write_regions, write_rows, write_vocabulary
 
+from datamodules import gqa, nlvr2, pretrain
 from datamodules.gqa import GqaDataModule
-from datamodules.release import region_file_of
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -98,21 +96,24 @@ def test_the_real_answer_list_is_read(root):
 
 
 @pytest.mark.parametrize(
-    ("image", "name"),
+    ("layout", "image", "name"),
     [
-        ("2370799", "vg_gqa_imgfeat/vg_gqa"),
-        ("n161313", "vg_gqa_imgfeat/gqa_testdev"),
-        ("COCO_val2014_000000262148", "mscoco_imgfeat/val2014"),
-        ("train-10171-0-img1", "nlvr2_imgfeat/train"),
-        ("dev-850-0-img0", "nlvr2_imgfeat/valid"),
-        ("test1-0-1-img1", "nlvr2_imgfeat/test"),
-        ("test2-0-1-img1", None),
-        ("TOY_testdev_000000000001", None),
-        ("nlvr", None),
+        (gqa.LAYOUT, "2370799", "vg_gqa_imgfeat/vg_gqa"),
+        (gqa.LAYOUT, "n161313", "vg_gqa_imgfeat/gqa_testdev"),
+        (gqa.LAYOUT, "COCO_val2014_000000262148", "mscoco_imgfeat/val2014"),
+        (gqa.LAYOUT, "TOY_testdev_000000000001", None),
+        (gqa.LAYOUT, "train-10171-0-img1", None),
+        (pretrain.LAYOUT, "2370799", "vg_gqa_imgfeat/vg_gqa"),
+        (pretrain.LAYOUT, "COCO_train2014_000000458752", "mscoco_imgfeat/train2014"),
+        (nlvr2.LAYOUT, "train-10171-0-img1", "nlvr2_imgfeat/train"),
+        (nlvr2.LAYOUT, "dev-850-0-img0", "nlvr2_imgfeat/valid"),
+        (nlvr2.LAYOUT, "test1-0-1-img1", "nlvr2_imgfeat/test"),
+        (nlvr2.LAYOUT, "test2-0-1-img1", None),
+        (nlvr2.LAYOUT, "2370799", None),
     ],
 )
-def test_an_image_id_tells_its_region_file(image, name):
-    assert region_file_of(image) == name
+def test_an_image_id_tells_its_region_file_in_each_data_set(layout, image, name):
+    assert layout.file_of(image) == name
 
 
 def test_all_missing_files_are_listed_with_their_origin(tmp_path):
@@ -176,8 +177,3 @@ def test_the_makers_files_of_a_split_are_found_as_far_as_they_are_there(root):
     assert {what: path.name for what, path in found.items()} == names | {
         "all_questions": "testdev_all_questions.json"
     }
-
-
-def test_the_config_names_arguments_and_leaves_none_of_a_users_out():
-    keys = set(yaml.safe_load((ROOT / "conf" / "data" / "gqa.yaml").read_text())) - {"_target_"}
-    assert keys == arguments_of(GqaDataModule)

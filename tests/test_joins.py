@@ -14,7 +14,7 @@ from folders import F, write_regions, write_rows, write_vocabulary
 from datamodules.gqa import GqaDataModule
 from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.prepare.__main__ import main as prepare
-from datamodules.pretrain import PretrainDataModule
+from datamodules.pretrain import LAYOUT, PretrainDataModule
 from datamodules.stores.hdf5 import StoreError
 from datamodules.stores.texts import ExampleStore
 from datamodules.validate.__main__ import validate
@@ -249,7 +249,7 @@ COCO_OF = {1: 3, 2: 21, 3: None}  # of the images of Visual Genome
 
 def write_mixture(root):
     vqa, gqa = write_vqa(root), write_gqa(root)
-    makers, entries = root / "makers", {name: {} for name in PretrainDataModule.split_regions}
+    makers, entries = root / "makers", {name: {} for name in LAYOUT.splits}
 
     def add(image, source, text, label=None):
         split = {"train2014": "mscoco_train", "val2014": "mscoco_nominival"}.get(

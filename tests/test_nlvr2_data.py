@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from arguments import arguments_of
 from folders import F, features_of, write_regions, write_rows, write_vocabulary
 
 from datamodules.nlvr2 import Nlvr2DataModule
@@ -229,11 +227,6 @@ def test_the_makers_files_of_a_split_are_found_as_far_as_they_are_there(root):
     assert data.scoring_files("test") == {}
     write_rows(root / "nlvr2" / "official" / "test1.json", {})
     assert data.scoring_files("test")["statements"].name == "test1.json"
-
-
-def test_the_config_names_arguments_and_leaves_none_of_a_users_out():
-    keys = set(yaml.safe_load((ROOT / "conf" / "data" / "nlvr2.yaml").read_text())) - {"_target_"}
-    assert keys == arguments_of(Nlvr2DataModule)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared/data are not there")

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from arguments import arguments_of
 
 from datamodules.pretrain import PretrainDataModule
 from datamodules.stores.hdf5 import StoreError
@@ -278,11 +276,6 @@ def test_labels_beyond_the_models_are_refused_with_the_image(root):
 def test_sources_that_do_not_fit_the_files_are_refused(root, sources, message):
     with pytest.raises(ValueError, match=message):
         open_data(root, sources=sources)
-
-
-def test_the_config_names_the_arguments():
-    keys = set(yaml.safe_load((Path(__file__).parents[1] / "conf/data/pretrain.yaml").read_text())) - {"_target_"}
-    assert keys == arguments_of(PretrainDataModule)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared/data are not there")

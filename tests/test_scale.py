@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.pretraining_data import open_data, write_set
-from datamodules import release
+from datamodules import statistics
 from datamodules.batches.sampling import stable_order
 
 SIZES = (360, 1440)  # images of the two sets
@@ -48,7 +48,7 @@ def test_the_generated_set_has_the_published_mix_of_sentences(folders):
 
 @pytest.mark.parametrize("rows_per_image", [1, 4])
 def test_a_sentence_more_costs_a_few_bytes_of_memory_to_start_an_epoch(folders, rows_per_image, monkeypatch):
-    monkeypatch.setattr(release, "TRUNCATION_SAMPLE", 500)  # its cost does not grow, and tracing makes it slow
+    monkeypatch.setattr(statistics, "TRUNCATION_SAMPLE", 500)  # its cost does not grow, and tracing makes it slow
     peaks, sentences = [], []
     for folder in folders:
         data = open_data(folder, rows_per_image)

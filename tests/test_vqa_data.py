@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from arguments import arguments_of
 from lightning import Trainer
 
-from datamodules.base import ExampleDataModule, resume_position
+from datamodules.batches.loaders import resume_position
 from datamodules.stores.hdf5 import StoreError
 from datamodules.stores.regions import RegionStore
 from datamodules.vqa import VqaDataModule
@@ -281,12 +279,6 @@ def test_a_picture_is_found_by_its_exact_id(root):
     assert data.picture("a") is None
 
 
-def test_the_config_names_arguments_and_leaves_none_of_a_users_out():
-    path = Path(__file__).parents[1] / "conf" / "data" / "vqa.yaml"
-    keys = set(yaml.safe_load(path.read_text())) - {"_target_"}
-    assert keys == arguments_of(VqaDataModule)
-
-
 # ---------------------------------------------------------------------------------------------- bad input
 
 
@@ -380,8 +372,7 @@ def test_a_folder_without_write_permission_is_refused_and_another_one_serves(roo
 
 def test_current_stores_need_no_write_permission(root, monkeypatch):
     open_data(root)
-    monkeypatch.setattr(ExampleDataModule, "prepare_data", lambda self: None)
-    monkeypatch.setattr("datamodules.base.check_writable", lambda folder: pytest.fail("asked for permission"))
+    monkeypatch.setattr("datamodules.release.check_writable", lambda folder: pytest.fail("asked for permission"))
     assert len(open_data(root).datasets["valid"]) == 13
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from arguments import arguments_of
 from folders import F, features_of, write_regions, write_rows, write_vocabulary
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -197,11 +196,6 @@ def test_every_row_has_the_regions_of_its_image(root, name):
     assert sorted(i for b in data.test_dataloader() for i in b.example_ids) == (
         [0, 1, 2, 3] if name == "vizwiz" else [100, 105, 110, 115]
     )
-
-
-def test_the_configs_name_arguments():
-    for name in ("okvqa", "vqacp", "vizwiz"):
-        assert set(options(name)) <= arguments_of(VqaDataModule)
 
 
 @pytest.mark.parametrize("splits", [{"valid": "test"}, {"valid": ["train", "test"]}, {"train": "train,test"}])

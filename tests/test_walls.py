@@ -76,6 +76,12 @@ def test_datamodules_know_nothing_of_the_model():
     refuse([i for i in within("datamodules/") if i.of("train")], "datamodules/ must not import train.py:")
 
 
+def test_what_prepares_and_what_validates_share_formats_and_know_nothing_of_each_other():
+    wrong = [i for i in within("datamodules/validate/") if i.of("datamodules.prepare")]
+    wrong += [i for i in within("datamodules/prepare/") if i.of("datamodules.validate")]
+    refuse(wrong, "what both know of a format belongs into datamodules/formats/:")
+
+
 def test_objectives_never_import_each_other_or_the_learner():
     allowed = ("lxmert.objectives.base", "lxmert.objectives.metrics")
     wrong = [

@@ -116,7 +116,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kinds: str) -> np.
         if dtype.kind not in kinds:
             raise TypeError(f"{member.filename} holds {dtype}, expected {'whole ' * (kinds == 'iu')}numbers")
         if size != member.file_size - stream.tell() or size > LARGEST_ARRAY:
-            raise ValueError(
+            raise StoreError(
                 f"{member.filename} unpacks to {member.file_size} bytes, expected its header's {size} and at most "
                 f"{LARGEST_ARRAY}"
             )

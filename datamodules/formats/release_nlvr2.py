@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from datamodules.formats.checks import statement_problem
+from datamodules.formats.checks import is_text
 from datamodules.formats.release_vqa import read_rows
 from datamodules.stores.texts import write_examples
+from lxmert.evaluate.scores import identifier_problem
+from lxmert.files import shorten
 
 RIGHT = "right"  # the group of a text store that holds a statement's right image
 ANSWERS = ["False", "True"]
@@ -37,3 +41,22 @@ def convert_nlvr2(source: Path, store: Path) -> Path:
                 groups={RIGHT: [row["img1"] for row in chunk]},
             )
     return store
+
+
+def statement_problem(row: Any, first: Mapping[str, Any], seen: dict[Any, int]) -> str | None:
+    """What is wrong with a statement of the release, if anything; arguments as of `question_problem`."""
+    if not isinstance(row, dict):
+        return f"expected an object, found {shorten(row)}"
+    labelled = "label" in first
+    if bad := [key for key in ("identifier", "img0", "img1", "sent") if not is_text(row.get(key))]:
+        return f"{bad[0]} is {shorten(row.get(bad[0]))}, expected a text"
+    for key in ("identifier", "img0", "img1"):
+        if problem := identifier_problem(row[key], str):
+            return f"{key} is {shorten(row[key])}, {problem}"
+    if ("label" in row) != labelled:
+        return "has no label and row 0 has one" if labelled else "has a label and row 0 has none"
+    if labelled and not (type(row["label"]) is int and row["label"] in (0, 1)):
+        return f"label is {shorten(row['label'])}, expected 0 or 1"
+    if row["identifier"] in seen:
+        return f"duplicate identifier, first used in row {seen[row['identifier']]}"
+    return None

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.formats.checks import GQA_TYPES, no_repeat, take, take_gqa
+from datamodules.formats.checks import no_repeat, take
 from datamodules.formats.json_stream import entries
+from datamodules.formats.official_gqa import TYPES, take_question
 from datamodules.prepare.preparation import Counts, Preparation
 from datamodules.prepare.rows import shown, writing_rows
 from lxmert.files import InputError, write_text
@@ -45,7 +46,7 @@ def prepare_gqa(preparation: Preparation, splits: Sequence[str], unbalanced: boo
     for store, name in stores.items():
         source = files[name] if name in folders else files[f"{name}.json"]
         chunks = _chunks(source)
-        groups = () if store == "submit" else (*GQA_TYPES, "balanced") if store.endswith("_all") else GQA_TYPES
+        groups = () if store == "submit" else (*TYPES, "balanced") if store.endswith("_all") else TYPES
         preparation.make([store], chunks, lambda path, c=chunks, g=groups: [_convert(c, path, g)])
         if store in ("train", "valid") and preparation.states[store] == "made":
             _check_choices(preparation, store, chunks)
@@ -71,7 +72,7 @@ def _convert(chunks: Sequence[Path], store: Path, groups: Sequence[str]) -> Coun
     with writing_rows(store, sources=chunks, groups=groups, labelled=bool(groups)) as rows:
         for identifier, question, where in _read(chunks):
             no_repeat(seen, identifier, where)
-            text, image, answer, values = take_gqa(question, where, labelled=bool(groups))
+            text, image, answer, values = take_question(question, where, labelled=bool(groups))
             if "balanced" in groups:
                 values.append("yes" if take(question, where, isBalanced=bool)[0] else "no")
             rows.add(text, identifier, image, {} if answer is None else {answer: 1.0}, values)

@@ -9,13 +9,15 @@ from contextlib import ExitStack
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from datamodules.formats.answer_lists import read_answer_list
-from datamodules.formats.checks import Where, is_text, no_repeat, take
+from datamodules.formats.checks import is_text, no_repeat, take
+from datamodules.formats.coco import image_name
 from datamodules.formats.json_stream import items, member
+from datamodules.formats.visual_genome import take_coco_id, take_text
 from datamodules.prepare.preparation import Counts, Preparation
 from datamodules.prepare.rows import CHUNK, Rows, shown, writing_rows
 from datamodules.stores.texts import ExampleStore
@@ -94,7 +96,7 @@ class Places:
                 (image,) = take(row, (where := (files[name], "image", number)), id=int)
                 if image in self.coco:
                     no_repeat(set(self.coco), image, where)
-                image_id = f"COCO_{folder}_{image:012d}"
+                image_id = image_name(folder, image)
                 training = "mscoco_train" if folder == "train2014" else "mscoco_nominival"
                 self.coco[image] = (VALIDATION if image_id in minival else training, image_id)
         if lost := minival - {image_id for _, image_id in self.coco.values()}:
@@ -139,11 +141,6 @@ class Places:
         return self.visual_genome[image]
 
 
-def take_coco_id(row: dict[str, Any], where: Where) -> int:
-    """The COCO image that an image of Visual Genome is, -1 where it is none."""
-    return -1 if row.get("coco_id") is None else take(row, where, coco_id=int)[0]
-
-
 # -------------------------------------------------------------------------------------- sentences
 
 
@@ -152,7 +149,7 @@ def _captions(files: Mapping[str, Path], places: Places) -> Iterator[Sentence]:
         for number, row in enumerate(shown(member, files[name], "annotations")):
             where = (files[name], "annotation", number)
             (image,) = take(row, where, image_id=int)
-            yield Sentence(*places.of_coco(image, where), "mscoco", _text(row, where, "caption"), {})
+            yield Sentence(*places.of_coco(image, where), "mscoco", take_text(row, where, "caption"), {})
 
 
 def _regions(files: Mapping[str, Path], places: Places) -> Iterator[Sentence]:
@@ -162,7 +159,7 @@ def _regions(files: Mapping[str, Path], places: Places) -> Iterator[Sentence]:
         image, regions = take(row, where, id=int, regions=list)
         store, image_id = places.of_visual_genome(image, where)
         for region in regions:
-            yield Sentence(store, image_id, "vg", _text(region, where, "phrase"), {})
+            yield Sentence(store, image_id, "vg", take_text(region, where, "phrase"), {})
 
 
 def _visual_genome_questions(files: Mapping[str, Path], places: Places) -> Iterator[Sentence]:
@@ -172,8 +169,8 @@ def _visual_genome_questions(files: Mapping[str, Path], places: Places) -> Itera
         image, questions = take(row, where, id=int, qas=list)
         store, image_id = places.of_visual_genome(image, where)
         for question in questions:
-            answer = _text(question, where, "answer")
-            yield Sentence(store, image_id, "visual7w", _text(question, where, "question"), {answer: 1.0})
+            answer = take_text(question, where, "answer")
+            yield Sentence(store, image_id, "visual7w", take_text(question, where, "question"), {answer: 1.0})
 
 
 def _vqa(files: Mapping[str, Path], places: Places) -> Iterator[Sentence]:
@@ -213,13 +210,6 @@ def _stored(path: Path) -> Iterator[tuple[str, str, dict[str, float]]]:
                 images[image],
                 {answers[code]: score for code, score in (next(pairs) for _ in range(count))},
             )
-
-
-def _text(row: Any, where: tuple[Path, str, int], name: str) -> str:
-    """A text that may be blank: Visual Genome has such."""
-    if isinstance(row, dict) and isinstance(row.get(name), str):
-        return row[name]
-    return take(row, where, **{name: str})[0]
 
 
 # ------------------------------------------------------------------------------- table and stores

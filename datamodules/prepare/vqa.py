@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from datamodules.formats.answer_lists import read_answer_list
-from datamodules.formats.checks import (
+from datamodules.formats.checks import check_identifier, no_repeat, take, take_ids
+from datamodules.formats.coco import FOLDERS
+from datamodules.formats.json_stream import items
+from datamodules.formats.official_vqa import (
     Annotation,
-    Where,
-    check_identifier,
-    no_repeat,
-    some,
-    take,
+    image_of,
+    read_rows,
     take_annotation,
-    take_ids,
-    take_image,
+    take_question,
     take_ten,
+    take_vizwiz_image,
 )
-from datamodules.formats.json_stream import first_mark, items, member
 from datamodules.prepare.preparation import Counts, Preparation
 from datamodules.prepare.rows import Rows, shown, writing_rows
 from lxmert.evaluate import normalise_vqa_answer, vqa_soft_scores
@@ -35,8 +32,6 @@ from lxmert.files import InputError, shorten, write_text
 GROUPS = ("answer_type", "question_type")
 MINIVAL_IMAGES = 5000  # the first of the released val2014 features
 LEAST_OCCURRENCES = 9  # of an answer, to be in the list
-COCO_FOLDERS = ("train2014", "val2014", "test2015")  # of images
-VIZWIZ_IMAGE = re.compile(r"(VizWiz_[a-z]+_(\d{1,18}))\.jpg", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Makers:
 
 DATA_SETS = {
     "vqa": Makers(
-        dict(zip(("train", "val", "test"), COCO_FOLDERS, strict=True)),
+        dict(zip(("train", "val", "test"), FOLDERS, strict=True)),
         "v2_OpenEnded_mscoco_{}_questions.json",
         "v2_mscoco_{}_annotations.json",
         listed=("train", "val"),
@@ -145,7 +140,7 @@ def _make_answers(path: Path, annotations: Sequence[Path], most_given: bool) -> 
     """
     counts: Counter[str] = Counter()
     for file in annotations:
-        for number, row in enumerate(_rows(file, "annotations")):
+        for number, row in enumerate(shown(read_rows, file, "annotations")):
             if not most_given:
                 counts.update(set(take_ten(row, (file, "annotation", number))))
                 continue
@@ -200,8 +195,8 @@ def _convert(folder: str, sources: Sequence[Path], stores: Sequence[Path]) -> li
             written[place].add(*question, label, annotation.groups, annotation.answers)
         if lost or waiting:
             raise InputError(
-                f"{questions} and {annotations} do not belong together: {some(lost)} have no annotation of their "
-                f"image, {some(list(waiting))} of the annotations have no question. Get both of the same release."
+                f"{questions} and {annotations} do not belong together: {_some(lost)} have no annotation of their "
+                f"image, {_some(list(waiting))} of the annotations have no question. Get both of the same release."
             )
     return [rows.counts() | {"without answer": n} for rows, n in zip(written, outside, strict=True)]
 
@@ -215,64 +210,40 @@ def _convert_vizwiz(sources: Sequence[Path], store: Path) -> Counts:
     with writing_rows(store, sources=sources, groups=groups, labelled=labelled, annotated=labelled) as rows:
         for number, row in enumerate(shown(items, file)):
             where = (file, "question", number)
-            text, image = take(row, where, question=str, image=str)
-            name = VIZWIZ_IMAGE.fullmatch(image)
-            if name is None:
-                raise InputError(
-                    f"{file}: question {number}: image is {shorten(image)}, expected a name such as "
-                    "VizWiz_train_00000000.jpg. Get the file of the present release."
-                )
-            no_repeat(seen, int(name[2]), where)
+            [text], (image, identifier) = take(row, where, question=str), take_vizwiz_image(row, where)
+            no_repeat(seen, identifier, where)
             if not labelled:
-                rows.add(text, int(name[2]), name[1], {})
+                rows.add(text, identifier, image, {})
                 continue
             types, ten = take(row, where, answer_type=str), take_ten(row, where)
             label = vqa_soft_scores(ten, vocabulary)
             outside += not label
-            rows.add(text, int(name[2]), name[1], label, types, ten)
+            rows.add(text, identifier, image, label, types, ten)
     return rows.counts() | ({"without answer": outside} if labelled else {})
 
 
 # -------------------------------------------------------------------------------------------- rows
 
 
-def _rows(path: Path, name: str) -> Iterator[Any]:
-    """The rows of a makers' file: the list `name` of an object, or the file is the list (VQA-CP, VizWiz)."""
-    return shown(items, path) if first_mark(path) == "[" else shown(member, path, name)
-
-
 def _read_questions(path: Path, folder: str) -> Iterator[Question]:
     seen: set[int] = set()
-    for number, row in enumerate(_rows(path, "questions")):
+    for number, row in enumerate(shown(read_rows, path, "questions")):
         where = (path, "question", number)
-        identifier, text = take(row, where, question_id=int, question=str)
+        identifier, text, _ = take_question(row, where)
         no_repeat(seen, identifier, where)
-        yield Question(text, identifier, _image(row, where, folder))
+        yield Question(text, identifier, image_of(row, where, folder))
 
 
 def _read_annotations(path: Path, folder: str) -> dict[int, tuple[str, Annotation]]:
     """The image, as the release calls it, and the annotation of each question."""
     annotations: dict[int, tuple[str, Annotation]] = {}
-    for number, row in enumerate(_rows(path, "annotations")):
+    for number, row in enumerate(shown(read_rows, path, "annotations")):
         where = (path, "annotation", number)
         annotation = take_annotation(row, where)
         if annotation.question in annotations:
             no_repeat(set(annotations), annotation.question, where)
-        annotations[annotation.question] = (_image(row, where, folder), annotation)
+        annotations[annotation.question] = (image_of(row, where, folder), annotation)
     return annotations
-
-
-def _image(row: Any, where: Where, folder: str) -> str:
-    """The image of a row as the release calls it; VQA-CP's rows themselves tell its folder."""
-    image = take_image(row, where)
-    if folder not in COCO_FOLDERS:
-        [folder] = take(row, where, coco_split=str)
-        if folder not in COCO_FOLDERS:
-            raise InputError(
-                f"{where[0]}: {where[1]} {where[2]}: coco_split is {shorten(folder)}, expected one of "
-                f"{', '.join(COCO_FOLDERS)}. Mend or remove that row."
-            )
-    return sys.intern(f"COCO_{folder}_{image:012d}")
 
 
 def _read_minival(path: Path) -> set[str]:
@@ -284,3 +255,9 @@ def _read_minival(path: Path) -> set[str]:
             check_identifier(name, "the image", (path, "row", number))
         return set(names)
     return {take_ids(row, (path, "row", number), "img_id")[0] for number, row in enumerate(items(path))}
+
+
+def _some(ids: Sequence[int]) -> str:
+    """How many questions these are, and the first few."""
+    listed = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+    return f"{len(ids)} questions ({listed})" if ids else "0"

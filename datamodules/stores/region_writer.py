@@ -242,7 +242,7 @@ class _Layout:
 
     def write(self, note: Path) -> None:
         temporary = note.with_name(f"{note.name}.tmp")
-        temporary.write_text(json.dumps(asdict(self)))
+        temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
         temporary.replace(note)
 
 

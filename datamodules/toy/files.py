@@ -91,7 +91,7 @@ def generate(root: Path | str, parameters: ToyParameters | None = None, *, progr
     `root` and moved there at the end.
 
     Raises:
-        ValueError: an impossible parameter.
+        InputError: an impossible parameter.
         StoreError: `root` cannot be written.
         FileExistsError: `root` holds something that is not a toy; it is left alone.
     """
@@ -170,9 +170,9 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
     tenth = -(-parameters.train // 10) * parameters.questions
     rows["train_tenth"] = rows["train"][:tenth]
     for split, those in rows.items():
-        (folder / "vqa" / f"{split}.json").write_text(json.dumps(those))
+        (folder / "vqa" / f"{split}.json").write_text(json.dumps(those), encoding="utf-8")
     for split, those in sentences.items():
-        (folder / "lxmert" / f"{PRETRAINING[split]}.json").write_text(json.dumps(those))
+        (folder / "lxmert" / f"{PRETRAINING[split]}.json").write_text(json.dumps(those), encoding="utf-8")
     for images, those in annotations.items():
         official = {
             "info": {"description": "toy: generated scenes, questions and answers, not VQA v2"},
@@ -182,7 +182,9 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
             "data_subtype": images,
             "annotations": those,
         }
-        (folder / "vqa" / f"v2_mscoco_{images}_annotations.json").write_text(json.dumps(official))
+        (folder / "vqa" / f"v2_mscoco_{images}_annotations.json").write_text(
+            json.dumps(official), encoding="utf-8"
+        )
     write_vocabulary(WORDS, folder / "vocab.txt")
     return {"question_only_accuracy": round(question_only_accuracy(rows["train"], rows["minival"]), 4)}
 
@@ -198,7 +200,7 @@ def write_vocabulary(words: Collection[str], path: Path) -> None:
     singular = set(words) - {plural(word) for word in words if len(word) > 1}  # "as" is no plural of "a"
     letters = [*characters, *(f"##{c}" for c in characters), *"?.,!'-"]
     tokens = [*SPECIAL_TOKENS, *sorted(letters), *sorted(singular.difference(letters))]
-    path.write_text("".join(f"{token}\n" for token in tokens))
+    path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
 
 
 def chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -16,7 +16,7 @@ MANIFEST = "toy.json"
 
 
 def check_sizes(toy: str, parameters: Any) -> None:
-    """Raise ValueError unless the sizes of a toy's world, a dataclass of integers, are large enough."""
+    """Raise InputError unless the sizes of a toy's world, a dataclass of integers, are large enough."""
     for name, value in asdict(parameters).items():
         least = 0 if name in ("pictures", "seed", "visual7w") else 1
         if value < least:
@@ -26,7 +26,7 @@ def check_sizes(toy: str, parameters: Any) -> None:
 def read_manifest(root: Path) -> dict[str, Any]:
     """What a toy was made from and what is known of it; empty where there is no toy."""
     path = root / MANIFEST
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def is_current(root: Path, made_from: dict[str, Any]) -> bool:
@@ -62,7 +62,7 @@ def write_whole(root: Path, made_from: dict[str, Any], write: Callable[[Path], d
         try:
             partial.mkdir()
             manifest = {**made_from, **write(partial)}
-            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             if root.exists():
                 root.replace(outdated)
             partial.replace(root)

@@ -82,7 +82,7 @@ def generate(root: Path | str, parameters: ToyGqaParameters | None = None, *, pr
     The same parameters give the same bytes. The folder appears whole or not at all.
 
     Raises:
-        ValueError: an impossible parameter.
+        InputError: an impossible parameter.
         StoreError: `root` cannot be written.
         FileExistsError: `root` holds something else; it is left alone.
     """
@@ -159,14 +159,14 @@ class _SplitFiles:
 
     def write(self, folder: Path, split: str) -> None:
         """Write the files into `folder`."""
-        (folder / f"{split}.json").write_text(json.dumps(self.balanced))
+        (folder / f"{split}.json").write_text(json.dumps(self.balanced), encoding="utf-8")
         if split == "testdev":
-            (folder / "testdev_all.json").write_text(json.dumps(self.rows))
-        (folder / f"{split}_all_questions.json").write_text(_object(self.all))
+            (folder / "testdev_all.json").write_text(json.dumps(self.rows), encoding="utf-8")
+        (folder / f"{split}_all_questions.json").write_text(_object(self.all), encoding="utf-8")
         questions = {row["question_id"]: self.all[row["question_id"]] for row in self.balanced}
-        (folder / f"{split}_balanced_questions.json").write_text(_object(questions))
-        (folder / f"{split}_choices.json").write_text(json.dumps(self.choices))
-        (folder / f"{split}_sceneGraphs.json").write_text(json.dumps(self.graphs))
+        (folder / f"{split}_balanced_questions.json").write_text(_object(questions), encoding="utf-8")
+        (folder / f"{split}_choices.json").write_text(json.dumps(self.choices), encoding="utf-8")
+        (folder / f"{split}_sceneGraphs.json").write_text(json.dumps(self.graphs), encoding="utf-8")
 
 
 @dataclass

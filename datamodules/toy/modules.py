@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from datamodules.base import Tokenizer
 from datamodules.gqa import GqaDataModule
 from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.pretrain import PretrainDataModule
@@ -14,47 +16,54 @@ from datamodules.toy.folder import read_manifest
 from datamodules.vqa import VqaDataModule
 
 
+class OwnVocabulary(Tokenizer):
+    """The argument `tokenizer` of a toy: None, its default, is the toy's own vocabulary."""
+
+    def __get__(self, module: Any, owner: type) -> Any:
+        return None if module is None else super().__get__(module, owner)
+
+    def __set__(self, module: Any, vocabulary: str | Path | None) -> None:
+        super().__set__(module, vocabulary or Path(module.root) / "vocab.txt")
+
+
+@dataclass(eq=False, repr=False)
 class Generated:
     """Generates the toy's files when they are missing; for the rest a data module like any other.
 
-    Args:
+    Args, beside those of the data module:
         root: the toy's own folder.
         tokenizer: as for the data module; None for the toys' own vocabulary.
         world: the fields of `parameters` that differ from their defaults; `feature_dim` has its own argument.
         feature_dim: size of a region's feature vector, here also when generating.
-        arguments: the other arguments of the data module.
 
     Raises:
-        TypeError: an unknown key in `world` or `arguments`.
+        TypeError: an unknown key in `world`.
     """
 
-    root: Path
-    parameters: ClassVar[type]
+    root: str | Path
+    tokenizer: OwnVocabulary = OwnVocabulary()
+    _: KW_ONLY
+    world: Mapping[str, int] | None = None
+    feature_dim: int = 128
+
+    parameters: ClassVar[Callable[..., Any]]
     generate: ClassVar[Callable[..., Path]]
 
-    def __init__(
-        self,
-        root: str | Path,
-        tokenizer: str | Path | None = None,
-        *,
-        world: Mapping[str, int] | None = None,
-        feature_dim: int = 128,
-        **arguments: Any,
-    ) -> None:
-        tokenizer = tokenizer or Path(root) / "vocab.txt"
-        super().__init__(root, tokenizer, feature_dim=feature_dim, **arguments)  # type: ignore[call-arg]
-        self.world = self.parameters(feature_dim=feature_dim, **(world or {}))
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]
+        self.made_of = self.parameters(feature_dim=self.feature_dim, **(self.world or {}))
 
     def prepare_data(self, stage: str | None = None) -> None:
         """Generate the toy unless it is there, then convert it as the data module does."""
-        self.generate(self.root, self.world)
+        self.generate(self.root, self.made_of)
         super().prepare_data(stage)  # type: ignore[misc]
 
     def baselines(self) -> dict[str, float]:
         """Accuracy on the validation split of the best guess that never looks at the picture."""
-        return {"best guess from the text alone": float(read_manifest(self.root)["question_only_accuracy"])}
+        return {"best guess from the text alone": float(read_manifest(Path(self.root))["question_only_accuracy"])}
 
 
+@dataclass(eq=False, repr=False)
 class ToyVqaDataModule(Generated, VqaDataModule):
     """VQA on the toy world."""
 
@@ -63,6 +72,7 @@ class ToyVqaDataModule(Generated, VqaDataModule):
     generate = staticmethod(files.generate)
 
 
+@dataclass(eq=False, repr=False)
 class ToyPretrainDataModule(Generated, PretrainDataModule):
     """Pre-training on the world of toy VQA: captions, phrases and questions about the same scenes."""
 
@@ -75,6 +85,7 @@ class ToyPretrainDataModule(Generated, PretrainDataModule):
         return {}
 
 
+@dataclass(eq=False, repr=False)
 class ToyGqaDataModule(Generated, GqaDataModule):
     """GQA on generated scenes, with all that the makers' metrics need."""
 
@@ -83,6 +94,7 @@ class ToyGqaDataModule(Generated, GqaDataModule):
     generate = staticmethod(gqa.generate)
 
 
+@dataclass(eq=False, repr=False)
 class ToyNlvr2DataModule(Generated, Nlvr2DataModule):
     """NLVR2 on generated pairs of scenes."""
 

@@ -77,7 +77,7 @@ def generate(root: Path | str, parameters: ToyNlvr2Parameters | None = None, *, 
     The same parameters give the same bytes. The folder appears whole or not at all.
 
     Raises:
-        ValueError: an impossible parameter.
+        InputError: an impossible parameter.
         StoreError: `root` cannot be written.
         FileExistsError: `root` holds something else; it is left alone.
     """
@@ -119,7 +119,7 @@ def _write(folder: Path, parameters: ToyNlvr2Parameters, detector: Detector, pro
                             render(scene).save(folder / "images" / f"{scene.image_id}.png", compress_level=3)
                         bar.update()
             rows[split] = [_row(statement, split, place) for place, statement in enumerate(official)]
-            (folder / "nlvr2" / f"{split}.json").write_text(json.dumps(rows[split]))
+            (folder / "nlvr2" / f"{split}.json").write_text(json.dumps(rows[split]), encoding="utf-8")
             _write_official(folder / "nlvr2" / "official", name, official)
     write_vocabulary(WORDS, folder / "vocab.txt")
     guessable = {
@@ -180,4 +180,4 @@ def _write_official(folder: Path, name: str, statements: Sequence[dict[str, Any]
                 row for row in statements if len(truths[row["left_url"], row["right_url"]]) == values
             ]
     for file, those in files.items():
-        (folder / f"{file}.json").write_text("".join(f"{json.dumps(row)}\n" for row in those))
+        (folder / f"{file}.json").write_text("".join(f"{json.dumps(row)}\n" for row in those), encoding="utf-8")

@@ -10,24 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.formats import official_gqa, official_vqa
 from datamodules.formats.answer_lists import answer_of, answer_problem
-from datamodules.formats.checks import (
-    Where,
-    identifier_of,
-    is_text,
-    name_of,
-    question_problem,
-    statement_problem,
-    take,
-    take_annotation,
-    take_gqa,
-    take_image,
-)
+from datamodules.formats.checks import Where, is_text, take
 from datamodules.formats.json_stream import entries, items, member, outline
-from datamodules.formats.release_nlvr2 import RIGHT
+from datamodules.formats.official_nlvr2 import IDENTIFIER, read_lines, take_statement
+from datamodules.formats.release_nlvr2 import RIGHT, statement_problem
 from datamodules.formats.release_pretrain import read_entry
-from datamodules.prepare.nlvr2 import IDENTIFIER, read_lines, take_statement
-from datamodules.prepare.pretrain import take_coco_id
+from datamodules.formats.release_vqa import identifier_of, name_of, question_problem
+from datamodules.formats.visual_genome import take_coco_id
 from datamodules.stores.texts import ExampleStore
 from datamodules.validate.findings import Findings, progress
 from lxmert.evaluate.scores import identifier_problem
@@ -255,10 +246,10 @@ def _official_questions(path: Path, found: Findings) -> None:
     found.kind = "official questions of VQA v2"
     found.subset = _subset(path)
     images: set[int] = set()
-    check = _fields(question_id=int, question=str)
-    for where, row, (question, _) in _checked(_rows(member, path, "questions"), path, "question", found, check):
+    rows = _checked(_rows(member, path, "questions"), path, "question", found, official_vqa.take_question)
+    for where, _, (question, _, image) in rows:
         _repeated(found.asks, question, "question_id", where, found)
-        images.add(take_image(row, (path, "question", question)))
+        images.add(image)
     found.images = _coco_images(found.subset, images)
     found.fact("questions", len(found.asks), QUESTIONS.get(found.subset, ""))
     found.fact("images", len(images))
@@ -269,7 +260,7 @@ def _official_annotations(path: Path, found: Findings) -> None:
     found.subset = _subset(path)
     images: set[int] = set()
     answers: Counter[str] = Counter()
-    rows = _checked(_rows(member, path, "annotations"), path, "annotation", found, take_annotation)
+    rows = _checked(_rows(member, path, "annotations"), path, "annotation", found, official_vqa.take_annotation)
     for where, row, annotation in rows:
         _repeated(found.answers, annotation.question, "question_id", where, found)
         images.add(annotation.image)
@@ -314,7 +305,7 @@ def _gqa_questions(path: Path, found: Findings) -> None:
     for name, row in _rows(entries, path):
         _repeated(ids, name, "question id", "the file", found)
         try:
-            _, image, answer, _ = take_gqa(
+            _, image, answer, _ = official_gqa.take_question(
                 row, (path, "question", name), isinstance(row, dict) and "answer" in row
             )
         except InputError as error:
@@ -542,10 +533,6 @@ def check_text_store(path: Path, found: Findings) -> None:
         found.fact(f"distinct {name}", len(store.table(name)))
     if store.annotated:
         found.fact("annotators' answers", "known")
-    for name, size in (("image", len(images)), ("answer/code", len(answers))):
-        codes = store.column(name)
-        if len(codes) and not -1 <= codes.min() <= codes.max() < size:
-            found.wrong(f"codes outside the table of {name}", f"{codes.min()} to {codes.max()}, {size:,} texts")
     scores = store.column("answer/score")
     if len(scores) and not (scores.min() > 0 and scores.max() <= 1):
         found.wrong("scores outside 0 to 1", f"{scores.min():.3g} to {scores.max():.3g}")
