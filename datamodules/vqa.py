@@ -19,6 +19,7 @@ SPLIT_REGIONS = {
     "minival": ["mscoco_imgfeat/val2014"],
     "test": ["mscoco_imgfeat/test2015"],
 }
+COCO_FOLDER = "mscoco_imgfeat"
 RELEASED = "vqa"  # the folder of the release; what lies in others is not part of it
 RELEASED_SPLITS = {
     "train": ["train", "nominival"],
@@ -51,7 +52,8 @@ class VqaDataModule(ExampleDataModule):
         test_only: splits that are refused for training and validation, as those of a data set that has none
             to select a model on. Without validation the last weights are tested.
         folder: of the text files and their stores.
-        region_folder: of the region files of images whose ids name none.
+        region_folder: of the region files. In the release's, mscoco_imgfeat, COCO's and Visual Genome's ids name
+            their file; in another, any file may have any image.
 
     Raises:
         InputError: a split of `test_only` to train or validate on.
@@ -64,7 +66,7 @@ class VqaDataModule(ExampleDataModule):
     _: KW_ONLY
     test_only: str | Sequence[str] = ()
     folder: str = RELEASED
-    region_folder: str = "mscoco_imgfeat"
+    region_folder: str = COCO_FOLDER
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,7 +91,11 @@ class VqaDataModule(ExampleDataModule):
             self.root,
             self.stores,
             folder=self.folder,
-            layout=Layout((*COCO, *VISUAL_GENOME), (self.region_folder,), SPLIT_REGIONS if released else {}),
+            layout=Layout(
+                (*COCO, *VISUAL_GENOME) if self.region_folder == COCO_FOLDER else (),
+                (self.region_folder,),
+                SPLIT_REGIONS if released else {},
+            ),
             convert=lambda source, store: convert_vqa(source, store, _annotations(source)),
             data_set="VQA v2" if released else self.folder,
             toy="toy_vqa",
