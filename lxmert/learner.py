@@ -43,7 +43,7 @@ class LxmertLearner(LightningModule):
         seed: with the epoch, the batch and the process it seeds dropout.
         freeze: patterns of parameters that stay as they are (`lxmert.optim.freeze`).
         settings: of the run, as plain values; a resumed run must have the same ones where they decide what it
-            learns (lxmert/resume.py).
+            learns (lxmert/runs/resume.py).
     """
 
     def __init__(

@@ -61,13 +61,81 @@ def test_lxmert_never_imports_datamodules_or_the_command_line():
     refuse(wrong, "lxmert/ must know nothing of files and data sets:")
 
 
+# From the ground up: a file imports from its own place and from those before it. A room is one place.
+ORDER = {
+    "lxmert": [
+        *("files", "hash_random", "batch", "outputs", "finite", "tokenization", "optim", "evaluate", "weights"),
+        *("config", "model", "heads", "pretrained", "objectives", "report", "learner", "callbacks", "runs"),
+        *("weights.export", "checkpoint", "__init__"),
+    ],
+    "datamodules": [
+        *("stores", "formats", "layout", "batches", "release", "statistics", "base"),
+        *("vqa", "gqa", "nlvr2", "pretrain", "toy"),
+        *("prepare", "validate", "download", "convert", "__init__"),
+    ],
+}
+SIDEWAYS = {
+    "prepare",
+    "validate",
+    "download",
+    "convert",
+    "vqa",
+    "gqa",
+    "nlvr2",
+    "pretrain",
+}  # know none of each other
+
+
+def place_of(module: str) -> tuple[int, str]:
+    """Where in `ORDER` a module is, and its name there."""
+    package, _, rest = module.partition(".")
+    names = ORDER[package]
+    name = max((name for name in names if f"{rest}.".startswith(f"{name}.")), key=len, default="__init__")
+    return names.index(name), name
+
+
+def modules_imported() -> dict[str, dict[str, Import]]:
+    """Of each file of ours, the files of ours that it imports."""
+    known = {module_of(file) for file in FILES}
+    found: dict[str, dict[str, Import]] = {name: {} for name in known}
+    for each in IMPORTS:
+        parent = each.module.rpartition(".")[0]
+        target = each.module if each.module in known else parent
+        if target in known and target != (own := module_of(ROOT / each.file)):
+            found[own][target] = each
+    return found
+
+
+def test_files_import_from_those_below_them():
+    wrong = []
+    for own, targets in modules_imported().items():
+        for target, each in targets.items():
+            if own != "train" and own.split(".")[0] == target.split(".")[0]:
+                (here, name), (there, other) = place_of(own), place_of(target)
+                if there > here or (name != other and {name, other} <= SIDEWAYS):
+                    wrong.append(each)
+    refuse(wrong, "upwards, or from one command or data module to another:")
+
+
+def test_no_files_import_each_other_in_a_circle():
+    imported = modules_imported()
+    left = dict(imported)
+    while free := [name for name, targets in left.items() if not left.keys() & targets.keys()]:
+        left = {name: targets for name, targets in left.items() if name not in free}
+    assert not left, f"a circle among {sorted(left)}"
+
+
+def test_few_files_lie_outside_of_the_rooms():
+    assert len(list((ROOT / "lxmert").glob("*.py"))) <= 14
+    assert len(list((ROOT / "datamodules").glob("*.py"))) <= 10
+
+
 def test_datamodules_know_nothing_of_the_model():
     allowed = (
         "lxmert.batch",
         "lxmert.tokenization",
         "lxmert.hash_random",
         "lxmert.evaluate.spelling",
-        "lxmert.errors",
         "lxmert.files",
         "lxmert.evaluate",
     )
