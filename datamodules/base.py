@@ -262,8 +262,9 @@ class ExampleDataModule(LightningDataModule):
         """What is in the opened splits.
 
         Returns:
-            split -> examples, images, truncated (sentences longer than `max_length` tokens),
-            answers_outside (labels that are not among `answers`), annotated (ten answers known).
+            split -> examples, images, truncated (sentences longer than `max_length` tokens, of the
+            truncated_of that were looked at), labels_without_answer (answers of labels that are not among
+            `answers`), annotated (ten answers known).
         """
         for split in dict.fromkeys(split for role in self.datasets for split in self.splits[role]):
             if split not in self._report:
@@ -273,12 +274,13 @@ class ExampleDataModule(LightningDataModule):
     def describe(self, store: ExampleStore) -> dict[str, Any]:
         """What is in a store; see `report`."""
         truncated, sample = count_truncated(store, self.tokenizer, self.max_length)
-        outside = int((self.translate_answers(store)[store.column("answer/code")] < 0).sum())
+        without = int((self.translate_answers(store)[store.column("answer/code")] < 0).sum())
         return {
             "examples": len(store),
             "images": len(set().union(*self.release.image_columns(store))),
-            "truncated" if sample == len(store) else f"truncated_of_{sample}": truncated,
-            "answers_outside": outside,
+            "truncated": truncated,
+            "truncated_of": sample,
+            "labels_without_answer": without,
             "annotated": store.annotated,
         }
 

@@ -76,7 +76,7 @@ def test_every_row_of_every_batch_is_what_the_files_say(root):
     batches = list(data.predict_dataloader())
     assert sorted(check_rows(data, batches, SUBMIT)) == [row["question_id"] for row in SUBMIT]
     assert batches[0].targets == {}
-    assert data.report()["testdev"]["answers_outside"] == 5  # "seldom"
+    assert data.report()["testdev"]["labels_without_answer"] == 5  # "seldom"
 
 
 def test_the_answer_list_of_the_release_decides_where_it_is_there(root):
@@ -84,7 +84,7 @@ def test_the_answer_list_of_the_release_decides_where_it_is_there(root):
     data = open_data(root)
     assert data.answers == ["seldom", "cat"]
     assert check_rows(data, data.val_dataloader(), TESTDEV)
-    assert data.report()["testdev"]["answers_outside"] == 0
+    assert data.report()["testdev"]["labels_without_answer"] == 0
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real files of ../shared/data are not there")

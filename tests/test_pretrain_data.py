@@ -102,7 +102,8 @@ def test_rows_labels_and_regions_are_what_the_files_say(root):
     data = open_data(root)
     assert data.answers == ["no", "yes", "gray"]  # spelt as the table, most frequent first
     assert data.report()["mscoco_train"] == {
-        "examples": 24, "images": 6, "truncated": 0, "answers_outside": 0, "sources": {"mscoco": 12, "vqa": 12},
+        "examples": 24, "images": 6, "truncated": 0, "truncated_of": 24, "labels_without_answer": 0,
+        "sources": {"mscoco": 12, "vqa": 12},
     }  # fmt: skip
     seen = 0
     for batch in data.train_dataloader():
@@ -209,7 +210,7 @@ def test_answers_outside_the_table_are_dropped_and_counted(root):
     (root / "lxmert" / "all_ans.json").write_text(json.dumps([{"ans": "yes", "dsets": ["vqa"]}]))
     data = open_data(root)
     assert data.answers == ["yes"]
-    assert data.report()["mscoco_train"]["answers_outside"] == 11
+    assert data.report()["mscoco_train"]["labels_without_answer"] == 11
     for batch in data.train_dataloader():
         assert set(batch.targets["answer"].tolist()) <= {-1, 0}
 
@@ -292,6 +293,6 @@ def test_the_real_coco10_files_with_the_released_answer_table(tmp_path):
     data = open_data(tmp_path, feature_dim=2048, **splits)
     assert len(data.answers) == 9500
     assert data.report()["coco10"]["sources"] == {"mscoco": 30, "vqa": 80}
-    assert data.report()["coco10"]["answers_outside"] == 1
+    assert data.report()["coco10"]["labels_without_answer"] == 1
     batch = next(iter(data.train_dataloader()))
     assert torch.isfinite(batch.region_features).all() and batch.targets["spare_features"].shape[1] == 2048

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from datamodules.toy import files as toy_files
+from datamodules.toy import writing
 from datamodules.toy.captions import captions, phrases
 from datamodules.toy.files import ToyParameters, generate, question_only_accuracy
 from datamodules.toy.folder import read_manifest
@@ -143,7 +144,7 @@ def test_the_words_of_every_toy_text_are_whole_pieces_and_plurals_their_singular
     rng = Random("words")
     texts = {text for scene in scenes for kind in (captions, phrases) for text in kind(scene, 5, rng)}
     texts |= {text for scene in scenes for q in ask(scene, 6, rng) for text in (q.text, q.answer, *q.mistakes)}
-    for word in toy_files.WORDS.union(*(re.findall(r"\w+", text.lower()) for text in texts)):
+    for word in writing.WORDS.union(*(re.findall(r"\w+", text.lower()) for text in texts)):
         piece, *ending = tokenizer.tokenize(word)
         assert len(piece) > 1 or not ending, word
         assert ending in ([], ["##s"], ["##e", "##s"]), word
@@ -535,7 +536,7 @@ def test_sentences_in_the_files_are_true_of_the_scene_they_stand_beside(tmp_path
         drawn.update((scene.image_id, scene) for scene in scenes)
         return scenes
 
-    monkeypatch.setattr(toy_files, "draw_scenes", remember)
+    monkeypatch.setattr(writing, "draw_scenes", remember)
     folder = generate(tmp_path / "toy", small(pictures=0, visual7w=3), progress=False)
     for split in ("train", "minival", "nominival"):
         for image in pretraining_of(folder, split):

@@ -212,10 +212,17 @@ def test_long_questions_lose_their_end_as_in_the_original_and_are_counted(root):
 def test_the_report_counts_and_is_logged_once(root, caplog):
     caplog.set_level("INFO")
     data = open_data(root)
-    expected = {"examples": 13, "images": 3, "truncated": 0, "answers_outside": 13, "annotated": False}
+    expected = {"examples": 13, "images": 3, "truncated": 0, "truncated_of": 13}
+    expected |= {"labels_without_answer": 13, "annotated": False}
     assert data.report()["minival"] == expected
     data.setup("validate")
     assert sum("minival: examples 13" in message for message in caplog.messages) == 1
+
+
+def test_of_many_sentences_only_a_sample_is_looked_at_for_their_length(root, monkeypatch):
+    monkeypatch.setattr("datamodules.statistics.TRUNCATION_SAMPLE", 5)
+    facts = open_data(root).report()["minival"]
+    assert (facts["examples"], facts["truncated_of"]) == (13, 5)
 
 
 def test_answers_come_from_the_list_file_by_text(root):
@@ -224,7 +231,7 @@ def test_answers_come_from_the_list_file_by_text(root):
     assert data.answers == ["seven", "no", "yes"]
     assert check_rows(data, data.val_dataloader(), MINIVAL)
     assert check_rows(data, data.train_dataloader(), TRAIN + NOMINIVAL, data.answers)
-    assert data.report()["train"]["answers_outside"] == 11
+    assert data.report()["train"]["labels_without_answer"] == 11
 
 
 def test_ids_without_an_image_folder_are_looked_for_in_all_files(root):
@@ -423,7 +430,8 @@ def test_real_questions_regions_and_answers_come_through(coco10):
         "examples": 60,
         "images": 10,
         "truncated": 0,
-        "answers_outside": 0,
+        "truncated_of": 60,
+        "labels_without_answer": 0,
         "annotated": True,
     }
 

@@ -6,6 +6,7 @@ python -m datamodules.convert SOURCE STORE [--detector NAME]
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -86,4 +87,5 @@ def recognise(source: Path) -> Format:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.exit(main())

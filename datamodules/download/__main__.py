@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import logging
 import sys
 import time
 import zipfile
@@ -25,7 +26,6 @@ from urllib.parse import urlsplit
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from datamodules.download.fetching import (
     DownloadError,
@@ -41,6 +41,7 @@ from datamodules.download.fetching import (
     size_text,
 )
 from datamodules.download.unpacking import unpack
+from datamodules.progress import progress_bar
 from datamodules.stores.hdf5 import StoreError, locked, publish, sha256_of
 from lxmert.files import InputError, fetch, read_json, write_text
 
@@ -339,7 +340,7 @@ def _fetch(one: Download, folder: Path, path: Path, title: str) -> None:
                 remove(part)
             before = size_of(part)
             try:
-                with tqdm(desc=title, unit="B", unit_scale=True) as bar:
+                with progress_bar(title) as bar:
                     fetch_from(url, part, one.expected(), bar)
                 if problem := _problem(part, one):
                     remove(part)
@@ -431,4 +432,5 @@ def _changed(one: Download, folder: Path, record: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.exit(main())

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from datamodules.download.fetching import DownloadError, part_of, plain, require_space, size_of, size_text
+from datamodules.progress import progress_bar
 
 BLOCK = 1 << 20
 _NOT_THEIRS = "This is not the file its makers published: remove it and get it elsewhere."
@@ -63,7 +64,7 @@ def unpack(archive: Path, paths: Sequence[Path], size: int | None, title: str) -
                     f"{size_text(most)}; nothing was unpacked. {_NOT_THEIRS}"
                 )
             require_space(archive.parent, total, f"what {archive.name} holds")
-            with tqdm(total=total, desc=f"{title}: unpack", unit="B", unit_scale=True) as bar:
+            with progress_bar(f"{title}: unpack", total) as bar:
                 for path, member in members.items():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     yield _take(content, member, path, bar)

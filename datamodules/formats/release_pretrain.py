@@ -7,10 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from datamodules.formats.checks import is_text, label_problem, no_repeat
 from datamodules.formats.json_stream import items
+from datamodules.progress import progress_bar
 from datamodules.stores.texts import write_examples
 from lxmert.evaluate.scores import identifier_problem
 from lxmert.evaluate.spelling import canonical_answer
@@ -42,7 +41,7 @@ def convert_pretraining(source: Path, store: Path) -> Path:
         StoreError: the store cannot be written.
     """
     with (
-        tqdm(total=source.stat().st_size, desc=source.name, unit="B", unit_scale=True) as bar,
+        progress_bar(source.name, source.stat().st_size) as bar,
         write_examples(store, groups=["source"], sources=[source]) as writer,
     ):
         images: set[str] = set()

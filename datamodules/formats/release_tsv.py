@@ -101,6 +101,33 @@ def _read_tsv(source: Path, index: Index, start: int) -> Iterator[Regions]:
             yield row.regions()
 
 
+def tsv_line(
+    image_id: str,
+    width: int,
+    height: int,
+    objects_id: np.ndarray,
+    objects_conf: np.ndarray,
+    attrs_id: np.ndarray,
+    attrs_conf: np.ndarray,
+    boxes: np.ndarray,
+    features: np.ndarray,
+) -> bytes:
+    """A line, CRLF at its end as in the released files; arrays (N,), boxes (N, 4) in pixels, features (N, F)."""
+    arrays = {
+        "objects_id": objects_id,
+        "objects_conf": objects_conf,
+        "attrs_id": attrs_id,
+        "attrs_conf": attrs_conf,
+        "boxes": boxes,
+        "features": features,
+    }
+    numbers = {"img_h": height, "img_w": width, "num_boxes": len(boxes)}
+    fields = {"img_id": image_id.encode()} | {name: str(number).encode() for name, number in numbers.items()}
+    for name, (dtype, _) in _array_columns(features.shape[1]).items():
+        fields[name] = pybase64.b64encode(np.ascontiguousarray(arrays[name], dtype).tobytes())
+    return b"\t".join(fields[name] for name in _TSV_COLUMNS) + b"\r\n"
+
+
 @dataclass
 class Line:
     """A line, its end included, in a buffer that the next line may overwrite."""

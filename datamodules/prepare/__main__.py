@@ -10,6 +10,7 @@ kept; `manifest.json` beside the stores tells what they were made from.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,4 +95,5 @@ def _print(preparation: Preparation) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.exit(main())

@@ -10,8 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from tqdm import tqdm
-
+from datamodules.progress import progress_bar
 from datamodules.stores.hdf5 import Source, sha256_of
 from datamodules.stores.texts import examples_are_current
 from lxmert.files import InputError, read_json, shorten, write_text
@@ -125,7 +124,11 @@ class Preparation:
             self.states |= dict.fromkeys(names, "kept")
             return
         counts = write(*paths)
-        stamps = [asdict(self._stamp(source)) for source in tqdm(sources, desc="SHA-256", unit="file")]
+        stamps = []
+        with progress_bar("SHA-256", len(sources), "file") as bar:
+            for source in sources:
+                stamps.append(asdict(self._stamp(source)))
+                bar.update()
         for name, count in zip(names, counts, strict=True):
             self._entries[name] = {"sources": stamps, "counts": count}
         self.states |= dict.fromkeys(names, "made")

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from datamodules.progress import progress_bar
 from datamodules.stores.texts import ExampleWriter, write_examples
 from lxmert.files import InputError
 
@@ -17,7 +16,7 @@ CHUNK = 20_000  # examples written at once
 
 def shown(read: Callable[..., Iterator[Any]], path: Path, *arguments: Any) -> Iterator[Any]:
     """What a reader of `json_stream` yields, with a progress bar over the file's bytes."""
-    with tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
+    with progress_bar(path.name, path.stat().st_size) as bar:
         yield from read(path, *arguments, progress=bar.update)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from datamodules.progress import progress_bar
 from datamodules.stores.hdf5 import (
     Source,
     StoreError,
@@ -203,11 +204,11 @@ def convert_regions(
         stamp = Source.of(source)
         try:
             title, total = f"{source.name}: index", stamp.size
-            with tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=not progress) as bar:
+            with progress_bar(title, total, shown=progress) as bar:
                 index = make_index(source, bar)
             layout = _resume(store, partial, note, index, replace(stamp, sha256=index.sha256), detector)
             title, total, done = f"{source.name}: convert", len(index.counts), layout.done
-            with tqdm(total=total, initial=done, desc=title, unit="image", disable=not progress) as bar:
+            with progress_bar(title, total, "image", done=done, shown=progress) as bar:
                 _fill(partial, note, layout, index.counts, read(source, index, done), bar)
             RegionStore(partial)  # what is published can be opened
             if not Source.of(source).same_file(stamp):

@@ -6,36 +6,27 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from string import ascii_lowercase, digits
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-from datamodules.toy import captions as about_pictures
-from datamodules.toy import gqa_questions, questions, statements
+from datamodules.progress import progress_bar
 from datamodules.toy.captions import captions, phrases
 from datamodules.toy.folder import check_sizes, write_whole
-from datamodules.toy.questions import ANNOTATORS, Question, annotate, ask, ask_relations, plural
-from datamodules.toy.world import Detector, Regions, Scene, draw_scenes, render
+from datamodules.toy.questions import ANNOTATORS, Question, annotate, ask, ask_relations
+from datamodules.toy.world import Detector, Scene
+from datamodules.toy.writing import question_only_accuracy, write_json, write_scenes, write_vocabulary
 
 VERSION = 4  # raise it whenever the same parameters no longer give the same files
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # split: the image folder that its scenes are in; minival comes first in val2014, as in the released file.
 SPLITS = {"train": "train2014", "minival": "val2014", "nominival": "val2014", "test": "test2015"}
 # split: its pre-training file; test scenes are not pre-trained on.
 PRETRAINING = {"train": "mscoco_train", "minival": "mscoco_minival", "nominival": "mscoco_nominival"}
-# All toy tasks share one vocabulary, whatever the world's size, so that weights move between them.
-WORDS = frozenset((*questions.WORDS, *about_pictures.WORDS, *gqa_questions.WORDS, *statements.WORDS))
-SCENES_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -101,78 +92,54 @@ def generate(root: Path | str, parameters: ToyParameters | None = None, *, progr
     return write_whole(root, made_from, lambda folder: _write_world(folder, parameters, detector, progress))
 
 
-def question_only_accuracy(train: Iterable[dict[str, Any]], valid: Sequence[dict[str, Any]]) -> float:
-    """Soft accuracy in 0..1 of the best guess that never looks at the picture.
-
-    For each question text the answer with the highest summed score in `train`; for a text that is not
-    there the same by question type, else over all of `train`.
-
-    Args:
-        train: rows of a released file (`sent`, `question_type`, `label`) to learn from.
-        valid: the same, to score on.
-    """
-    totals: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for row in train:
-        for key in _guess_keys(row):
-            totals[key].update(row["label"])
-    best = {key: max(scores, key=lambda answer: scores[answer]) for key, scores in totals.items() if scores}
-    guesses = [next((best[key] for key in _guess_keys(row) if key in best), None) for row in valid]
-    right = [row["label"].get(guess, 0) for row, guess in zip(valid, guesses, strict=True)]
-    return sum(right) / len(right)
-
-
-def _guess_keys(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    return ("text", row["sent"]), ("type", row["question_type"]), ("all", "")
-
-
 def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, progress: bool) -> dict[str, Any]:
     for name in ("vqa", "lxmert", "mscoco_imgfeat", "images"):
         (folder / name).mkdir(parents=True)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     annotations: dict[str, list[dict[str, Any]]] = {"train2014": [], "val2014": []}
     sentences: dict[str, list[dict[str, Any]]] = {split: [] for split in PRETRAINING}
-    number = 0
+    first = 1
     total = sum(getattr(parameters, split) for split in SPLITS)
-    with tqdm(total=total, desc="toy scenes", unit="scene", disable=not progress) as bar:
+    with progress_bar("toy scenes", total, "scene", shown=progress) as bar:
         for order, (split, images) in enumerate(SPLITS.items()):
             rng = Random(f"toy {parameters.seed} {split}")
             words = Random(f"toy {parameters.seed} {split} sentences")
             relating = Random(f"toy {parameters.seed} {split} relations")
             noise = np.random.default_rng([parameters.seed, 2, order])
-            count = getattr(parameters, split)
-            numbers = range(number + 1, number + 1 + count)
-            number += count
-            pictures = parameters.pictures if split == "train" else count
-            with (folder / "mscoco_imgfeat" / f"{images}_obj36.tsv").open("ab") as tsv:
-                for some in chunks(numbers, SCENES_AT_ONCE):
-                    scenes = list(draw_scenes([f"TOY_{images}_{n:012d}" for n in some], rng))
-                    tsv.writelines(tsv_rows(scenes, detector.detect(scenes, noise)))
-                    for n, scene in zip(some, scenes, strict=True):
-                        questions = ask(scene, parameters.questions, rng)
-                        answers = annotate(questions, noise)
-                        for k, (question, ten) in enumerate(zip(questions, answers, strict=True)):
-                            rows[split].append(_row(question, ten, n * 1000 + k, scene.image_id, split))
-                            if images in annotations:
-                                annotations[images].append(_annotation(question, ten, n * 1000 + k, n))
-                        if split in PRETRAINING:
-                            asked = rows[split][-len(questions) :]
-                            texts = {row["sent"] for row in asked}
-                            more = ask(scene, parameters.gqa, words, without=texts)
-                            relations = ask_relations(scene, parameters.visual7w, relating, without=texts)
-                            sentences[split].append(_sentences(scene, asked, more, relations, parameters, words))
-                            for k, question in enumerate(more, start=n * 1000 + len(asked)):
-                                certain = [question.answer] * ANNOTATORS  # GQA has one answer to a question
-                                rows[f"gqa_{split}"].append(_row(question, certain, k, scene.image_id, split))
-                        if pictures > 0:
-                            render(scene).save(folder / "images" / f"{scene.image_id}.png", compress_level=3)
-                            pictures -= 1
-                        bar.update()
+            numbers = range(first, first + getattr(parameters, split))
+            first = numbers.stop
+            scenes = write_scenes(
+                folder,
+                f"mscoco_imgfeat/{images}_obj36.tsv",
+                [f"TOY_{images}_{n:012d}" for n in numbers],
+                detector,
+                rng,
+                noise,
+                pictures=parameters.pictures if split == "train" else len(numbers),
+                bar=bar,
+            )
+            for n, scene in zip(numbers, scenes, strict=True):
+                questions = ask(scene, parameters.questions, rng)
+                answers = annotate(questions, noise)
+                for k, (question, ten) in enumerate(zip(questions, answers, strict=True)):
+                    rows[split].append(_row(question, ten, n * 1000 + k, scene.image_id, split))
+                    if images in annotations:
+                        annotations[images].append(_annotation(question, ten, n * 1000 + k, n))
+                if split in PRETRAINING:
+                    asked = rows[split][-len(questions) :]
+                    texts = {row["sent"] for row in asked}
+                    more = ask(scene, parameters.gqa, words, without=texts)
+                    relations = ask_relations(scene, parameters.visual7w, relating, without=texts)
+                    sentences[split].append(_sentences(scene, asked, more, relations, parameters, words))
+                    for k, question in enumerate(more, start=n * 1000 + len(asked)):
+                        certain = [question.answer] * ANNOTATORS  # GQA has one answer to a question
+                        rows[f"gqa_{split}"].append(_row(question, certain, k, scene.image_id, split))
     tenth = -(-parameters.train // 10) * parameters.questions
     rows["train_tenth"] = rows["train"][:tenth]
     for split, those in rows.items():
-        (folder / "vqa" / f"{split}.json").write_text(json.dumps(those), encoding="utf-8")
+        write_json(folder / "vqa" / f"{split}.json", those)
     for split, those in sentences.items():
-        (folder / "lxmert" / f"{PRETRAINING[split]}.json").write_text(json.dumps(those), encoding="utf-8")
+        write_json(folder / "lxmert" / f"{PRETRAINING[split]}.json", those)
     for images, those in annotations.items():
         official = {
             "info": {"description": "toy: generated scenes, questions and answers, not VQA v2"},
@@ -182,51 +149,9 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
             "data_subtype": images,
             "annotations": those,
         }
-        (folder / "vqa" / f"v2_mscoco_{images}_annotations.json").write_text(
-            json.dumps(official), encoding="utf-8"
-        )
-    write_vocabulary(WORDS, folder / "vocab.txt")
+        write_json(folder / "vqa" / f"v2_mscoco_{images}_annotations.json", official)
+    write_vocabulary(folder / "vocab.txt")
     return {"question_only_accuracy": round(question_only_accuracy(rows["train"], rows["minival"]), 4)}
-
-
-def write_vocabulary(words: Collection[str], path: Path) -> None:
-    """Write a WordPiece vocabulary in BERT's format: one token a line, [PAD] first, continuations as ##x.
-
-    Every letter and digit is in it, alone and as a continuation, so that a question about something else
-    than the toy still has tokens. Plurals are spelt as their singular and its ending: what a small model
-    learns of "star" then holds for "stars".
-    """
-    characters = ascii_lowercase + digits
-    singular = set(words) - {plural(word) for word in words if len(word) > 1}  # "as" is no plural of "a"
-    letters = [*characters, *(f"##{c}" for c in characters), *"?.,!'-"]
-    tokens = [*SPECIAL_TOKENS, *sorted(letters), *sorted(singular.difference(letters))]
-    path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-
-
-def chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """`numbers` in pieces of `size`."""
-    return (numbers[start : start + size] for start in range(0, len(numbers), size))
-
-
-def tsv_rows(scenes: Sequence[Scene], regions: Regions) -> Iterator[bytes]:
-    """The ten columns of the released files, CRLF at the end as there."""
-    for i, scene in enumerate(scenes):
-        ids_to_attributes = [_encode(column[i]) for column in regions[:4]]
-        count = str(len(regions.boxes[i])).encode()
-        columns = [
-            scene.image_id.encode(),
-            str(scene.height).encode(),
-            str(scene.width).encode(),
-            *ids_to_attributes,
-            count,
-            _encode(regions.boxes[i]),
-            _encode(regions.features[i]),
-        ]
-        yield b"\t".join(columns) + b"\r\n"
-
-
-def _encode(array: NDArray[Any]) -> bytes:
-    return base64.b64encode(np.ascontiguousarray(array).tobytes())
 
 
 def _row(question: Question, answers: list[str], question_id: int, image_id: str, split: str) -> dict[str, Any]:

@@ -14,20 +14,13 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from datamodules.toy.files import (
-    SCENES_AT_ONCE,
-    WORDS,
-    chunks,
-    question_only_accuracy,
-    tsv_rows,
-    write_vocabulary,
-)
+from datamodules.progress import progress_bar
 from datamodules.toy.folder import check_sizes, write_whole
 from datamodules.toy.gqa_questions import GqaQuestion, Phrase, Step, along, ask
 from datamodules.toy.questions import _APART, DIRECTIONS
-from datamodules.toy.world import Detector, Scene, draw_scenes, render
+from datamodules.toy.world import Detector, Scene
+from datamodules.toy.writing import question_only_accuracy, write_json, write_scenes, write_vocabulary
 
 VERSION = 1  # raise it whenever the same parameters no longer give the same files
 # split: the images that its scenes are among, as in the release
@@ -97,30 +90,28 @@ def _write(folder: Path, parameters: ToyGqaParameters, detector: Detector, progr
         (folder / name).mkdir()
     guessable: dict[str, list[dict[str, Any]]] = {}
     first = 1
-    with tqdm(
-        total=sum(getattr(parameters, split) for split in SPLITS),
-        desc="toy GQA scenes",
-        unit="scene",
-        disable=not progress,
-    ) as bar:
+    total = sum(getattr(parameters, split) for split in SPLITS)
+    with progress_bar("toy GQA scenes", total, "scene", shown=progress) as bar:
         for order, (split, images) in enumerate(SPLITS.items()):
             files = _SplitFiles()
             rng = Random(f"toy gqa {parameters.seed} {split}")
-            noise = np.random.default_rng([parameters.seed, 3, order])
             numbers = range(first, first + getattr(parameters, split))
             first = numbers.stop
-            with (folder / "vg_gqa_imgfeat" / REGION_FILES[images]).open("ab") as tsv:
-                for some in chunks(numbers, SCENES_AT_ONCE):
-                    scenes = list(draw_scenes([f"TOY_{images}_{n:012d}" for n in some], rng))
-                    tsv.writelines(tsv_rows(scenes, detector.detect(scenes, noise)))
-                    for number, scene in zip(some, scenes, strict=True):
-                        files.add(scene, number, parameters.questions, rng)
-                        if number - numbers.start < parameters.pictures:
-                            render(scene).save(folder / "images" / f"{scene.image_id}.png", compress_level=3)
-                        bar.update()
+            scenes = write_scenes(
+                folder,
+                f"vg_gqa_imgfeat/{REGION_FILES[images]}",
+                [f"TOY_{images}_{n:012d}" for n in numbers],
+                detector,
+                rng,
+                np.random.default_rng([parameters.seed, 3, order]),
+                pictures=parameters.pictures,
+                bar=bar,
+            )
+            for number, scene in zip(numbers, scenes, strict=True):
+                files.add(scene, number, parameters.questions, rng)
             files.write(folder / "gqa", split)
             guessable[split] = files.guessable
-    write_vocabulary(WORDS, folder / "vocab.txt")
+    write_vocabulary(folder / "vocab.txt")
     accuracy = question_only_accuracy(guessable["train"] + guessable["valid"], guessable["testdev"])
     return {"question_only_accuracy": round(accuracy, 4)}
 
@@ -159,14 +150,14 @@ class _SplitFiles:
 
     def write(self, folder: Path, split: str) -> None:
         """Write the files into `folder`."""
-        (folder / f"{split}.json").write_text(json.dumps(self.balanced), encoding="utf-8")
+        write_json(folder / f"{split}.json", self.balanced)
         if split == "testdev":
-            (folder / "testdev_all.json").write_text(json.dumps(self.rows), encoding="utf-8")
+            write_json(folder / "testdev_all.json", self.rows)
         (folder / f"{split}_all_questions.json").write_text(_object(self.all), encoding="utf-8")
         questions = {row["question_id"]: self.all[row["question_id"]] for row in self.balanced}
         (folder / f"{split}_balanced_questions.json").write_text(_object(questions), encoding="utf-8")
-        (folder / f"{split}_choices.json").write_text(json.dumps(self.choices), encoding="utf-8")
-        (folder / f"{split}_sceneGraphs.json").write_text(json.dumps(self.graphs), encoding="utf-8")
+        write_json(folder / f"{split}_choices.json", self.choices)
+        write_json(folder / f"{split}_sceneGraphs.json", self.graphs)
 
 
 @dataclass

@@ -14,25 +14,25 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from datamodules.toy.files import (
-    SCENES_AT_ONCE,
-    WORDS,
-    chunks,
-    question_only_accuracy,
-    tsv_rows,
-    write_vocabulary,
-)
+from datamodules.progress import progress_bar
 from datamodules.toy.folder import check_sizes, write_whole
 from datamodules.toy.questions import plural
 from datamodules.toy.statements import state
-from datamodules.toy.world import Detector, Scene, draw_scenes, render
+from datamodules.toy.world import Detector, Scene
+from datamodules.toy.writing import (
+    SCENES_AT_ONCE,
+    question_only_accuracy,
+    write_json,
+    write_scenes,
+    write_vocabulary,
+)
 
 VERSION = 1  # raise it whenever the same parameters no longer give the same files
 # split in the release: in the makers' files and identifiers
 SPLITS = {"train": "train", "valid": "dev", "test": "test1"}
 PAIRS = 4  # pairs of pictures in a set, as in NLVR2
+SCENES = 2 * PAIRS  # in a set
 
 
 @dataclass(frozen=True)
@@ -91,37 +91,29 @@ def _write(folder: Path, parameters: ToyNlvr2Parameters, detector: Detector, pro
     for name in ("nlvr2/official", "nlvr2_imgfeat", "images"):
         (folder / name).mkdir(parents=True)
     rows: dict[str, list[dict[str, Any]]] = {}
-    with tqdm(
-        total=sum(getattr(parameters, split) for split in SPLITS),
-        desc="toy NLVR2 sets",
-        unit="set",
-        disable=not progress,
-    ) as bar:
+    total = sum(getattr(parameters, split) for split in SPLITS) * SCENES
+    with progress_bar("toy NLVR2 scenes", total, "scene", shown=progress) as bar:
         for order, (split, name) in enumerate(SPLITS.items()):
             rng = Random(f"toy nlvr2 {parameters.seed} {split}")
-            noise = np.random.default_rng([parameters.seed, 4, order])
+            sets = range(getattr(parameters, split))
+            scenes = write_scenes(
+                folder,
+                f"nlvr2_imgfeat/{split}_obj36.tsv",
+                [f"{name}-{n}-{pair}-img{side}" for n in sets for pair in range(PAIRS) for side in (0, 1)],
+                detector,
+                rng,
+                np.random.default_rng([parameters.seed, 4, order]),
+                pictures=parameters.pictures * SCENES,
+                bar=bar,
+                at_once=SCENES_AT_ONCE // SCENES * SCENES,
+            )
             official: list[dict[str, Any]] = []
-            with (folder / "nlvr2_imgfeat" / f"{split}_obj36.tsv").open("wb") as tsv:
-                for some in chunks(range(getattr(parameters, split)), SCENES_AT_ONCE // (2 * PAIRS)):
-                    images = [
-                        f"{name}-{number}-{pair}-img{side}"
-                        for number in some
-                        for pair in range(PAIRS)
-                        for side in (0, 1)
-                    ]
-                    scenes = list(draw_scenes(images, rng))
-                    tsv.writelines(tsv_rows(scenes, detector.detect(scenes, noise)))
-                    for number in some:
-                        start = (number - some[0]) * 2 * PAIRS
-                        these = scenes[start : start + 2 * PAIRS]
-                        official += _statements(f"{name}-{number}", these, parameters.statements, rng)
-                        for scene in these if number < parameters.pictures else ():
-                            render(scene).save(folder / "images" / f"{scene.image_id}.png", compress_level=3)
-                        bar.update()
+            for number, these in zip(sets, zip(*[scenes] * SCENES, strict=True), strict=True):
+                official += _statements(f"{name}-{number}", these, parameters.statements, rng)
             rows[split] = [_row(statement, split, place) for place, statement in enumerate(official)]
-            (folder / "nlvr2" / f"{split}.json").write_text(json.dumps(rows[split]), encoding="utf-8")
+            write_json(folder / "nlvr2" / f"{split}.json", rows[split])
             _write_official(folder / "nlvr2" / "official", name, official)
-    write_vocabulary(WORDS, folder / "vocab.txt")
+    write_vocabulary(folder / "vocab.txt")
     guessable = {
         split: [{**row, "label": {row["label"]: 1.0}, "question_type": ""} for row in rows[split]]
         for split in rows

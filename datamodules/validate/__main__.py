@@ -9,6 +9,7 @@ original's; in a folder that has regions also images without them. Texts are rea
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,4 +150,5 @@ def _name(file: Path, path: Path) -> str:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.exit(main())

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from datamodules.progress import LARGE, progress_bar
+
 SHOWN = 3  # examples of a problem
 LONGEST = 300  # characters of one
-LEAST_FOR_BAR = 50_000_000  # bytes
 
 
 class Fact(NamedTuple):
@@ -75,7 +76,5 @@ class Findings:
 def progress(path: Path) -> Iterator[tqdm]:
     """A bar over a file's bytes, shown for large files only."""
     size = path.stat().st_size
-    with tqdm(
-        total=size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=size < LEAST_FOR_BAR
-    ) as bar:
+    with progress_bar(path.name, size, shown=size >= LARGE, leave=False) as bar:
         yield bar
