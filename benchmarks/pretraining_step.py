@@ -79,7 +79,7 @@ def models(device: torch.device) -> tuple[Reference, LxmertLearner]:
     heads = (ours.cls.seq_relationship, ours.cls.predictions, ours.obj_predict_head, ours.answer_head)
     for objective, head in zip(objectives.values(), heads, strict=True):
         objective.head = head
-    learner = LxmertLearner(ours.lxmert, objectives, bert_adam, warmup=0.05, tables={}, seed=0)
+    learner = LxmertLearner(ours.lxmert, objectives, bert_adam, warmup=0.05, label_names={}, seed=0)
     return theirs.to(device).eval(), learner.to(device).eval()
 
 
@@ -120,7 +120,7 @@ def captions(images: int, per_image: int, seed: int) -> Batch:
             "object_conf": torch.rand(images, REGIONS, generator=make),
             "attribute_ids": torch.randint(0, 400, (images, REGIONS), generator=make),
             "attribute_conf": torch.rand(images, REGIONS, generator=make),
-            "spare_features": features[torch.randperm(images, generator=make), 0],
+            "replacement_features": features[torch.randperm(images, generator=make), 0],
         },
     )
 

@@ -31,8 +31,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from datamodules.stores.hdf5 import Source, allocate, map_dataset
-from datamodules.stores.regions import BOX_CONVENTION, RegionStore
+from datamodules.stores import BOX_CONVENTION, RegionStore, Source, allocate, map_dataset
 
 BATCH, BATCHES = 256, 4  # images in a batch; batches in a measurement
 RAM, STORE, H5PY, ORIGINAL = "gather from RAM", "region store", "h5py, one slice an image", "the original loader"

@@ -13,15 +13,20 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.batches.dataset import ExampleDataset, Part, translation
-from datamodules.batches.loaders import TrainLoader, loader_options, resume_position
-from datamodules.batches.places import Places
-from datamodules.batches.sampling import BatchSampler
+from datamodules.batches import (
+    BatchSampler,
+    ExampleDataset,
+    Part,
+    Places,
+    TrainLoader,
+    loader_options,
+    resume_position,
+    translation,
+)
 from datamodules.formats.answer_lists import read_answer_list
 from datamodules.release import ReleaseFolder, listed
 from datamodules.statistics import count_truncated, frequent_answers
-from datamodules.stores.regions import RegionStore
-from datamodules.stores.texts import ExampleStore
+from datamodules.stores import ExampleStore, RegionStore
 from lxmert.files import InputError
 from lxmert.tokenization import LxmertTokenizer
 
@@ -75,7 +80,7 @@ class ExampleDataModule(LightningDataModule):
         datasets: role -> data set, from `setup` on.
         answers: A answer texts: those of the list file; without it the training labels, most frequent
             first. Empty when predicting with neither there.
-        tables: the texts behind coded targets. Codes stay the same when a later stage adds texts.
+        label_names: the texts behind coded targets. Codes stay the same when a later stage adds texts.
     """
 
     root: str | Path
@@ -113,7 +118,7 @@ class ExampleDataModule(LightningDataModule):
         self.release = self.release_folder()
         self.datasets: dict[str, ExampleDataset] = {}
         self.answers: list[str] = []
-        self.tables: dict[str, list[str]] = {}
+        self.label_names: dict[str, list[str]] = {}
         self._examples: dict[str, ExampleStore] = {}
         self._report: dict[str, dict[str, Any]] = {}
 
@@ -165,7 +170,7 @@ class ExampleDataModule(LightningDataModule):
         if split not in self._examples:
             store = self._examples[split] = ExampleStore(self.release.text_store(split))
             for name in (*self.groups_of(store), *(["annotator_answers"] if store.annotated else [])):
-                table = self.tables.setdefault(name, [])
+                table = self.label_names.setdefault(name, [])
                 known = set(table)
                 table += [text for text in store.table(name) if text not in known]
         return self._examples[split]
@@ -211,15 +216,13 @@ class ExampleDataModule(LightningDataModule):
 
     def make_part(self, store: ExampleStore, images: list[np.ndarray]) -> Part:
         """A split as part of a data set; `images` translates each of its image columns' codes to places."""
-        tables = {name: {text: i for i, text in enumerate(table)} for name, table in self.tables.items()}
+        codes = {name: {text: i for i, text in enumerate(table)} for name, table in self.label_names.items()}
         return Part(
             store,
             images[0],
             self.translate_answers(store),
-            {name: translation(store.table(name), tables[name]) for name in self.groups_of(store)},
-            translation(store.table("annotator_answers"), tables["annotator_answers"])
-            if store.annotated
-            else None,
+            {name: translation(store.table(name), codes[name]) for name in self.groups_of(store)},
+            translation(store.table("annotator_answers"), codes["annotator_answers"]) if store.annotated else None,
         )
 
     def make_dataset(self, role: str, parts: list[Part], regions: list[RegionStore]) -> ExampleDataset:

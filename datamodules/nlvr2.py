@@ -9,14 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.base import ExampleDataModule
-from datamodules.batches.dataset import ExampleDataset, Part, distinct
-from datamodules.batches.sampling import Rows
+from datamodules.batches import ExampleDataset, Part, Rows, distinct
 from datamodules.formats.release_nlvr2 import ANSWERS, RIGHT, convert_nlvr2
 from datamodules.layout import NLVR2, Layout
 from datamodules.release import ReleaseFolder
-from datamodules.stores.hdf5 import StoreError
-from datamodules.stores.regions import RegionStore
-from datamodules.stores.texts import ExampleStore
+from datamodules.stores import ExampleStore, RegionStore, StoreError
 from lxmert.batch import Batch
 
 RELEASED_SPLITS = {"train": ["train"], "valid": ["valid"], "test": ["test"], "predict": ["test"]}

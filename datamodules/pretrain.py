@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 
 from datamodules.base import ExampleDataModule
-from datamodules.batches.dataset import ExampleDataset, Part
-from datamodules.batches.sampling import Rows
+from datamodules.batches import ExampleDataset, Part, Rows
 from datamodules.formats.release_pretrain import convert_pretraining
 from datamodules.layout import COCO, VISUAL_GENOME, Layout
 from datamodules.release import ReleaseFolder
-from datamodules.stores.regions import RegionStore
-from datamodules.stores.texts import Examples, ExampleStore
+from datamodules.stores import Examples, ExampleStore, RegionStore
 from lxmert.batch import Batch
-from lxmert.evaluate.spelling import canonical_answer
+from lxmert.evaluate import canonical_answer
 from lxmert.files import InputError
 from lxmert.hash_random import below, uniform
 from lxmert.tokenization import LxmertTokenizer
@@ -58,9 +56,9 @@ class PretrainDataModule(ExampleDataModule):
         matched (R,) bool, False where the sentence belongs to another image;
         answer (R,) one answer of the row's own question, drawn by its scores anew each epoch, -1 if none;
         label_answers (R, K) and label_scores (R, K), all of its answers, -1 and 0 in the padding;
-        labelled (R,) bool, whether it is a question; source (R,) code into `tables["source"]`;
+        labelled (R,) bool, whether it is a question; source (R,) code into `label_names["source"]`;
         object_ids, attribute_ids (I, N), -1 unknown, object_conf, attribute_conf (I, N);
-        spare_features (I, F), one region of another image for each image.
+        replacement_features (I, F), one region of another image for each image.
     Answers outside the table are dropped as the original does; `report` counts them.
 
     Args, beside those of ExampleDataModule:
@@ -89,7 +87,7 @@ class PretrainDataModule(ExampleDataModule):
             raise InputError(f"data.sources={sources}; expected weights of 0 or more, not all of them 0")
         if not 0 <= self.mismatched < 1:
             raise InputError(f"data.mismatched={self.mismatched}; expected a share of rows below 1, such as 0.5")
-        self.tables = {"source": []}
+        self.label_names = {"source": []}
 
     def release_folder(self) -> ReleaseFolder:
         """The pre-training files."""
@@ -121,7 +119,7 @@ class PretrainDataModule(ExampleDataModule):
             mismatched=self.mismatched,
             seed=self.seed,
         )
-        weights = np.array([*(self.sources.get(name, 0) for name in self.tables["source"]), 0], np.float32)
+        weights = np.array([*(self.sources.get(name, 0) for name in self.label_names["source"]), 0], np.float32)
         if role != "train":  # a weight says how often to train on a sentence; to evaluate, once is enough
             weights = (weights > 0).astype(np.float32)
         if (weights[:-1] != 1).any():
@@ -132,7 +130,7 @@ class PretrainDataModule(ExampleDataModule):
         return dataset
 
     def _check_sources(self, role: str) -> None:
-        there = self.tables["source"]
+        there = self.label_names["source"]
         for name in there:
             if name not in self.sources:
                 raise InputError(
@@ -255,9 +253,11 @@ class PretrainDataset(ExampleDataset):
     def _image_targets(self, rows: Rows, images: np.ndarray) -> dict[str, Tensor]:
         names = ("object_ids", "object_conf", "attribute_ids", "attribute_conf")
         labels = self._gather(images, RegionStore.labels, (-1, 0, -1, 0))
-        return dict(zip(names, labels, strict=True)) | {"spare_features": self._read_spare(rows, images)}
+        return dict(zip(names, labels, strict=True)) | {
+            "replacement_features": self._read_replacements(rows, images)
+        }
 
-    def _read_spare(self, rows: Rows, images: np.ndarray) -> Tensor:
+    def _read_replacements(self, rows: Rows, images: np.ndarray) -> Tensor:
         """(I, F) a region of a random image for each image, seldom the same one."""
         total = int(self._region_starts[-1])
         drawn = below(total, self.seed, "spare image", rows.epoch, rows.batch, images)

@@ -7,12 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from datamodules.batches.places import Places
+from datamodules.batches import Places
 from datamodules.formats.release_tsv import convert_tsv
 from datamodules.layout import Layout
-from datamodules.stores.hdf5 import is_current, locked
-from datamodules.stores.regions import RegionStore
-from datamodules.stores.texts import ExampleStore, examples_are_current
+from datamodules.stores import ExampleStore, RegionStore, examples_are_current, is_current, locked
 from lxmert.files import InputError
 
 log = logging.getLogger(__name__)

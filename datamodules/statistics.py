@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from datamodules.stores.texts import ExampleStore
+from datamodules.stores import ExampleStore
 from lxmert.tokenization import LxmertTokenizer
 
 TRUNCATION_SAMPLE = 10_000  # sentences of a store whose length is looked at; tokenizing takes its time

@@ -45,7 +45,7 @@ class VqaDataModule(ExampleDataModule):
     `folder` of their own: OK-VQA, VQA-CP v2, VizWiz, one's own.
 
     Batches have the targets answer_scores (R, A) over `answers`; answer_type, question_type (R,) and
-    annotator_answers (R, 10), codes into `tables`, -1 where unknown. Splits without labels have no
+    annotator_answers (R, 10), codes into `label_names`, -1 where unknown. Splits without labels have no
     answer_scores.
 
     Args, beside those of ExampleDataModule:
@@ -72,7 +72,7 @@ class VqaDataModule(ExampleDataModule):
         super().__post_init__()
         if self.folder != RELEASED:
             self.title = self.folder
-        self.tables = {"answer_type": [], "question_type": [], "annotator_answers": []}
+        self.label_names = {"answer_type": [], "question_type": [], "annotator_answers": []}
         held_out = split_names(self.test_only)
         for role in ("train", "valid"):
             for split in self.splits[role]:

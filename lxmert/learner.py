@@ -39,7 +39,7 @@ class LxmertLearner(LightningModule):
         objectives: what the model learns, by name.
         optimizer: makes the optimiser from named parameters.
         warmup: fraction of all steps over which the learning rate rises.
-        tables: texts behind the integer codes in the batches' targets.
+        label_names: texts behind the integer codes in the batches' targets.
         seed: with the epoch, the batch and the process it seeds dropout.
         freeze: patterns of parameters that stay as they are (`lxmert.optim.freeze`).
         settings: of the run, as plain values; a resumed run must have the same ones where they decide what it
@@ -53,7 +53,7 @@ class LxmertLearner(LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         *,
         warmup: float,
-        tables: Mapping[str, Sequence[str]],
+        label_names: Mapping[str, Sequence[str]],
         seed: int,
         freeze: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
@@ -75,7 +75,7 @@ class LxmertLearner(LightningModule):
         freeze_parameters(self, freeze)
         self.metrics = nn.ModuleDict(
             {
-                stage: nn.ModuleDict({name: each.make_metrics(tables) for name, each in objectives.items()})
+                stage: nn.ModuleDict({name: each.make_metrics(label_names) for name, each in objectives.items()})
                 for stage in ("val", "test")
             }
         )

@@ -192,7 +192,7 @@ def test_vqa_is_the_same_from_the_makers_and_from_the_release(tmp_path):
     made, other = (opened(VqaDataModule, tmp_path / name) for name in ("makers", "release"))
     for role in ("train", "valid", "test", "predict"):
         assert_same(all_of(made, role), all_of(other, role))
-    assert made.tables == other.tables
+    assert made.label_names == other.label_names
     assert all_of(made, "train").example_ids == [
         r["question_id"] for s in ("train", "nominival") for r in released[s]
     ]
@@ -305,7 +305,7 @@ def sentences_of(data, role):
         answers, scores = (batch.targets[name][r] for name in ("label_answers", "label_scores"))
         rows.append((
             batch.image_ids[i],
-            data.tables["source"][batch.targets["source"][r]],
+            data.label_names["source"][batch.targets["source"][r]],
             batch.token_ids[s][batch.token_mask[s]].tolist(),
             sorted((a, v) for a, v in zip(answers.tolist(), scores.tolist(), strict=True) if a >= 0),
             batch.targets["labelled"][r].item(),

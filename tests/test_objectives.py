@@ -78,7 +78,7 @@ def make_batch(config, sentences=6, images=4, length=9, regions=5, ragged_region
             "object_conf": torch.rand(images, regions) * region_mask,
             "attribute_ids": attribute_ids.where(region_mask, -1),
             "attribute_conf": torch.rand(images, regions) * region_mask,
-            "spare_features": 10 + torch.rand(images, config.visual_feat_dim),
+            "replacement_features": 10 + torch.rand(images, config.visual_feat_dim),
         },
     )
 
@@ -309,7 +309,7 @@ def learner_of(config, names, seed=0, **parameters):
     torch.manual_seed(seed)
     objectives = {name: MAKE[name](config, **parameters.get(name, {})) for name in names}
     return LxmertLearner(
-        Lxmert(config), objectives, lambda named: bert_adam(named, 1e-3), warmup=0.1, tables=TABLES, seed=SEED
+        Lxmert(config), objectives, lambda named: bert_adam(named, 1e-3), warmup=0.1, label_names=TABLES, seed=SEED
     )
 
 
@@ -493,7 +493,7 @@ def test_regions_are_hidden_in_the_originals_shares_and_boxes_never(config):
     assert near(len(places), int(batch.region_mask.sum()), 0.15)
     now, was = seen.region_features.flatten(0, 1), before.flatten(0, 1)
     assert torch.equal(now[~chosen], was[~chosen])
-    spare = batch.targets["spare_features"].repeat_interleave(8, 0)
+    spare = batch.targets["replacement_features"].repeat_interleave(8, 0)
     zero, kept = (now[chosen] == 0).all(1), (now[chosen] == was[chosen]).all(1)
     other = (now[chosen] == spare[chosen]).all(1)
     assert (zero | kept | other).all()
@@ -506,7 +506,7 @@ def test_regions_are_hidden_in_the_originals_shares_and_boxes_never(config):
 
 def test_the_paper_makes_every_hidden_region_zero(config):
     batch = make_batch(config, images=50, sentences=50)
-    del batch.targets["spare_features"]
+    del batch.targets["replacement_features"]
     seen = MaskedRegion(config, zeroed=1.0, replaced=0.0).prepare_batch(batch, SEED)
     assert not seen.region_features.flatten(0, 1)[seen.targets["masked_region/places"]].any()
 
@@ -545,7 +545,7 @@ def part(batch, sentences, images, length):
         batch.region_mask[picture],
         torch.arange(rows),
         torch.arange(rows) % len(images),
-        targets={"spare_features": batch.targets["spare_features"][picture]},
+        targets={"replacement_features": batch.targets["replacement_features"][picture]},
         sentence_keys=batch.sentence_keys[index],
         image_keys=batch.image_keys[picture],
     )

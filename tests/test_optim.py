@@ -82,7 +82,7 @@ def test_the_schedule_rises_over_the_warmup_and_falls_to_zero(step, factor):
 def learner(sizes):
     config = LxmertConfig(**{**sizes, "r_layers": 2, "l_layers": 3}, answers=[str(i) for i in range(7)])
     objectives = {"answering": Answering(config), "masked_language": MaskedLanguage(config)}
-    return LxmertLearner(Lxmert(config), objectives, bert_adam, warmup=0.5, tables={}, seed=0)
+    return LxmertLearner(Lxmert(config), objectives, bert_adam, warmup=0.5, label_names={}, seed=0)
 
 
 # Three language, two vision, two cross-modality layers.

@@ -114,7 +114,7 @@ def test_rows_labels_and_regions_are_what_the_files_say(root):
             i, number = int(batch.row_image[r]), int(batch.image_ids[batch.row_image[r]][-1])
             assert (NUMBERS[number] in text.rstrip("?").split()) == bool(targets["matched"][r])
             place = batch.example_ids[r] % 4
-            source = data.tables["source"][targets["source"][r]]
+            source = data.label_names["source"][targets["source"][r]]
             assert source == ("mscoco" if place < 2 else "vqa")
             assert bool(targets["labelled"][r]) == (source == "vqa")  # also where no answer is left
             labels = {
@@ -129,7 +129,7 @@ def test_rows_labels_and_regions_are_what_the_files_say(root):
             assert targets["object_ids"][i].tolist()[:n] == [number + k for k in range(n)]
             assert (targets["object_ids"][i][n:] == -1).all() and (targets["object_conf"][i][n:] == 0).all()
             assert targets["attribute_conf"][i][:n].tolist() == [0.25] * n
-            spare = targets["spare_features"][i].float().numpy()
+            spare = targets["replacement_features"][i].float().numpy()
             assert int(spare[0]) != number and int(spare[0]) in range(6)
             assert batch.region_features[i, 0, 0] == number
     assert seen == 24
@@ -295,4 +295,4 @@ def test_the_real_coco10_files_with_the_released_answer_table(tmp_path):
     assert data.report()["coco10"]["sources"] == {"mscoco": 30, "vqa": 80}
     assert data.report()["coco10"]["labels_without_answer"] == 1
     batch = next(iter(data.train_dataloader()))
-    assert torch.isfinite(batch.region_features).all() and batch.targets["spare_features"].shape[1] == 2048
+    assert torch.isfinite(batch.region_features).all() and batch.targets["replacement_features"].shape[1] == 2048

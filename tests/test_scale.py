@@ -31,7 +31,7 @@ def folders(tmp_path_factory):
 def test_the_generated_set_has_the_published_mix_of_sentences(folders):
     data = open_data(folders[0])
     data.setup("fit")
-    found = dict.fromkeys(data.tables["source"], 0)
+    found = dict.fromkeys(data.label_names["source"], 0)
     for facts in data.report().values():
         for source, count in facts["sources"].items():
             found[source] += count

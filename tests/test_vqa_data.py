@@ -161,14 +161,14 @@ def test_a_sentence_and_an_image_are_in_a_batch_once(root):
 
 def test_coded_targets_are_consistent_across_splits(root):
     data = open_data(root, "fit")
-    codes = data.tables["question_type"].copy()
+    codes = data.label_names["question_type"].copy()
     sources = {row["question_id"]: row for row in TRAIN + NOMINIVAL + MINIVAL}
     data.setup("test")
-    assert data.tables["question_type"][: len(codes)] == codes
+    assert data.label_names["question_type"][: len(codes)] == codes
     for role in ("train", "valid", "test"):
         batch = data.datasets[role][np.arange(len(data.datasets[role]))]
         for name in ("question_type", "answer_type"):
-            texts = [data.tables[name][code] for code in batch.targets[name]]
+            texts = [data.label_names[name][code] for code in batch.targets[name]]
             assert texts == [sources[i][name] for i in batch.example_ids]
 
 
@@ -181,7 +181,7 @@ def test_ten_answers_are_there_where_they_are_known(root):
     (root / "vqa" / "v2_mscoco_train2014_annotations.json").write_text(json.dumps({"annotations": rows}))
     data = open_data(root)
     answers = data.datasets["train"][[0, 1, 25]].targets["annotator_answers"]
-    table = [*data.tables["annotator_answers"], None]
+    table = [*data.label_names["annotator_answers"], None]
     assert [[table[code] for code in row] for row in answers] == [[None] * 10, ten, [None] * 10]
     assert "annotator_answers" not in data.datasets["valid"][[0]].targets
     assert {split: facts["annotated"] for split, facts in data.report().items()}["train"]
@@ -440,7 +440,7 @@ def test_real_annotators_agree_with_the_soft_scores(coco10):
     _, data = coco10
     batch = data.datasets["train"][np.arange(60)]
     for row, ten in enumerate(batch.targets["annotator_answers"].tolist()):
-        answers = [data.tables["annotator_answers"][code] for code in ten]
+        answers = [data.label_names["annotator_answers"][code] for code in ten]
         for answer, score in zip(data.answers, batch.targets["answer_scores"][row].tolist(), strict=True):
             assert score == pytest.approx(min(0.3 * answers.count(answer), 1))
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.batches.sampling import Rows
-from datamodules.stores.regions import RegionStore
-from datamodules.stores.texts import ANNOTATORS, Examples, ExampleStore
+from datamodules.stores import ANNOTATORS, Examples, ExampleStore, RegionStore
 from lxmert.batch import Batch
 from lxmert.hash_random import key
 from lxmert.tokenization import LxmertTokenizer

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from datamodules.batches.sampling import BatchSampler
-from datamodules.stores.hdf5 import allow_open_files
+from datamodules.stores import allow_open_files
 from lxmert.files import InputError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from datamodules.layout import Layout
-from datamodules.stores.regions import RegionStore
+from datamodules.stores import RegionStore
 
 
 class Places:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.convert import convert_gqa_objects, convert_npz, convert_tsv
-from datamodules.stores.regions import RegionStore
+from datamodules.stores import RegionStore
 from lxmert.files import InputError
 
 

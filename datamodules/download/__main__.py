@@ -42,7 +42,7 @@ from datamodules.download.fetching import (
 )
 from datamodules.download.unpacking import unpack
 from datamodules.progress import progress_bar
-from datamodules.stores.hdf5 import StoreError, locked, publish, sha256_of
+from datamodules.stores import StoreError, locked, publish, sha256_of
 from lxmert.files import InputError, fetch, read_json, write_text
 
 LIST = Path(__file__).with_name("downloads.yaml")

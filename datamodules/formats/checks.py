@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lxmert.evaluate.scores import identifier_problem
+from lxmert.evaluate import identifier_problem
 from lxmert.files import InputError, shorten
 
 KINDS = {int: "an integer", str: "a text", list: "a list", dict: "an object", bool: "true or false"}

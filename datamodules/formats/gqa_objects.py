@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datamodules.stores.hdf5 import REMAKE, Column, StoreError, map_datasets, sha256_of
-from datamodules.stores.region_writer import (
+from datamodules.stores import (
     LARGEST_ARRAY,
     LARGEST_NUMBER,
+    REMAKE,
+    Column,
     Index,
     Regions,
+    StoreError,
     check_file,
     check_id,
     convert_regions,
+    map_datasets,
     reject,
+    sha256_of,
     shown_id,
 )
 from lxmert.files import read_json

@@ -12,17 +12,18 @@ import numpy as np
 from tqdm import tqdm
 
 from datamodules.formats.release_tsv import LABEL_COLUMNS
-from datamodules.stores.hdf5 import StoreError, sha256_of
-from datamodules.stores.region_writer import (
+from datamodules.stores import (
     BOTTOM_UP_ATTENTION,
     LARGEST_ARRAY,
     LARGEST_NUMBER,
     Index,
     Regions,
+    StoreError,
     check_file,
     check_id,
     convert_regions,
     reject,
+    sha256_of,
     shown_id,
 )
 

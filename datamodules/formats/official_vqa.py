@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from datamodules.formats.checks import Where, place_of, take
 from datamodules.formats.coco import FOLDERS, image_name, take_image
 from datamodules.formats.json_stream import Progress, first_mark, items, member
-from datamodules.stores.texts import ANNOTATORS
+from datamodules.stores import ANNOTATORS
 from lxmert.files import InputError, shorten
 
 VIZWIZ_IMAGE = re.compile(r"(VizWiz_[a-z]+_(\d{1,18}))\.jpg", re.ASCII)

@@ -8,8 +8,8 @@ from typing import Any
 
 from datamodules.formats.checks import is_text
 from datamodules.formats.release_vqa import read_rows
-from datamodules.stores.texts import write_examples
-from lxmert.evaluate.scores import identifier_problem
+from datamodules.stores import write_examples
+from lxmert.evaluate import identifier_problem
 from lxmert.files import shorten
 
 RIGHT = "right"  # the group of a text store that holds a statement's right image

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from datamodules.formats.checks import is_text, label_problem, no_repeat
 from datamodules.formats.json_stream import items
 from datamodules.progress import progress_bar
-from datamodules.stores.texts import write_examples
-from lxmert.evaluate.scores import identifier_problem
-from lxmert.evaluate.spelling import canonical_answer
+from datamodules.stores import write_examples
+from lxmert.evaluate import canonical_answer, identifier_problem
 from lxmert.files import InputError, shorten
 
 CHUNK = 20_000  # sentences written at once

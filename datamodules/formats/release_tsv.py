@@ -13,14 +13,14 @@ import numpy as np
 import pybase64
 from tqdm import tqdm
 
-from datamodules.stores.hdf5 import StoreError
-from datamodules.stores.region_writer import (
+from datamodules.stores import (
     BOM,
     BOTTOM_UP_ATTENTION,
     LARGEST_NUMBER,
     LONGEST_ID,
     Index,
     Regions,
+    StoreError,
     check_file,
     check_id,
     convert_regions,

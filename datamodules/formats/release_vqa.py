@@ -9,8 +9,8 @@ from typing import Any
 from datamodules.formats.checks import is_text, label_problem, no_repeat, take
 from datamodules.formats.json_stream import member
 from datamodules.formats.official_vqa import take_ten
-from datamodules.stores.texts import write_examples
-from lxmert.evaluate.scores import identifier_problem
+from datamodules.stores import write_examples
+from lxmert.evaluate import identifier_problem
 from lxmert.files import InputError, read_json, shorten
 
 TYPES = ("label", "answer_type", "question_type")  # of a question: in all rows of a file or in none

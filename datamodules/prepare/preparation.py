@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from datamodules.progress import progress_bar
-from datamodules.stores.hdf5 import Source, sha256_of
-from datamodules.stores.texts import examples_are_current
+from datamodules.stores import Source, examples_are_current, sha256_of
 from lxmert.files import InputError, read_json, shorten, write_text
 
 Counts = dict[str, int]

@@ -20,8 +20,8 @@ from datamodules.formats.json_stream import items, member
 from datamodules.formats.visual_genome import take_coco_id, take_text
 from datamodules.prepare.preparation import Counts, Preparation
 from datamodules.prepare.rows import CHUNK, Rows, shown, writing_rows
-from datamodules.stores.texts import ExampleStore
-from lxmert.evaluate.spelling import canonical_answer
+from datamodules.stores import ExampleStore
+from lxmert.evaluate import canonical_answer
 from lxmert.files import InputError, write_text
 
 STORES = ("mscoco_train", "mscoco_nominival", "mscoco_minival", "vgnococo")

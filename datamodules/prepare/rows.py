@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.progress import progress_bar
-from datamodules.stores.texts import ExampleWriter, write_examples
+from datamodules.stores import ExampleWriter, write_examples
 from lxmert.files import InputError
 
 CHUNK = 20_000  # examples written at once

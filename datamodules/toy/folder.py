@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from datamodules.stores.hdf5 import locked
+from datamodules.stores import locked
 from lxmert.files import InputError
 
 MANIFEST = "toy.json"

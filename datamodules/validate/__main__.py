@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from datamodules.stores.hdf5 import open_store, read_attribute
+from datamodules.stores import open_store, read_attribute
 from datamodules.validate.findings import Findings
 from datamodules.validate.regions import check_gqa_objects, check_region_store, check_tsv
 from datamodules.validate.texts import Unknown, check_json, check_lines, check_text_store

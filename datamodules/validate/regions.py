@@ -11,9 +11,15 @@ import numpy as np
 
 from datamodules.formats.gqa_objects import gqa_chunk
 from datamodules.formats.release_tsv import tsv_lines, tsv_row
-from datamodules.stores.hdf5 import StoreError, map_dataset
-from datamodules.stores.region_writer import BOTTOM_UP_ATTENTION, BOX_TOLERANCE, Regions, in_fractions
-from datamodules.stores.regions import RegionStore
+from datamodules.stores import (
+    BOTTOM_UP_ATTENTION,
+    BOX_TOLERANCE,
+    Regions,
+    RegionStore,
+    StoreError,
+    in_fractions,
+    map_dataset,
+)
 from datamodules.validate.findings import Findings, progress
 
 SAMPLE = 1000  # images whose regions are looked at

@@ -19,10 +19,9 @@ from datamodules.formats.release_nlvr2 import RIGHT, statement_problem
 from datamodules.formats.release_pretrain import read_entry
 from datamodules.formats.release_vqa import identifier_of, name_of, question_problem
 from datamodules.formats.visual_genome import take_coco_id
-from datamodules.stores.texts import ExampleStore
+from datamodules.stores import ExampleStore
 from datamodules.validate.findings import Findings, progress
-from lxmert.evaluate.scores import identifier_problem
-from lxmert.evaluate.spelling import canonical_answer
+from lxmert.evaluate import canonical_answer, identifier_problem
 from lxmert.files import InputError, parse_json, read_json, shorten
 
 HEAD = 1 << 16  # bytes that tell what a JSON file is

@@ -2,7 +2,8 @@
 
 from lxmert.evaluate.gqa import score_gqa
 from lxmert.evaluate.nlvr2 import score_nlvr2
-from lxmert.evaluate.scores import GroupScore, ScoreReport, ScoringError
+from lxmert.evaluate.scores import GroupScore, ScoreReport, ScoringError, identifier_problem
+from lxmert.evaluate.spelling import canonical_answer
 from lxmert.evaluate.submissions import check_submission, read_ids
 from lxmert.evaluate.tasks import TASKS, Task
 from lxmert.evaluate.vqa import (
@@ -21,8 +22,10 @@ __all__ = [
     "ScoreReport",
     "ScoringError",
     "Task",
+    "canonical_answer",
     "check_submission",
     "clean_vqa_answer",
+    "identifier_problem",
     "normalise_vqa_answer",
     "read_ids",
     "score_gqa",

@@ -62,10 +62,10 @@ class Answering(Objective):
         """(R, A) scores as the probability of each answer, independent of each other."""
         return scores.sigmoid()
 
-    def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
+    def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Soft-score accuracy, and the official accuracy where annotators' answers are known."""
-        groups = {name: tables[name] for name in self.groups if tables.get(name)}
-        return AnsweringMetrics(self.answers, groups, tables.get("annotator_answers", ()))
+        groups = {name: label_names[name] for name in self.groups if label_names.get(name)}
+        return AnsweringMetrics(self.answers, groups, label_names.get("annotator_answers", ()))
 
 
 class AnsweringMetrics(ObjectiveMetrics):

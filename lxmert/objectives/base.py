@@ -72,10 +72,10 @@ class Objective(nn.Module, ABC):
         """Losses and predictions of one batch; `model` made the output."""
 
     @abstractmethod
-    def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
-        """Fresh metrics; `tables` names the codes in the batch's targets."""
+    def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
+        """Fresh metrics; `label_names` names the codes in the batch's targets."""
 
 
-def source_groups(tables: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+def source_groups(label_names: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
     """The grouping by source, for metrics, of data that has several (pre-training)."""
-    return {"source": tables["source"]} if tables.get("source") else {}
+    return {"source": label_names["source"]} if label_names.get("source") else {}

@@ -60,7 +60,7 @@ class ImagePair(Objective):
         """(E, 2) scores as probabilities."""
         return scores.softmax(1)
 
-    def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
+    def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Accuracy."""
         return ImagePairMetrics()
 

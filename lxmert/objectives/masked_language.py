@@ -82,9 +82,9 @@ class MaskedLanguage(Objective):
             {"losses": each.detach(), "words": scores.detach().argmax(1)},
         )
 
-    def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
+    def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Accuracy and perplexity on the words to find, by source too."""
-        return MaskedLanguageMetrics(source_groups(tables))
+        return MaskedLanguageMetrics(source_groups(label_names))
 
 
 class MaskedLanguageMetrics(ObjectiveMetrics):

@@ -29,9 +29,9 @@ class MaskedRegion(Objective):
     """Object and attribute labels, and features, of regions; boxes are never hidden.
 
     Reads the targets object_ids, attribute_ids (I, N), -1 where unknown, object_conf, attribute_conf (I, N), the
-    detector's confidences, and spare_features (I, F). `prepare_batch` adds, under `masked_region/`: `places` (M,),
-    the hidden regions' flat places over rows and regions (R * N), `features` (D, F), what was hidden, once for all
-    rows of an image, and `feature` (M,), the place of each among them.
+    detector's confidences, and replacement_features (I, F). `prepare_batch` adds, under `masked_region/`: `places`
+    (M,), the hidden regions' flat places over rows and regions (R * N), `features` (D, F), what was hidden, once for
+    all rows of an image, and `feature` (M,), the place of each among them.
 
     Each loss is a sum over regions / all real regions of all rows / `rate`: about a mean over hidden regions.
 
@@ -108,7 +108,7 @@ class MaskedRegion(Objective):
         features[chosen & (way < self.zeroed)] = 0
         if self.replaced:
             image, region = (chosen & (way >= self.zeroed) & (way < self.zeroed + self.replaced)).nonzero().T
-            features[image, region] = batch.targets["spare_features"][image]
+            features[image, region] = batch.targets["replacement_features"][image]
         return replace(batch, targets={**batch.targets, **targets})
 
     def forward(self, output: LxmertModelOutput, batch: Batch, model: Lxmert) -> Result:
@@ -143,13 +143,13 @@ class MaskedRegion(Objective):
             result.predictions["feature"] = losses.detach()
         return result
 
-    def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
+    def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Label accuracies and feature error on hidden regions."""
         return MaskedRegionMetrics()
 
     def _check(self, batch: Batch) -> None:
         needed = [f"{name}_{what}" for name in self.labels for what in ("ids", "conf")]
-        needed += ["spare_features"] if self.replaced else []
+        needed += ["replacement_features"] if self.replaced else []
         missing = [name for name in needed if name not in batch.targets]
         if missing or batch.image_keys is None:
             raise InputError(

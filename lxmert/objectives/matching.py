@@ -49,9 +49,9 @@ class Matching(Objective):
         loss = index_loss(scores, batch.targets["matched"].long())
         return Result({"matching": loss}, {"matched": scores.detach().argmax(1).bool()})
 
-    def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
+    def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Accuracy, by source too."""
-        return MatchingMetrics(source_groups(tables))
+        return MatchingMetrics(source_groups(label_names))
 
 
 class MatchingMetrics(ObjectiveMetrics):

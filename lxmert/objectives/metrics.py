@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lxmert.evaluate.vqa import clean_vqa_answer, normalise_vqa_answer
+from lxmert.evaluate import clean_vqa_answer, normalise_vqa_answer
 from lxmert.files import InputError
 
 

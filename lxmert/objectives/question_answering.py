@@ -69,9 +69,9 @@ class QuestionAnswering(Objective):
             loss = loss * 0  # not left out: DDP waits for the head's gradient
         return Result({"question_answering": loss}, {"answers": scores.detach().argmax(1)})
 
-    def make_metrics(self, tables: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
+    def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Soft-score accuracy on matched rows and the original's way of counting, by source too."""
-        return QuestionAnsweringMetrics(source_groups(tables))
+        return QuestionAnsweringMetrics(source_groups(label_names))
 
 
 class QuestionAnsweringMetrics(ObjectiveMetrics):

@@ -75,7 +75,7 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         {name: make(node, _partial_=True)(sizes) for name, node in nodes["objective"].items()},
         make(nodes["optimizer"]),
         warmup=config.warmup,
-        tables=datamodule.tables,
+        label_names=datamodule.label_names,
         seed=config.seed,
         freeze=nodes["freeze"],
         settings=settings_of(nodes),

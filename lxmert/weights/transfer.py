@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lxmert.evaluate.spelling import canonical_answer
+from lxmert.evaluate import canonical_answer
 from lxmert.files import InputError
 
 
