@@ -13,7 +13,7 @@ test: .venv/installed-test ## set up, then run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 fuzz: .venv/installed-test ## damage 2,000 copies of each kind of file (about an hour)
-	OMP_NUM_THREADS=1 LXMERT_FUZZ=2000 $(BIN)/python -m pytest -n 2 tests/test_fuzz_*.py
+	OMP_NUM_THREADS=1 LXMERT_FUZZ=2000 $(BIN)/python -m pytest -n 2 tests/*/test_fuzz_*.py
 
 lint: .venv/installed-test ## check style and types
 	$(BIN)/ruff check $(SOURCES)

@@ -30,8 +30,8 @@ class MaskedRegion(Objective):
 
     Reads the targets object_ids, attribute_ids (I, N), -1 where unknown, object_conf, attribute_conf (I, N), the
     detector's confidences, and replacement_features (I, F). `prepare_batch` adds, under `masked_region/`: `places`
-    (M,), the hidden regions' flat places over rows and regions (R * N), `features` (D, F), what was hidden, once for
-    all rows of an image, and `feature` (M,), the place of each among them.
+    (M,), the hidden regions' flat places over rows and regions (R * N), `features` (D, F), what was hidden, once
+    for all rows of an image, and `feature` (M,), the place of each among them.
 
     Each loss is a sum over regions / all real regions of all rows / `rate`: about a mean over hidden regions.
 

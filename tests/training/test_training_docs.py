@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 
 import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SETTING = re.compile(r"^[\w.@+/~]+=\S")  # key=value
 
 

@@ -10,7 +10,7 @@ from runs import TINY, environment, latest, summary
 
 pytest.importorskip("hatchling", reason="a wheel is built without the network where hatchling is installed")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MINE = """# @package _global_
 # An experiment of one's own.
 defaults:

@@ -13,7 +13,7 @@ from datamodules.prepare.preparation import Preparation
 from datamodules.stores.texts import ExampleStore
 from lxmert.evaluate import vqa_soft_scores
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 real = pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} is not there: no real files to try")
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from benchmarks import ablations
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONTENT = OmegaConf.to_container(OmegaConf.load(ablations.ABLATIONS))
 OUT = Path("/out")
 TINY = [

@@ -20,7 +20,7 @@ from datamodules.stores.texts import ExampleStore
 from datamodules.validate.__main__ import validate
 from datamodules.vqa import VqaDataModule
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 WORDS = ["what", "is", "red", "cat", "dog"]
 real = pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} is not there: no real files to try")
 

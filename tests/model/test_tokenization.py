@@ -18,7 +18,7 @@ transformers = pytest.importorskip("transformers")
 from lxmert.files import InputError  # noqa: E402
 from lxmert.tokenization import LxmertTokenizer, LxmertTokenizerFast  # noqa: E402
 
-REAL = Path(__file__).parents[1].parent / "shared" / "data" / "vocab" / "bert_uncased_vocab.txt"
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "vocab" / "bert_uncased_vocab.txt"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["what", "is", "the", "cat", "color", "of", "it", "'s", "isn", "n't", "who", "un", "##aff", "##able"]
 WORDS += ["red", "Red", "écru", "ecru", "猫"]

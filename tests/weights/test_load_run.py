@@ -21,7 +21,7 @@ from lxmert import (
 from lxmert.files import InputError
 from lxmert.weights import read_answers
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "colo", "##r", "is", "the", "cat", "?", "Red", "é"]
 ANSWERS = ["yes", "no", "", "2", "don't", "crème brûlée", "gray"]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from lxmert.evaluate import score_vqa, vqa_accuracy
 from lxmert.objectives.metrics import OfficialVqaAccuracy, SoftScoreAccuracy
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no test data at {DATA}")
 
 GROUPS = {"answer_type": ["yes/no", "number", "other"], "question_type": ["is the", "what color", "how many"]}

@@ -584,7 +584,7 @@ def test_what_can_be_said_two_ways_is_said_both_ways_equally_often(scenes):
 
 def test_the_same_parameters_give_the_same_bytes_in_another_process(root, tmp_path):
     script = f"from datamodules.toy.files import *; generate({str(tmp_path / 'toy')!r}, {SMALL!r})"
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[2])
     assert contents(tmp_path / "toy") == contents(root)
 
 
@@ -623,7 +623,7 @@ def test_a_killed_generation_leaves_the_old_toy_whole_and_the_next_one_cleans_up
     before = contents(folder)
     script = f"from datamodules.toy.files import *; generate({str(folder)!r}, {small(train=100_000)!r})"
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", script], stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
     )
     partial = tmp_path / ".toy.partial" / "mscoco_imgfeat" / "train2014_obj36.tsv"
     deadline = time.monotonic() + 120

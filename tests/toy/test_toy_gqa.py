@@ -437,7 +437,7 @@ def test_grounding_is_scored_against_the_scene_graph(root):
 
 def test_the_same_parameters_give_the_same_bytes_in_another_process(root, tmp_path):
     script = f"from datamodules.toy.gqa import *; generate({str(tmp_path / 'toy')!r}, {SMALL!r})"
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=Path(__file__).parents[2])
     assert contents(tmp_path / "toy") == contents(root)
 
 

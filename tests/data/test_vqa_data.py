@@ -18,7 +18,7 @@ from datamodules.stores.regions import RegionStore
 from datamodules.vqa import VqaDataModule
 from lxmert.batch import Batch
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 WORDS = ["what", "is", "red", "cat", "dog", "?", "how", "many", "are", "there"]
 F = 5  # feature size of the made-up images
 
@@ -526,7 +526,7 @@ def test_after_kill_9_training_goes_on_with_the_batches_that_were_left(root):
         [sys.executable, "-c", RESUME, root, json.dumps(SAVED)],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
     )

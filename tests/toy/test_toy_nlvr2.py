@@ -18,7 +18,7 @@ from datamodules.toy.world import COLORS, SHAPES, draw_scenes
 from lxmert.evaluate import score_nlvr2
 from lxmert.tokenization import LxmertTokenizer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "nlvr2"
 SMALL = ToyNlvr2Parameters(train=10, valid=8, test=6, statements=4, regions=8, feature_dim=16, pictures=1, seed=7)
 

@@ -18,7 +18,7 @@ from datamodules.stores.hdf5 import StoreError, map_dataset, map_datasets, offse
 from datamodules.stores.regions import RegionStore
 from datamodules.stores.texts import ExampleStore, write_examples
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

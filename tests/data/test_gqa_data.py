@@ -10,7 +10,7 @@ from folders import F, features_of, write_regions, write_rows, write_vocabulary
 from datamodules import gqa, nlvr2, pretrain
 from datamodules.gqa import GqaDataModule
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 IMAGES = {f"{2370000 + number}": number for number in range(5)}
 NEW_IMAGES = {f"n{number}": number for number in range(10, 13)}

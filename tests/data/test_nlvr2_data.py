@@ -12,7 +12,7 @@ from folders import F, features_of, write_regions, write_rows, write_vocabulary
 from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.prepare.__main__ import main as prepare
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 SENTENCES = ["there is one cat", "both are red", "how many dog"]
 

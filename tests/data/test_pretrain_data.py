@@ -13,7 +13,7 @@ from datamodules.stores.hdf5 import StoreError
 from datamodules.stores.texts import ExampleStore
 from lxmert.evaluate.spelling import canonical_answer
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 WORDS = ["a", "cat", "dog", "is", "there", "what", "one", "two", "three", "four", "five", "six", "?"]
 NUMBERS = ["one", "two", "three", "four", "five", "six"]
 F = 6

@@ -13,7 +13,7 @@ from datamodules.formats.release_vqa import convert_vqa
 from datamodules.toy.files import ToyParameters, generate
 from datamodules.validate.__main__ import main, validate
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent")
 WIDTH, HEIGHT, DIM = 640, 480, 8
 

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").rglob("*.yaml"))
 CHOICES = sorted(

@@ -36,7 +36,7 @@ from datamodules.stores.hdf5 import StoreError, is_current, map_dataset, writing
 from datamodules.stores.regions import RegionStore
 from lxmert.files import InputError
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 TSV, NPZ = DATA / "coco10" / "train2014_obj36.tsv", DATA / "vqa_mini"
 needs_tsv = pytest.mark.skipif(not TSV.exists(), reason=f"{TSV} is absent")
 needs_npz = pytest.mark.skipif(not NPZ.exists(), reason=f"{NPZ} is absent")

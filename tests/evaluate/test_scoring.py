@@ -28,7 +28,7 @@ from lxmert.evaluate import (
 )
 from lxmert.evaluate.vqa import CONTRACTIONS
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no test data at {DATA}")
 
 # The official rule once more, written from its description character by character, as an oracle.

@@ -39,7 +39,7 @@ from lxmert.weights.names import from_foreign, grouped, to_original
 
 CLASSES = ["LxmertModel", "LxmertForQuestionAnswering", "LxmertForPreTraining"]
 TIED = "cls.predictions.decoder.weight"  # the word embeddings once more
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ANSWERS = ["yes", "no", "", "2", "don't", "crème brûlée", "gray"]
 
 

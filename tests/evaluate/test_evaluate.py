@@ -18,7 +18,7 @@ from lxmert.evaluate import ensemble as ensembles
 from lxmert.evaluate.__main__ import main
 from lxmert.evaluate.ensemble import Scores, average_scores, read_scores, write_scores
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no test data at {DATA}")
 

@@ -30,7 +30,7 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
     folder = tmp_path_factory.mktemp("before")
-    with tarfile.open(Path(__file__).parent / "fixtures" / "before_rooms.tar.xz") as archive:
+    with tarfile.open(Path(__file__).parents[1] / "fixtures" / "before_rooms.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder
 

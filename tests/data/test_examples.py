@@ -272,7 +272,7 @@ def test_300_000_sentences_are_written_and_read_in_constant_memory(tmp_path):
         [sys.executable, "-c", MEMORY, tmp_path / "big.h5"],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         check=False,
     )
     assert run.returncode == 0, run.stderr
