@@ -6,7 +6,7 @@ Same weights, same masked words and regions, dropout on, a batch of 16 captions 
 once with an image of its own for each row, once with 4 sentences an image (which then share the image's masks
 and the dropout of its encoder). Hiding words and regions is not timed: the reference leaves it to its caller. Nor
 is the optimiser, which both share. The reference does the same work for either batch, so one run of it a round
-serves both ratios. See `benchmarks.inference` for how the runs are compared. On a CPU the run fails when the
+serves both ratios. See `benchmarks/timing.py` for how the runs are compared. On a CPU the run fails when the
 losses of the two differ or a ratio is below its goal.
 """
 
@@ -26,19 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.lxmert.modeling_lxmert import LxmertForPreTraining as Reference
 
-from benchmarks.inference import (
-    COMPILED,
-    REFERENCE_TOKENS,
-    REGIONS,
-    compiled,
-    parse,
-    peak_flops,
-    peak_memory,
-    print_table,
-    seconds,
-    table_row,
-    warm_up,
-)
+from benchmarks.inference import REFERENCE_TOKENS, REGIONS, compiled
+from benchmarks.timing import COMPILED, parse, peak_flops, peak_memory, print_table, seconds, table_row, warm_up
 from lxmert import LxmertConfig, LxmertForPreTraining
 from lxmert.batch import Batch
 from lxmert.learner import LxmertLearner

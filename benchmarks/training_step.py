@@ -5,7 +5,7 @@
 The optimiser is left out: both libraries use the same one. Same weights, same questions, dropout on, a
 batch of 32 rows; ours once with an image of its own for each row, once with 4 questions an image (which
 then share the dropout of the image's encoder). The reference does the same work either way, so one run
-of it a round serves both ratios. See `benchmarks.inference` for how the runs are compared.
+of it a round serves both ratios. See `benchmarks/timing.py` for how the runs are compared.
 """
 
 from __future__ import annotations
@@ -17,22 +17,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.inference import (
-    ANSWERS,
-    COMPILED,
-    Work,
-    answer,
-    compiled,
-    models,
-    parse,
-    peak_flops,
-    peak_memory,
-    print_table,
-    questions,
-    seconds,
-    table_row,
-    warm_up,
-)
+from benchmarks.inference import ANSWERS, Work, answer, compiled, models, questions
+from benchmarks.timing import COMPILED, parse, peak_flops, peak_memory, print_table, seconds, table_row, warm_up
 from lxmert.pretrained import answer_loss
 
 
