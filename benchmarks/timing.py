@@ -1,7 +1,7 @@
 """What the benchmarks of model speed share: timing two ways in turn, counting operations, the table.
 
-Ways run in turn, round by round, in one process; a ratio is the median of the rounds' ratios, so that a busy machine
-disturbs all alike. On a CPU what counts is the processor time of all threads, on a GPU the clock.
+Ways run in turn, round by round, in one process; a ratio is the median of the rounds' ratios, so that a busy
+machine disturbs all alike. On a CPU what counts is the processor time of all threads, on a GPU the clock.
 """
 
 from __future__ import annotations

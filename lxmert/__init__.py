@@ -43,8 +43,7 @@ _MODULES = ("config", "outputs", "pretrained", "tokenization", "runs.load")
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: scoring a file needs no torch, and `python -m lxmert.checkpoint` would be
-    # imported twice.
+    # Loaded when asked for: scoring a file needs no torch.
     if name in __all__:
         for module in _MODULES:
             found = getattr(importlib.import_module(f"lxmert.{module}"), name, None)
