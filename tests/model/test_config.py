@@ -166,7 +166,7 @@ def test_a_config_file_with_a_wrong_value_is_named_with_its_key(tmp_path):
 def test_a_file_that_is_no_config_is_named(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("bad") / "config.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"bad\d+/config.json(: broken or truncated JSON| holds a)"):
+    with pytest.raises(ValueError, match=r"bad\d+/config.json(: broken or truncated JSON|: at line| holds a)"):
         LxmertConfig.from_json_file(path)
 
 
