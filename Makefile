@@ -10,7 +10,7 @@ demo: .venv/installed ## set up, then train on toy VQA and show the result (abou
 	$(BIN)/python train.py experiment=toy_vqa
 
 test: .venv/installed-test ## set up, then run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: .venv/installed-test ## damage 2,000 copies of each kind of file (about an hour)
 	OMP_NUM_THREADS=1 LXMERT_FUZZ=2000 $(BIN)/python -m pytest -n 2 tests/*/test_fuzz_*.py

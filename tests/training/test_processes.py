@@ -41,7 +41,8 @@ def test_an_experiment_is_stopped_on_two_processes_and_goes_on_with_three(folder
     if experiment == "toy_pretrain":  # whose losses are means over what each process has to find
         return
     for name, expected in weights(one).items():  # without dropout, three processes add up what one does
-        torch.testing.assert_close(weights(run)[name], expected, atol=2e-4, rtol=1e-3, msg=name)
+        if not name.endswith(".key.bias"):  # a softmax takes it out: its gradient is noise, which AdamW enlarges
+            torch.testing.assert_close(weights(run)[name], expected, atol=2e-4, rtol=1e-3, msg=name)
     expected, found = (
         [(row["step"], row["train/loss"]) for row in metrics(r) if row["train/loss"]] for r in (one, run)
     )
@@ -60,7 +61,8 @@ def test_the_settings_of_long_jobs_work_together_on_two_processes(folder):
     )  # 16 batches by threes
     assert len([row for row in metrics(runs[0]) if row.get("val/loss")]) == 4
     for name, expected in weights(runs[0]).items():
-        torch.testing.assert_close(weights(runs[1])[name], expected, atol=2e-4, rtol=1e-3, msg=name)
+        if not name.endswith(".key.bias"):
+            torch.testing.assert_close(weights(runs[1])[name], expected, atol=2e-4, rtol=1e-3, msg=name)
 
 
 def test_nan_on_two_processes_ends_both_with_one_clear_error(folder):
