@@ -203,11 +203,16 @@ class LastCheckpoint(Checkpoint):
             return
         due = validation_due(trainer)
         step = trainer.global_step
-        if self.interrupts.agreed(trainer.world_size):
-            self._stop(trainer, due)
+        stops = self.interrupts.agreed(trainer.world_size)
         ends = step == trainer.max_steps or trainer.should_stop
         # Before a validation: Lightning would leave it out when it goes on from there.
-        if not due and (ends or step % self.every_n_train_steps == 0):
+        saves = not due and (ends or step % self.every_n_train_steps == 0)
+        if stops or saves:
+            # Lightning logs a step after this; what goes on from here does not log it again.
+            trainer._logger_connector.update_train_step_metrics()
+        if stops:
+            self._stop(trainer, due)
+        if saves:
             self._save(trainer)
 
     def on_validation_batch_end(

@@ -11,7 +11,19 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 
 class CsvLogger(CSVLogger):
-    """`metrics.csv` that a resumed run appends to, where Lightning's would delete it."""
+    """`metrics.csv` that a resumed run appends to, where Lightning's would delete it.
+
+    What is logged a second time at once is the same row: a checkpoint has its step's values logged before it.
+    """
+
+    _logged: tuple[Any, ...] = ()
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+        """Add a row."""
+        row = (step, dict(metrics))
+        if row != self._logged:
+            self._logged = row
+            super().log_metrics(metrics, step)
 
     @property
     @rank_zero_experiment

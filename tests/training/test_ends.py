@@ -161,6 +161,15 @@ def test_a_signal_saves_says_how_to_go_on_and_the_run_goes_on_bit_for_bit(folder
     assert "resumed_from" in summary(run)
 
 
+@pytest.mark.parametrize("at", ["step 4 of 26", "step 5 of 26"])
+def test_the_values_of_the_step_that_a_run_was_stopped_after_are_logged(folder, at):
+    each = [*USUAL, "trainer.log_every_n_steps=1"]
+    assert stopped(*each, folder=folder, at=at) == 143
+    steps = checkpoint(latest(folder))["global_step"]
+    rows = [int(row["step"]) for row in metrics(latest(folder)) if row.get("train/loss")]
+    assert rows == list(range(steps))
+
+
 def test_a_run_killed_in_its_test_is_summed_up_as_the_uninterrupted_one(folder, whole):
     run = folder / "outputs" / "copy"
     shutil.copytree(whole, run)
