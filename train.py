@@ -172,11 +172,12 @@ def act(
         getattr(trainer, config.action)(learner, datamodule, ckpt_path=used, weights_only=True, **options)
     metrics = {name: float(each) for name, each in (fitted | dict(trainer.callback_metrics)).items()}
     if trainer.is_global_zero:
+        baselines = {} if config.action == "predict" else datamodule.baselines()  # no scores to stand beside
         facts: dict[str, Any] = {"checkpoint": used or None, "resumed_from": str(source) if source else None}
         facts |= {"steps": trainer.global_step, "seconds": round(time.time() - began, 1)}
-        facts |= {"data": datamodule.report(), "baselines": datamodule.baselines()}
+        facts |= {"data": datamodule.report(), "baselines": baselines}
         write_summary(folder, config.action, metrics, facts)
-        print_results(folder, metrics, datamodule.baselines(), datamodule.title)
+        print_results(folder, metrics, baselines, datamodule.title)
     return metrics.get(best.monitor) if value is None and best and best.monitor else value
 
 

@@ -211,5 +211,5 @@ def print_results(folder: Path, metrics: Mapping[str, float], baselines: Mapping
         ("checkpoints", "checkpoints"),
         ("summary.json", "summary"),
     ):
-        if (folder / name).exists():
+        if (folder / name).is_file() or any((folder / name).glob("*")):
             console.print(f"{what}: {os.path.relpath(folder / name)}", soft_wrap=True)
