@@ -137,32 +137,18 @@ class Output(nn.Module):
         return self.LayerNorm(residual + self.dropout(self.dense(hidden)))
 
 
-class SelfAttention(nn.Module):
-    """Attention within a sentence or an image."""
+class Attention(nn.Module):
+    """Heads, projection, residual, layer norm.
 
-    def __init__(self, config: LxmertConfig) -> None:
+    Args:
+        config: sizes.
+        heads: what the reference calls the heads: "self" within a sentence or an image, "att" across.
+    """
+
+    def __init__(self, config: LxmertConfig, heads: str) -> None:
         super().__init__()
-        self.self = Heads(config)
-        self.output = Output(config, config.hidden_size)
-
-    def forward(
-        self,
-        x: Tensor,
-        packing: Packing,
-        context: Tensor,
-        context_packing: Packing,
-        maps: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Packed x (Tx, D), all of the context (Tc, D) or some of it, looks at it -> (Tx, D)."""
-        return self.output(self.self(x, packing, context, context_packing, maps), x)
-
-
-class CrossAttention(nn.Module):
-    """Attention from one modality to the other."""
-
-    def __init__(self, config: LxmertConfig) -> None:
-        super().__init__()
-        self.att = Heads(config)
+        self.heads = heads
+        self.add_module(heads, Heads(config))
         self.output = Output(config, config.hidden_size)
 
     def forward(
@@ -174,7 +160,8 @@ class CrossAttention(nn.Module):
         maps: list[Tensor] | None = None,
     ) -> Tensor:
         """Packed x (Tx, D) looks at packed context (Tc, D) -> (Tx, D)."""
-        return self.output(self.att(x, packing, context, context_packing, maps), x)
+        mixed = getattr(self, self.heads)(x, packing, context, context_packing, maps)
+        return self.output(mixed, x)
 
 
 class Intermediate(nn.Module):
@@ -195,7 +182,7 @@ class SelfLayer(nn.Module):
 
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
-        self.attention = SelfAttention(config)
+        self.attention = Attention(config, "self")
         self.intermediate = Intermediate(config)
         self.output = Output(config, config.intermediate_size)
 
@@ -214,9 +201,9 @@ class CrossLayer(nn.Module):
 
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
-        self.visual_attention = CrossAttention(config)
-        self.lang_self_att = SelfAttention(config)
-        self.visn_self_att = SelfAttention(config)
+        self.visual_attention = Attention(config, "att")
+        self.lang_self_att = Attention(config, "self")
+        self.visn_self_att = Attention(config, "self")
         self.lang_inter = Intermediate(config)
         self.lang_output = Output(config, config.intermediate_size)
         self.visn_inter = Intermediate(config)
