@@ -16,10 +16,10 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, NoReturn
 
+from datamodules.formats.opening import Progress, opened
 from lxmert.files import InputError, check_characters, may_hold_halves, refuse_constant, refuse_repeats
 
 CHUNK = 1 << 22  # bytes; large enough to make reading a value twice rare
-Progress = Callable[[int], object]
 
 _SPACE = re.compile(r"[ \t\n\r]*").match
 _COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*").match
@@ -31,9 +31,9 @@ def items(path: Path, *, chunk: int = CHUNK, progress: Progress | None = None) -
     """The elements of a file that is a JSON list.
 
     Args:
-        path: the file, UTF-8.
+        path: the file, UTF-8, plain or compressed by gzip.
         chunk: bytes to read at once.
-        progress: called with the number of bytes read, after each read.
+        progress: called with the number of bytes read of the file, after each read.
 
     Raises:
         InputError: the file is broken, truncated, not a list or holds what is no JSON; names the file and the
@@ -90,12 +90,6 @@ def outline(path: Path, *, chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
         reader.finish()
 
 
-def first_mark(path: Path) -> str:
-    """The first character of a file that is no space, such as [ of a list; nothing of a blank file."""
-    with path.open("rb") as file:
-        return file.read(1 << 16).decode("utf-8-sig", "replace").lstrip()[:1]
-
-
 def _some(names: list[str]) -> str:
     listed = ", ".join(name[:40] for name in names[:8]) + (", ..." if len(names) > 8 else "")
     return listed or "nothing"
@@ -103,15 +97,15 @@ def _some(names: list[str]) -> str:
 
 @contextmanager
 def _reading(path: Path, chunk: int, progress: Progress | None) -> Iterator[_Reader]:
-    with path.open("rb") as file:
-        yield _Reader(path, lambda size: file.read(size), chunk, progress)
+    with opened(path, progress) as file:
+        yield _Reader(path, file.read, chunk)
 
 
 class _Reader:
     """A place in a JSON text, of which a part is in memory."""
 
-    def __init__(self, path: Path, read: Callable[[int], bytes], chunk: int, progress: Progress | None) -> None:
-        self.path, self.chunk, self.progress = path, chunk, progress
+    def __init__(self, path: Path, read: Callable[[int], bytes], chunk: int) -> None:
+        self.path, self.chunk = path, chunk
         self.text, self.place = "", 0
         self._read = read
         self._decoder = codecs.getincrementaldecoder("utf-8")()
@@ -269,8 +263,6 @@ class _Reader:
             place = self._bytes - cut_off + error.start
             raise InputError(f"{self.path}: not UTF-8 text at byte {place:,}. Get the file again.") from error
         self._bytes += len(data)
-        if self.progress:
-            self.progress(len(data))
         self.text, self.place, self._ended = rest + more, 0, not data
         self._halves = may_hold_halves(self.text)
         return True
@@ -281,10 +273,10 @@ class _Reader:
         raise InputError(f"{self.path}: in the value at byte {byte:,}: {what}. Mend or remove that value.")
 
     def _fail(self, place: int, what: str) -> NoReturn:
-        size = self.path.stat().st_size
+        size = self._bytes if self._ended else self.path.stat().st_size
         byte = self._dropped + len(self.text[:place].encode())
         raise InputError(
-            f"{self.path}: broken JSON at byte {byte:,} of {size:,}: {what}. "
+            f"{self.path}: broken JSON at byte {byte:,} of {max(size, self._bytes):,}: {what}. "
             + ("It is cut off: get" if byte >= size else "Get")
             + " the file again."
         )

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from datamodules.formats.checks import Where, place_of, take
 from datamodules.formats.coco import FOLDERS, image_name, take_image
-from datamodules.formats.json_stream import Progress, first_mark, items, member
+from datamodules.formats.json_stream import items, member
+from datamodules.formats.opening import Progress
+from datamodules.formats.rows import first_mark
 from datamodules.stores import ANNOTATORS
 from lxmert.files import InputError, shorten
 

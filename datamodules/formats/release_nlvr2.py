@@ -8,13 +8,12 @@ from typing import Any
 
 from datamodules.formats.checks import is_text
 from datamodules.formats.release_vqa import read_rows
-from datamodules.stores import write_examples
+from datamodules.stores import writing_rows
 from lxmert.evaluate import identifier_problem
 from lxmert.files import shorten
 
 RIGHT = "right"  # the group of a text store that holds a statement's right image
 ANSWERS = ["False", "True"]
-CHUNK = 10_000  # statements written at once
 
 
 def convert_nlvr2(source: Path, store: Path) -> Path:
@@ -30,16 +29,10 @@ def convert_nlvr2(source: Path, store: Path) -> Path:
     """
     rows = read_rows(source, "statements", statement_problem)
     labelled = "label" in rows[0]
-    with write_examples(store, groups=[RIGHT], labelled=labelled, sources=[source]) as writer:
-        for start in range(0, len(rows), CHUNK):
-            chunk = rows[start : start + CHUNK]
-            writer.append(
-                texts=[row["sent"] for row in chunk],
-                ids=[row["identifier"] for row in chunk],
-                images=[row["img0"] for row in chunk],
-                labels=[{ANSWERS[row["label"]]: 1.0} if labelled else {} for row in chunk],
-                groups={RIGHT: [row["img1"] for row in chunk]},
-            )
+    with writing_rows(store, groups=[RIGHT], labelled=labelled, sources=[source]) as written:
+        for row in rows:
+            label = {ANSWERS[row["label"]]: 1.0} if labelled else {}
+            written.add(row["sent"], row["identifier"], row["img0"], label, [row["img1"]])
     return store
 
 

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 from datamodules.formats.checks import is_text, label_problem, no_repeat
 from datamodules.formats.json_stream import items
 from datamodules.progress import progress_bar
-from datamodules.stores import write_examples
+from datamodules.stores import writing_rows
 from lxmert.evaluate import canonical_answer, identifier_problem
 from lxmert.files import InputError, shorten
 
-CHUNK = 20_000  # sentences written at once
 _canonical = lru_cache(1 << 16)(canonical_answer)  # the same answers come a million times
 
 
@@ -41,30 +40,13 @@ def convert_pretraining(source: Path, store: Path) -> Path:
     """
     with (
         progress_bar(source.name, source.stat().st_size) as bar,
-        write_examples(store, groups=["source"], sources=[source]) as writer,
+        writing_rows(store, groups=["source"], sources=[source]) as written,
     ):
         images: set[str] = set()
-        chunk: list[Sentence] = []
-
-        def write() -> None:
-            start = writer.count
-            writer.append(
-                texts=[s.text for s in chunk],
-                ids=range(start, start + len(chunk)),
-                images=[s.image for s in chunk],
-                labels=[s.label for s in chunk],
-                groups={"source": [s.source for s in chunk]},
-            )
-            chunk.clear()
-
         for number, entry in enumerate(items(source, progress=bar.update)):
-            chunk += read_entry(source, number, entry)
+            for each in read_entry(source, number, entry):
+                written.add(each.text, len(written), each.image, each.label, [each.source])
             no_repeat(images, entry["img_id"], (source, "entry", number))
-            if len(chunk) >= CHUNK:
-                write()
-        write()
-        if not writer.count:
-            raise InputError(f"{source}: no sentences. Download the file again.")
     return store
 
 

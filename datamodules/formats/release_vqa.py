@@ -9,7 +9,7 @@ from typing import Any
 from datamodules.formats.checks import is_text, label_problem, no_repeat, take
 from datamodules.formats.json_stream import member
 from datamodules.formats.official_vqa import take_ten
-from datamodules.stores import write_examples
+from datamodules.stores import writing_rows
 from lxmert.evaluate import identifier_problem
 from lxmert.files import InputError, read_json, shorten
 
@@ -46,23 +46,16 @@ def convert_vqa(source: Path, store: Path, annotations: Mapping[str, Path] | Non
             ten |= _read_annotations(file)
     annotated = any(row["question_id"] in ten for row in rows)
     groups = [key for key in optional if key != "label"]
-    with write_examples(
+    with writing_rows(
         store,
         groups=groups,
         labelled="label" in optional,
         annotated=annotated,
         sources=[source, *annotations.values()],
-    ) as writer:
-        for start in range(0, len(rows), 10_000):
-            chunk = rows[start : start + 10_000]
-            writer.append(
-                texts=[row["sent"] for row in chunk],
-                ids=[row["question_id"] for row in chunk],
-                images=[row["img_id"] for row in chunk],
-                labels=[row.get("label", {}) for row in chunk],
-                groups={name: [row[name] for row in chunk] for name in groups},
-                annotator_answers=[ten.get(row["question_id"]) for row in chunk] if annotated else None,
-            )
+    ) as written:
+        for row in rows:
+            question, types = row["question_id"], [row[name] for name in groups]
+            written.add(row["sent"], question, row["img_id"], row.get("label", {}), types, ten.get(question))
     return store
 
 

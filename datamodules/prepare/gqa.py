@@ -12,8 +12,8 @@ from typing import Any
 from datamodules.formats.checks import no_repeat, take
 from datamodules.formats.json_stream import entries
 from datamodules.formats.official_gqa import TYPES, take_question
-from datamodules.prepare.preparation import Counts, Preparation
-from datamodules.prepare.rows import shown, writing_rows
+from datamodules.prepare.preparation import Counts, Preparation, shown
+from datamodules.stores import writing_rows
 from lxmert.files import InputError, write_text
 
 MAKERS = {"train": "train", "valid": "val", "testdev": "testdev", "submit": "submission"}

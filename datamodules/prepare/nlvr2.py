@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.formats.checks import no_repeat
-from datamodules.formats.official_nlvr2 import read_lines, take_statement
+from datamodules.formats.official_nlvr2 import take_statement
 from datamodules.formats.release_nlvr2 import RIGHT
-from datamodules.prepare.preparation import Counts, Preparation
-from datamodules.prepare.rows import shown, writing_rows
+from datamodules.formats.rows import json_lines
+from datamodules.prepare.preparation import Counts, Preparation, shown
+from datamodules.stores import writing_rows
 
 MAKERS = {"train": "train.json", "valid": "dev.json", "test": "test1.json"}
 
@@ -37,7 +38,7 @@ def _convert(source: Path, store: Path) -> Counts:
     seen: set[str] = set()
     true = 0
     with writing_rows(store, sources=[source], groups=[RIGHT]) as rows:
-        for where, row in shown(read_lines, source):
+        for where, row in shown(json_lines, source):
             statement = take_statement(row, where)
             no_repeat(seen, statement.identifier, where)
             true += statement.label == "True"

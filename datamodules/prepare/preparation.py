@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,6 +15,13 @@ from datamodules.stores import Source, examples_are_current, sha256_of
 from lxmert.files import InputError, read_json, shorten, write_text
 
 Counts = dict[str, int]
+
+
+def shown(read: Callable[..., Iterator[Any]], path: Path, *arguments: Any) -> Iterator[Any]:
+    """What a reader of `json_stream` yields, with a progress bar over the file's bytes."""
+    with progress_bar(path.name, path.stat().st_size) as bar:
+        yield from read(path, *arguments, progress=bar.update)
+
 
 FOLDERS = {  # of the makers' files
     "vqa": "vqa",

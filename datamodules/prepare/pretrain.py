@@ -18,9 +18,8 @@ from datamodules.formats.checks import is_text, no_repeat, take
 from datamodules.formats.coco import image_name
 from datamodules.formats.json_stream import items, member
 from datamodules.formats.visual_genome import take_coco_id, take_text
-from datamodules.prepare.preparation import Counts, Preparation
-from datamodules.prepare.rows import CHUNK, Rows, shown, writing_rows
-from datamodules.stores import ExampleStore
+from datamodules.prepare.preparation import Counts, Preparation, shown
+from datamodules.stores import CHUNK, ExampleStore, Rows, writing_rows
 from lxmert.evaluate import canonical_answer
 from lxmert.files import InputError, write_text
 

@@ -24,8 +24,8 @@ from datamodules.formats.official_vqa import (
     take_ten,
     take_vizwiz_image,
 )
-from datamodules.prepare.preparation import Counts, Preparation
-from datamodules.prepare.rows import Rows, shown, writing_rows
+from datamodules.prepare.preparation import Counts, Preparation, shown
+from datamodules.stores import Rows, writing_rows
 from lxmert.evaluate import normalise_vqa_answer, vqa_soft_scores
 from lxmert.files import InputError, shorten, write_text
 

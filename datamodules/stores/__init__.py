@@ -33,6 +33,7 @@ from datamodules.stores.region_writer import (
     shown_id,
 )
 from datamodules.stores.regions import BOX_CONVENTION, RegionStore
+from datamodules.stores.rows import CHUNK, Rows, writing_rows
 from datamodules.stores.texts import (
     ANNOTATORS,
     Examples,
@@ -48,6 +49,7 @@ __all__ = [
     "BOTTOM_UP_ATTENTION",
     "BOX_CONVENTION",
     "BOX_TOLERANCE",
+    "CHUNK",
     "LARGEST_ARRAY",
     "LARGEST_NUMBER",
     "LONGEST_ID",
@@ -59,6 +61,7 @@ __all__ = [
     "Index",
     "RegionStore",
     "Regions",
+    "Rows",
     "Source",
     "StoreError",
     "allocate",
@@ -79,4 +82,5 @@ __all__ = [
     "sha256_of",
     "shown_id",
     "write_examples",
+    "writing_rows",
 ]

@@ -14,10 +14,12 @@ from datamodules.formats import official_gqa, official_vqa
 from datamodules.formats.answer_lists import answer_of, answer_problem
 from datamodules.formats.checks import Where, is_text, take
 from datamodules.formats.json_stream import entries, items, member, outline
-from datamodules.formats.official_nlvr2 import IDENTIFIER, read_lines, take_statement
+from datamodules.formats.official_nlvr2 import IDENTIFIER, take_statement
+from datamodules.formats.opening import opened
 from datamodules.formats.release_nlvr2 import RIGHT, statement_problem
 from datamodules.formats.release_pretrain import read_entry
 from datamodules.formats.release_vqa import identifier_of, name_of, question_problem
+from datamodules.formats.rows import json_lines
 from datamodules.formats.visual_genome import take_coco_id
 from datamodules.stores import ExampleStore
 from datamodules.validate.findings import Findings, progress
@@ -98,7 +100,7 @@ def check_lines(path: Path, found: Findings) -> None:
 
 
 def _head(path: Path) -> str:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return file.read(HEAD).decode("utf-8-sig", "replace")
 
 
@@ -355,7 +357,7 @@ def _official_statements(path: Path, found: Findings) -> None:
     found.kind = "official statements of NLVR2"
     ids: set[str] = set()
     labels: Counter[str] = Counter()
-    for where, row in _rows(read_lines, path):
+    for where, row in _rows(json_lines, path):
         try:
             statement = take_statement(row, where)
         except InputError as error:
@@ -500,7 +502,7 @@ def _statement_predictions(path: Path, found: Findings) -> None:
     found.kind = "predictions for NLVR2"
     ids: set[str] = set()
     labels: Counter[str] = Counter()
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, 1):
             identifier, _, label = line.strip().partition(",")
             if not identifier and not label:

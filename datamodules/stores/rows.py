@@ -1,23 +1,15 @@
-"""From the rows of a makers' file to a store: reading with a bar, writing in pieces."""
+"""Writing a text store row by row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from datamodules.progress import progress_bar
-from datamodules.stores import ExampleWriter, write_examples
+from datamodules.stores.texts import ExampleWriter, write_examples
 from lxmert.files import InputError
 
 CHUNK = 20_000  # examples written at once
-
-
-def shown(read: Callable[..., Iterator[Any]], path: Path, *arguments: Any) -> Iterator[Any]:
-    """What a reader of `json_stream` yields, with a progress bar over the file's bytes."""
-    with progress_bar(path.name, path.stat().st_size) as bar:
-        yield from read(path, *arguments, progress=bar.update)
 
 
 class Rows:
