@@ -156,7 +156,7 @@ class ExampleDataModule(LightningDataModule):
         if stage == "fit" and not self.splits["train"]:
             raise InputError("data.train names no split to train on.")
         labels = [self._open(split) for split in self.answer_splits(stage)]
-        path = self.release.text_file(self.answer_file)
+        path = self.release.answer_list(self.answer_file)
         if not self.answers and path.exists():
             self.answers = read_answer_list(path)
         self.answers = self.answers or frequent_answers(labels, self.spell_answer, self.most_answers)
@@ -188,7 +188,7 @@ class ExampleDataModule(LightningDataModule):
     def _place_images(self, split: str, store: ExampleStore, regions: Places) -> list[np.ndarray]:
         """For each image column of a split: the place of each of its images over all region stores."""
         columns = self.release.image_columns(store)
-        found = [regions.of(images) for images in columns]
+        found = [regions.of(images, split) for images in columns]
         lost = list(
             dict.fromkeys(
                 image
@@ -197,7 +197,7 @@ class ExampleDataModule(LightningDataModule):
             )
         )
         if lost:
-            searched = sorted(str(self.release.region_store(name)) for name in regions.searched(lost))
+            searched = sorted(str(self.release.region_store(name)) for name in regions.searched(lost, split))
             message = (
                 f"{self.release.text_file(split)}: {len(lost)} of its {len(set().union(*columns))} images have no "
                 f"regions in {listed(searched)}, the first being {listed(lost[:5])}."
@@ -246,7 +246,7 @@ class ExampleDataModule(LightningDataModule):
 
     def answer_splits(self, stage: str | None) -> list[str]:
         """The splits whose labels are the answers: the training splits when there is no list file."""
-        if self.release.text_file(self.answer_file).exists():
+        if self.release.answer_list(self.answer_file).exists():
             return []
         if stage == "predict":  # a checkpoint has its own answers; count them only where it costs no file
             return [split for split in self.splits["train"] if self.release.has(split)]

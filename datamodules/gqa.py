@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datamodules.base import ExampleDataModule
 from datamodules.formats.release_vqa import convert_vqa
-from datamodules.layout import COCO, VISUAL_GENOME, Layout
+from datamodules.layout import COCO, GQA_TESTDEV, VG_GQA, VISUAL_GENOME, Layout
 from datamodules.release import ReleaseFolder
 
 RELEASED_SPLITS = {
@@ -19,10 +19,10 @@ LAYOUT = Layout(
     files=(*COCO, *VISUAL_GENOME),
     folders=("vg_gqa_imgfeat",),
     splits={
-        "train": ["vg_gqa_imgfeat/vg_gqa"],
-        "valid": ["vg_gqa_imgfeat/vg_gqa"],
-        "testdev": ["vg_gqa_imgfeat/gqa_testdev"],
-        "submit": ["vg_gqa_imgfeat/gqa_testdev"],
+        "train": [VG_GQA],
+        "valid": [VG_GQA],
+        "testdev": [GQA_TESTDEV],
+        "submit": [VG_GQA],  # the original reads testdev's file for testdev alone
     },
 )
 

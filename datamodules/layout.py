@@ -1,4 +1,4 @@
-"""Which image's regions are in which file: `<name>_obj36.tsv` below the data folder."""
+"""Which image's regions are in which file: `<name>.tsv` below the data folder, `<name>.h5` among the stores."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ class RegionFile:
     """A region file of the release.
 
     Args:
-        name: where it is, below the data folder and without its ending `_obj36.tsv`.
+        name: where it is, below the data folder and without its ending.
         images: a pattern that its image ids have, and those of the layout's other files have not.
         archive: what the release distributes it in.
+        also: another file that may have some of these images.
     """
 
     name: str
     images: str
     archive: str
+    also: str | None = None
 
 
 COCO = (
-    RegionFile("mscoco_imgfeat/train2014", "train2014", "train2014_obj36.zip (17 GB)"),
-    RegionFile("mscoco_imgfeat/val2014", "val2014", "val2014_obj36.zip (8 GB)"),
-    RegionFile("mscoco_imgfeat/test2015", "test2015", "test2015_obj36.zip (16 GB)"),
+    RegionFile("mscoco_imgfeat/train2014_obj36", "train2014", "train2014_obj36.zip (17 GB)"),
+    RegionFile("mscoco_imgfeat/val2014_obj36", "val2014", "val2014_obj36.zip (8 GB)"),
+    RegionFile("mscoco_imgfeat/test2015_obj36", "test2015", "test2015_obj36.zip (16 GB)"),
 )
+VG_GQA, GQA_TESTDEV = "vg_gqa_imgfeat/vg_gqa_obj36", "vg_gqa_imgfeat/gqa_testdev_obj36"
 VISUAL_GENOME = (
-    RegionFile("vg_gqa_imgfeat/vg_gqa", r"^\d+$", "vg_gqa_obj36.zip (30 GB)"),
-    RegionFile("vg_gqa_imgfeat/gqa_testdev", r"^n\d+$", "gqa_testdev_obj36.zip"),
+    RegionFile(VG_GQA, r"^\d+$", "vg_gqa_obj36.zip (30 GB)"),
+    RegionFile(GQA_TESTDEV, r"^n\d+$", "gqa_testdev_obj36.zip", also=VG_GQA),
 )
 NLVR2 = (
-    RegionFile("nlvr2_imgfeat/train", r"^train-.*-img[01]$", "train_obj36.zip (21 GB)"),
-    RegionFile("nlvr2_imgfeat/valid", r"^dev-.*-img[01]$", "valid_obj36.zip (1.6 GB)"),
-    RegionFile("nlvr2_imgfeat/test", r"^test1-.*-img[01]$", "test_obj36.zip (1.6 GB)"),
+    RegionFile("nlvr2_imgfeat/train_obj36", r"^train-.*-img[01]$", "train_obj36.zip (21 GB)"),
+    RegionFile("nlvr2_imgfeat/valid_obj36", r"^dev-.*-img[01]$", "valid_obj36.zip (1.6 GB)"),
+    RegionFile("nlvr2_imgfeat/test_obj36", r"^test1-.*-img[01]$", "test_obj36.zip (1.6 GB)"),
 )
 
 
@@ -44,19 +47,28 @@ class Layout:
     """The region files of one data set.
 
     Args:
-        files: those that image ids name.
-        folders: where the regions may be of images whose ids name none of them; any file there.
-        splits: the released splits and the files that each needs, to name what is missing.
+        files: those that image ids name; none for a data set of one's own.
+        folders: where the regions may be of images whose ids name no file; any file there.
+        splits: the released splits and the files that each needs: to name what is missing, and those of two files
+            that may have an image are looked in first that the split needs.
     """
 
     files: tuple[RegionFile, ...]
     folders: tuple[str, ...]
     splits: Mapping[str, Sequence[str]]
 
-    def file_of(self, image_id: str) -> str | None:
-        """The file that an id names, such as mscoco_imgfeat/train2014 for COCO_train2014_000000458752."""
-        found = self._pattern.search(image_id)
-        return self.files[found.lastindex - 1].name if found and found.lastindex else None
+    def files_of(self, image_id: str, split: str) -> tuple[str, ...]:
+        """The files that an id names, such as mscoco_imgfeat/train2014_obj36 for COCO_train2014_000000458752.
+
+        In the order in which they are looked in for images of that split; none where the id names none.
+        """
+        found = self._pattern.search(image_id) if self.files else None
+        if found is None or found.lastindex is None:
+            return ()
+        file = self.files[found.lastindex - 1]
+        if file.also is None:
+            return (file.name,)
+        return (file.also, file.name) if file.also in self.splits.get(split, ()) else (file.name, file.also)
 
     @cached_property
     def archives(self) -> dict[str, str]:

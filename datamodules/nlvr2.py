@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +12,24 @@ from datamodules.base import ExampleDataModule
 from datamodules.batches import ExampleDataset, Part, Rows, distinct
 from datamodules.formats.release_nlvr2 import ANSWERS, RIGHT, convert_nlvr2
 from datamodules.layout import NLVR2, Layout
-from datamodules.release import ReleaseFolder
-from datamodules.stores import ExampleStore, RegionStore, StoreError
+from datamodules.release import ReleaseFolder, left_and_right, own_folder
+from datamodules.stores import ExampleStore, RegionStore
 from lxmert.batch import Batch
 
 RELEASED_SPLITS = {"train": ["train"], "valid": ["valid"], "test": ["test"], "predict": ["test"]}
+REGION_FOLDER = "nlvr2_imgfeat"
 LAYOUT = Layout(
     files=NLVR2,
-    folders=("nlvr2_imgfeat",),
+    folders=(REGION_FOLDER,),
     splits={
-        "train": ["nlvr2_imgfeat/train"],
-        "valid": ["nlvr2_imgfeat/valid"],
-        "test": ["nlvr2_imgfeat/test"],
+        "train": ["nlvr2_imgfeat/train_obj36"],
+        "valid": ["nlvr2_imgfeat/valid_obj36"],
+        "test": ["nlvr2_imgfeat/test_obj36"],
     },
 )
 
 
+@dataclass(eq=False, repr=False)
 class Nlvr2DataModule(ExampleDataModule):
     """Statements that are true or false of a pair of images: two rows an example, sharing one sentence.
 
@@ -40,24 +42,39 @@ class Nlvr2DataModule(ExampleDataModule):
     A batch of E statements has 2E rows: rows 2e and 2e + 1 are statement e with its left and its right
     image; `example_ids` are the E identifiers and the target `statement` (E,) int64 is 1 where it is true.
 
-    Its arguments are those of ExampleDataModule; batch sizes count statements.
+    Pairs of one's own have their texts in a `folder` of their own, as `convert_own` reads them.
+
+    Args, beside those of ExampleDataModule, whose batch sizes count statements here:
+        folder: of the text files and their stores.
+        region_folder: of the regions of images whose ids name no file of the release's; any may have any image.
+        columns: as of VqaDataModule; None for the release's format.
     """
 
     title = "NLVR2"
     task = "nlvr2"
     released_splits = RELEASED_SPLITS
 
+    _: KW_ONLY
+    folder: str = "nlvr2"
+    region_folder: str = REGION_FOLDER
+    columns: Mapping[str, str] | None = None
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.columns is not None:
+            self.title = self.folder
+            self.label_names = {"answer_type": [], "question_type": []}
         self.answers = list(ANSWERS)
 
     def release_folder(self) -> ReleaseFolder:
-        """NLVR2's files."""
+        """NLVR2's files, or those of one's own."""
+        if self.columns is not None:
+            return own_folder(self.root, self.stores, self.folder, self.region_folder, self.columns, pairs=True)
         return ReleaseFolder(
             self.root,
             self.stores,
-            folder="nlvr2",
-            layout=LAYOUT,
+            folder=self.folder,
+            layout=replace(LAYOUT, folders=(self.region_folder,)),
             convert=convert_nlvr2,
             data_set="NLVR2",
             toy="toy_nlvr2",
@@ -98,20 +115,6 @@ class Nlvr2DataModule(ExampleDataModule):
         }
         there = {what: file for what, file in files.items() if file.exists()}
         return there if "statements" in there else {}
-
-
-def left_and_right(store: ExampleStore) -> list[list[str]]:
-    """The left and the right images' ids.
-
-    Raises:
-        StoreError: the store names the right images otherwise, as one from before they had one name.
-    """
-    if RIGHT not in store.groups:
-        raise StoreError(
-            f"{store.path}: it has no right images: an older version made it. Delete it, then make it again "
-            "with `python -m datamodules.prepare nlvr2`."
-        )
-    return [store.table("image"), store.table(RIGHT)]
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.base import ExampleDataModule
 from datamodules.batches import ExampleDataset, Part, Rows
 from datamodules.formats.release_pretrain import convert_pretraining
-from datamodules.layout import COCO, VISUAL_GENOME, Layout
+from datamodules.layout import COCO, VG_GQA, VISUAL_GENOME, Layout
 from datamodules.release import ReleaseFolder
 from datamodules.stores import Examples, ExampleStore, RegionStore
 from lxmert.batch import Batch
@@ -33,10 +33,10 @@ LAYOUT = Layout(
     files=(*COCO, *VISUAL_GENOME),
     folders=("mscoco_imgfeat", "vg_gqa_imgfeat"),
     splits={
-        "mscoco_train": ["mscoco_imgfeat/train2014"],
-        "mscoco_nominival": ["mscoco_imgfeat/val2014"],
-        "mscoco_minival": ["mscoco_imgfeat/val2014"],
-        "vgnococo": ["vg_gqa_imgfeat/vg_gqa"],
+        "mscoco_train": ["mscoco_imgfeat/train2014_obj36"],
+        "mscoco_nominival": ["mscoco_imgfeat/val2014_obj36"],
+        "mscoco_minival": ["mscoco_imgfeat/val2014_obj36"],
+        "vgnococo": [VG_GQA],
     },
 )
 

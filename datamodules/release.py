@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from datamodules.batches import Places
+from datamodules.formats.own import ANSWER_LIST, convert_own, made_with
+from datamodules.formats.release_nlvr2 import RIGHT
 from datamodules.formats.release_tsv import convert_tsv
+from datamodules.formats.rows import ENDINGS
 from datamodules.layout import Layout
-from datamodules.stores import ExampleStore, RegionStore, examples_are_current, is_current, locked
+from datamodules.stores import ExampleStore, RegionStore, StoreError, examples_are_current, is_current, locked
 from lxmert.files import InputError
 
 log = logging.getLogger(__name__)
@@ -32,8 +35,22 @@ def one_image(store: ExampleStore) -> list[list[str]]:
     return [store.table("image")]
 
 
+def left_and_right(store: ExampleStore) -> list[list[str]]:
+    """The left and the right images' ids.
+
+    Raises:
+        StoreError: the store names the right images otherwise, as one from before they had one name.
+    """
+    if RIGHT not in store.groups:
+        raise StoreError(
+            f"{store.path}: it has no right images: an older version made it. Delete it, then make it again "
+            "with `python -m datamodules.prepare nlvr2`."
+        )
+    return [store.table("image"), store.table(RIGHT)]
+
+
 class ReleaseFolder:
-    """One data set's files: texts `<folder>/{split}.json`, regions `<name>_obj36.tsv`.
+    """One data set's files: texts `<folder>/{split}.json`, regions `<name>.tsv`.
 
     Each is converted to a store once; the file is not needed any more then.
 
@@ -47,6 +64,8 @@ class ReleaseFolder:
         origin: for messages, where missing files come from.
         sources: a text file -> all files that its store is made from.
         image_columns: a text store -> its image ids, a list for each image of an example.
+        endings: those that a text file may have.
+        made_with: settings that text stores depend on beside their sources.
     """
 
     def __init__(
@@ -62,17 +81,31 @@ class ReleaseFolder:
         origin: str = ORIGIN,
         sources: Callable[[Path], list[Path]] = only_itself,
         image_columns: Callable[[ExampleStore], list[list[str]]] = one_image,
+        endings: Sequence[str] = (".json",),
+        made_with: str = "",
     ) -> None:
         self.root = Path(root)
         self.stores = Path(stores) if stores else self.root / "stores"
         self.folder, self.layout, self.data_set = folder, layout, data_set
-        self.image_columns = image_columns
+        self.image_columns, self.endings, self._made_with = image_columns, endings, made_with
         self._convert, self._sources, self._toy, self._origin = convert, sources, toy, origin
         self._open: dict[str, RegionStore] = {}
 
-    def text_file(self, name: str) -> Path:
-        """A text file, such as `root`/vqa/train.json."""
+    def answer_list(self, name: str) -> Path:
+        """The answer list, such as `root`/vqa/trainval_label2ans.json."""
         return self.root / self.folder / f"{name}.json"
+
+    def text_file(self, split: str) -> Path:
+        """A split's text file, such as `root`/vqa/train.json, whether it is there or not.
+
+        Raises:
+            InputError: it is there in two formats.
+        """
+        paths = [self.root / self.folder / f"{split}{ending}" for ending in self.endings]
+        found = [path for path in paths if path.exists()]
+        if len(found) > 1:
+            raise InputError(f"{found[0]} and {found[1].name} are both the texts of {split}. Remove one.")
+        return found[0] if found else paths[0]
 
     def text_store(self, split: str) -> Path:
         """The store of a split's texts."""
@@ -80,7 +113,7 @@ class ReleaseFolder:
 
     def region_store(self, name: str) -> Path:
         """The store of a region file."""
-        return self.stores / f"{name}_obj36.h5"
+        return self.stores / f"{name}.h5"
 
     def has(self, split: str) -> bool:
         """Whether the texts of a split are there, converted or not."""
@@ -89,7 +122,8 @@ class ReleaseFolder:
     def splits(self) -> list[str]:
         """The splits whose texts are there."""
         texts = self.root / self.folder, self.stores / self.folder
-        return sorted({*_names_in(texts[0], ".json"), *_names_in(texts[1], ".h5")})
+        files = (name for ending in self.endings for name in _names_in(texts[0], ending))
+        return sorted({*files, *_names_in(texts[1], ".h5")})
 
     # ------------------------------------------------------------------------------------ converting
 
@@ -121,16 +155,21 @@ class ReleaseFolder:
         source, store = self.text_file(split), self.text_store(split)
         if source.exists():
             sources = self._sources(source)
-            convert_once(store, lambda: examples_are_current(store, sources), lambda: self._convert(source, store))
+            convert_once(
+                store,
+                lambda: examples_are_current(store, sources, self._made_with),
+                lambda: self._convert(source, store),
+            )
         elif not store.exists():
             if split not in self.layout.splits:
                 raise InputError(
-                    f"unknown split {split!r}: {source} does not exist. Splits present: {listed(self.splits())}."
+                    f"unknown split {split!r}: no {source.with_name(split)} with {' or '.join(self.endings)}. "
+                    f"Splits present: {listed(self.splits())}."
                 )
             missing[source] = f"texts of the split {split}"
 
     def _prepare_regions(self, name: str, missing: dict[Path, str]) -> None:
-        source, store = self.root / f"{name}_obj36.tsv", self.region_store(name)
+        source, store = self.root / f"{name}.tsv", self.region_store(name)
         if source.exists():
             convert_once(store, lambda: is_current(store, source), lambda: convert_tsv(source, store))
         elif not store.exists():
@@ -149,19 +188,25 @@ class ReleaseFolder:
                 names += self.layout.splits[split]
                 continue
             columns = self.image_columns(ExampleStore(path))
-            named = {self.layout.file_of(image) for column in columns for image in column}
-            names += [file.name for file in self.layout.files if file.name in named]
-            if None in named:  # such images may be anywhere
+            named = {self.layout.files_of(image, split) for column in columns for image in column}
+            wanted = {name for files in named for name in [n for n in files if self._has_regions(n)] or files[:1]}
+            names += [file.name for file in self.layout.files if file.name in wanted]
+            if () in named:  # such images may be anywhere
                 names += self._region_names_present() or [f"{self.layout.folders[0]}/*"]
         return list(dict.fromkeys(names))
 
+    def _has_regions(self, name: str) -> bool:
+        return (self.root / f"{name}.tsv").exists() or self.region_store(name).exists()
+
     def _region_names_present(self) -> list[str]:
+        """The region files of the folders; the release's all have an ending of their own, one's own any name."""
+        ending = "_obj36" if self.layout.files else ""
         return sorted(
-            f"{folder}/{name}"
+            f"{folder}/{name}{ending}"
             for folder in self.layout.folders
             for name in {
-                *_names_in(self.root / folder, "_obj36.tsv"),
-                *_names_in(self.stores / folder, "_obj36.h5"),
+                *_names_in(self.root / folder, f"{ending}.tsv"),
+                *_names_in(self.stores / folder, f"{ending}.h5"),
             }
         )
 
@@ -196,6 +241,45 @@ class ReleaseFolder:
                 except (OSError, ValueError):  # what no file can be called: too long, with a NUL
                     return None
         return None
+
+
+def own_folder(
+    root: str | Path,
+    stores: str | Path | None,
+    folder: str,
+    region_folder: str,
+    columns: Mapping[str, str],
+    *,
+    pairs: bool = False,
+) -> ReleaseFolder:
+    """A data set of one's own: texts as `convert_own` reads them, regions in any file of `region_folder`.
+
+    Args:
+        root: the data folder.
+        stores: folder of the stores; None for `root`/stores.
+        folder: of the texts, below both.
+        region_folder: of the regions, below both.
+        columns: of the texts, as of `convert_own`.
+        pairs: whether a text has two images.
+    """
+
+    def sources(source: Path) -> list[Path]:
+        return [path for path in (source, source.parent / ANSWER_LIST) if path.exists()]
+
+    return ReleaseFolder(
+        root,
+        stores,
+        folder=folder,
+        layout=Layout((), (region_folder,), {}),
+        convert=lambda source, store: convert_own(source, store, columns, pairs=pairs),
+        data_set=folder,
+        toy="toy_nlvr2" if pairs else "toy_vqa",
+        origin="docs/own_data.md says what makes them.",
+        sources=sources,
+        image_columns=left_and_right if pairs else one_image,
+        endings=ENDINGS,
+        made_with=made_with(columns, pairs=pairs),
+    )
 
 
 def listed(values: Iterable[str]) -> str:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from datamodules.base import ExampleDataModule, split_names
 from datamodules.formats.release_vqa import convert_vqa
 from datamodules.layout import COCO, VISUAL_GENOME, Layout
-from datamodules.release import ORIGIN, ReleaseFolder
+from datamodules.release import ORIGIN, ReleaseFolder, own_folder
 from lxmert.files import InputError
 
 ANNOTATED_FOLDERS = ("train2014", "val2014", "test2015")
 SPLIT_REGIONS = {
-    "train": ["mscoco_imgfeat/train2014"],
-    "nominival": ["mscoco_imgfeat/val2014"],
-    "minival": ["mscoco_imgfeat/val2014"],
-    "test": ["mscoco_imgfeat/test2015"],
+    "train": ["mscoco_imgfeat/train2014_obj36"],
+    "nominival": ["mscoco_imgfeat/val2014_obj36"],
+    "minival": ["mscoco_imgfeat/val2014_obj36"],
+    "test": ["mscoco_imgfeat/test2015_obj36"],
 }
 COCO_FOLDER = "mscoco_imgfeat"
 RELEASED = "vqa"  # the folder of the release; what lies in others is not part of it
@@ -42,7 +42,8 @@ class VqaDataModule(ExampleDataModule):
         images/                                           optional: pictures, to look at
 
     Other data sets have text files of these names and formats, or stores that `datamodules.prepare` made, in a
-    `folder` of their own: OK-VQA, VQA-CP v2, VizWiz, one's own.
+    `folder` of their own: OK-VQA, VQA-CP v2, VizWiz. With `columns` texts are one's own: JSON list, JSON lines,
+    CSV or TSV, each also .gz, as `convert_own` reads them.
 
     Batches have the targets answer_scores (R, A) over `answers`; answer_type, question_type (R,) and
     annotator_answers (R, 10), codes into `label_names`, -1 where unknown. Splits without labels have no
@@ -54,6 +55,8 @@ class VqaDataModule(ExampleDataModule):
         folder: of the text files and their stores.
         region_folder: of the region files. In the release's, mscoco_imgfeat, COCO's and Visual Genome's ids name
             their file; in another, any file may have any image.
+        columns: for texts of one's own, what a column is -> its name, such as {text: Frage}; {} where all have
+            usual names; None for the release's format.
 
     Raises:
         InputError: a split of `test_only` to train or validate on.
@@ -67,6 +70,7 @@ class VqaDataModule(ExampleDataModule):
     test_only: str | Sequence[str] = ()
     folder: str = RELEASED
     region_folder: str = COCO_FOLDER
+    columns: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,6 +89,8 @@ class VqaDataModule(ExampleDataModule):
 
     def release_folder(self) -> ReleaseFolder:
         """The files of VQA v2, or of the data set in another folder."""
+        if self.columns is not None:
+            return own_folder(self.root, self.stores, self.folder, self.region_folder, self.columns)
         released = self.folder == RELEASED
         other = "They are not part of the LXMERT release: docs/data.md says what makes them."
         return ReleaseFolder(
@@ -108,9 +114,10 @@ class VqaDataModule(ExampleDataModule):
         if self.folder != RELEASED and not self.release.splits():
             texts, stores = self.release.root / self.folder, self.release.stores / self.folder
             raise FileNotFoundError(
-                f"there are no texts of {self.folder}, neither {stores}/*.h5 nor {texts}/*.json. "
-                f"`python -m datamodules.prepare {{okvqa,vqacp,vizwiz}}` makes stores of the makers' files; files "
-                f"of the release's format (docs/data.md) are converted."
+                f"there are no texts of {self.folder}, neither {stores}/*.h5 nor {texts}/*"
+                f"{{{','.join(self.release.endings)}}}. `python -m datamodules.prepare {{okvqa,vqacp,vizwiz}}` "
+                "makes stores of the makers' files; experiment=own reads CSV and JSON of one's own "
+                "(docs/own_data.md)."
             )
         super().prepare_data(stage)
 

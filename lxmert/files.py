@@ -119,11 +119,18 @@ def read_json(path: Path) -> Any:
 
 def parse_json(content: bytes, where: str) -> Any:
     """The value of a JSON text, `where` naming it; errors as of `read_json`."""
+    if content.startswith(b"\x1f\x8b"):
+        raise InputError(f"{where}: compressed by gzip, expected JSON. Unpack it: gunzip {where}")
     try:
         text = content.decode("utf-8-sig")
         value = json.loads(text, object_pairs_hook=refuse_repeats, parse_constant=refuse_constant)
         check_characters(text, value)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and text[: error.pos].strip().endswith("}"):
+            raise InputError(
+                f"{where}: an object follows another at line {error.lineno}: JSON lines, expected one JSON value. "
+                "Put them into a list, [..., ...]. Data of your own may be JSON lines: experiment=own."
+            ) from error
         raise InputError(
             f"{where}: broken or truncated JSON at line {error.lineno}, column {error.colno} (character "
             f"{error.pos}): {error.msg}. If the file ends there, it was cut off: get it again."

@@ -9,33 +9,56 @@ import numpy as np
 from datamodules.layout import Layout
 from datamodules.stores import RegionStore
 
+PICTURES = (".jpg", ".jpeg", ".png")
+
 
 class Places:
     """Region stores one after the other; an image's place counts over all of them.
 
     Args:
         stores: the open stores by the names of their files.
-        layout: which file an id names.
+        layout: which files an id names.
     """
 
     def __init__(self, stores: dict[str, RegionStore], layout: Layout) -> None:
         self.stores, self.layout = stores, layout
         self._starts = np.cumsum([0, *map(len, stores.values())]).tolist()
 
-    def of(self, images: list[str]) -> np.ndarray:
-        """(len(images),) int64 place of each image, -1 without regions.
+    def of(self, images: list[str], split: str) -> np.ndarray:
+        """(len(images),) int64 place of each image of a split, -1 without regions.
 
-        An image is looked for in the file that its id names; in all, when it names none.
+        An image is looked for in the files that its id names; in all, when it names none, and there also by its
+        id without the ending of a picture: texts often say kitchen.jpg where features say kitchen.
         """
         places = np.full(len(images), -1, np.int64)
-        named = np.array([self.layout.file_of(image) or "" for image in images])
-        for (name, store), start in zip(self.stores.items(), self._starts, strict=False):
-            here = np.flatnonzero((named == name) | (named == "") & (places < 0))
-            found = store.index([images[i] for i in here])
-            places[here] = np.where(found >= 0, found + start, -1)
+        named = [self.layout.files_of(image, split) for image in images]
+        for rank in range(max(map(len, named), default=0)):
+            ranked = np.array([names[rank] if rank < len(names) else "" for names in named])
+            for name in self.stores:
+                self._find(images, name, np.flatnonzero((ranked == name) & (places < 0)), places)
+        anywhere = np.array([not names for names in named], bool)
+        if anywhere.any():
+            stems = [stem_of(image) for image in images]
+            for spelt in (images, stems):
+                for name in self.stores:
+                    self._find(spelt, name, np.flatnonzero(anywhere & (places < 0)), places)
         return places
 
-    def searched(self, images: Iterable[str]) -> set[str]:
+    def _find(self, images: list[str], name: str, which: np.ndarray, places: np.ndarray) -> None:
+        """Fill in the places of those images that are in a store."""
+        if len(which):
+            start = self._starts[list(self.stores).index(name)]
+            found = self.stores[name].index([images[i] for i in which])
+            places[which] = np.where(found >= 0, found + start, -1)
+
+    def searched(self, images: Iterable[str], split: str) -> set[str]:
         """The names of the files that these images were looked for in."""
-        named = {self.layout.file_of(image) for image in images}
-        return {name for name in named if name} | (set(self.stores) if None in named else set())
+        named = {self.layout.files_of(image, split) for image in images}
+        return {name for names in named for name in names if name in self.stores} | (
+            set(self.stores) if () in named else set()
+        )
+
+
+def stem_of(image_id: str) -> str:
+    """An image's id without the ending of a picture."""
+    return next((image_id[: -len(e)] for e in PICTURES if image_id.lower().endswith(e)), image_id)

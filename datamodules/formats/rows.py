@@ -87,8 +87,9 @@ def table_rows(path: Path, delimiter: str, *, progress: Progress | None = None) 
                     )
                 yield (path, "line", reader.line_num), dict(zip(names, fields, strict=True))
         except csv.Error as error:
+            what = str(error).replace("\t", "tab")
             raise InputError(
-                f"{path}: line {reader.line_num}: {error}. Put a text that has double quotes in it into double "
+                f"{path}: line {reader.line_num}: {what}. Put a text that has double quotes in it into double "
                 'quotes, and write each of its own twice: "he said ""stop""".'
             ) from error
         except UnicodeDecodeError as error:

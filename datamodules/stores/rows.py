@@ -70,6 +70,7 @@ def writing_rows(
     groups: Sequence[str] = (),
     labelled: bool = True,
     annotated: bool = False,
+    made_with: str = "",
 ) -> Iterator[Rows]:
     """Write a text store row by row, atomically; arguments as `write_examples`.
 
@@ -77,7 +78,9 @@ def writing_rows(
         InputError: there was no row.
         StoreError: the store cannot be written.
     """
-    with write_examples(store, groups=groups, labelled=labelled, annotated=annotated, sources=sources) as writer:
+    with write_examples(
+        store, groups=groups, labelled=labelled, annotated=annotated, sources=sources, made_with=made_with
+    ) as writer:
         rows = Rows(writer, groups, annotated)
         yield rows
         rows.flush()

@@ -299,6 +299,7 @@ def write_examples(
     labelled: bool = True,
     annotated: bool = False,
     sources: Sequence[Path] = (),
+    made_with: str = "",
 ) -> Iterator[ExampleWriter]:
     """Write a text store in constant memory (plus the tables of distinct values), atomically.
 
@@ -308,6 +309,7 @@ def write_examples(
         labelled: whether the source gives answers.
         annotated: whether the ten annotators' answers are known.
         sources: the files it is made from; the first is the store's stamp.
+        made_with: settings that it depends on beside its sources.
 
     Raises:
         StoreError: disk full, no permission.
@@ -324,7 +326,7 @@ def write_examples(
             with h5py.File(temporary, "w", libver=LIBVER) as file:
                 writer.assemble(file)
                 facts = {"format": "examples", "version": VERSION, "labelled": labelled, "annotated": annotated}
-                write_attributes(file, facts | {"groups": json.dumps(list(groups))})
+                write_attributes(file, facts | {"groups": json.dumps(list(groups)), "made_with": made_with})
                 if sources:
                     stamp = Source.of(sources[0], sha256_of(sources[0])).attributes()
                     write_attributes(file, stamp | {"further_sources": _stamps(sources[1:])})
@@ -425,8 +427,8 @@ class ExampleWriter:
         self._files[name].write(np.asarray(values, self.dtypes[name]).tobytes())
 
 
-def examples_are_current(store: Path, sources: Sequence[Path]) -> bool:
-    """Whether `store` was made from exactly these files as they are now; see `hdf5.is_current`.
+def examples_are_current(store: Path, sources: Sequence[Path], made_with: str = "") -> bool:
+    """Whether `store` was made from exactly these files as they are now, so set; see `hdf5.is_current`.
 
     The first is the question file, which may have been removed since; the others must be as they were.
 
@@ -438,7 +440,8 @@ def examples_are_current(store: Path, sources: Sequence[Path]) -> bool:
     if not sources[0].exists():
         return True
     with open_store(store) as file:
-        return read_attribute(file, "further_sources") == _stamps(sources[1:])
+        same = "made_with" not in file.attrs or read_attribute(file, "made_with") == made_with
+        return same and read_attribute(file, "further_sources") == _stamps(sources[1:])
 
 
 def _stamps(sources: Sequence[Path]) -> str:

@@ -18,13 +18,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from datamodules.formats.rows import ENDINGS as TEXTS
 from datamodules.stores import open_store, read_attribute
 from datamodules.validate.findings import Findings
 from datamodules.validate.regions import check_gqa_objects, check_region_store, check_tsv
-from datamodules.validate.texts import Unknown, check_json, check_lines, check_text_store
+from datamodules.validate.texts import (
+    Unknown,
+    check_json,
+    check_lines,
+    check_own,
+    check_text_store,
+    looks_like_table,
+)
 from lxmert.files import InputError
 
-ENDINGS = (".tsv", ".json", ".jsonl", ".csv", ".h5")
+ENDINGS = (*TEXTS, ".h5")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,20 +78,23 @@ def validate(path: Path) -> tuple[list[Findings], list[Path]]:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    inside = (file for file in path.rglob("*") if file.suffix in ENDINGS and file.is_file())
+    inside = (file for file in path.rglob("*") if file.name.endswith(ENDINGS) and file.is_file())
     return sorted(file for file in inside if not any(p.startswith(".") for p in file.relative_to(path).parts))
 
 
 def _check(file: Path, found: Findings) -> None:
+    suffix = Path(file.name.removesuffix(".gz")).suffix
     if file.stat().st_size == 0:
         found.wrong("empty file")
-    elif file.suffix == ".h5":
+    elif suffix in (".csv", ".tsv") and looks_like_table(file):
+        check_own(file, found)
+    elif suffix == ".h5":
         _check_store(file, found)
-    elif file.suffix == ".tsv":
+    elif suffix == ".tsv":
         check_tsv(file, found)
-    elif file.suffix == ".json":
+    elif suffix == ".json":
         check_json(file, found)
-    elif file.suffix in ENDINGS or file.suffix == ".txt":
+    elif suffix in (".jsonl", ".csv", ".txt"):
         check_lines(file, found)
     else:
         raise Unknown(f"expected one of {', '.join(ENDINGS)}")

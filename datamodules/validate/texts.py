@@ -5,21 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datamodules.formats import official_gqa, official_vqa
-from datamodules.formats.answer_lists import answer_of, answer_problem
+from datamodules.formats.answer_lists import answer_of, answer_problem, read_answer_list
 from datamodules.formats.checks import Where, is_text, take
 from datamodules.formats.json_stream import entries, items, member, outline
 from datamodules.formats.official_nlvr2 import IDENTIFIER, take_statement
 from datamodules.formats.opening import opened
+from datamodules.formats.own import ANSWER_LIST, OwnRows, looks_own
 from datamodules.formats.release_nlvr2 import RIGHT, statement_problem
 from datamodules.formats.release_pretrain import read_entry
 from datamodules.formats.release_vqa import identifier_of, name_of, question_problem
-from datamodules.formats.rows import json_lines
+from datamodules.formats.rows import json_lines, read_rows
 from datamodules.formats.visual_genome import take_coco_id
 from datamodules.stores import ExampleStore
 from datamodules.validate.findings import Findings, progress
@@ -61,6 +63,9 @@ def check_json(path: Path, found: Findings) -> None:
         if isinstance(row, dict) and names <= set(row):
             check(path, found)
             return
+    if looks_own(row):
+        check_own(path, found)
+        return
     if "ans" in path.stem and isinstance(row, str | int):  # plain texts and numbers may be anything
         (_answer_list if head.startswith("[") else _answer_codes)(path, found)
         return
@@ -88,15 +93,56 @@ def check_lines(path: Path, found: Findings) -> None:
     Raises:
         Unknown: it is neither.
     """
-    with path.open(encoding="utf-8", errors="replace") as file:
-        first = file.readline(HEAD)
+    with opened(path) as file:
+        first = file.readline(HEAD).decode("utf-8-sig", "replace")
     row = _parsed(first)
     if isinstance(row, dict) and {"sentence", "identifier"} <= set(row):
         _official_statements(path, found)
+    elif looks_own(row):
+        check_own(path, found)
     elif IDENTIFIER.match(first):
         _statement_predictions(path, found)
     else:
         raise Unknown("its first line is neither a statement of NLVR2 nor identifier,True|False")
+
+
+def check_own(path: Path, found: Findings) -> None:
+    """Texts of one's own whose columns have usual names; rows are read as the conversion does."""
+    found.kind = "texts of your own"
+    rows = _rows(read_rows, path)
+    first = next(rows, None)
+    if first is None:
+        found.wrong("no rows")
+        return
+    answers = path.parent / ANSWER_LIST
+    pairs = looks_own(first[1], pairs=True)
+    reader = OwnRows(first, {}, read_answer_list(answers) if answers.exists() else None, pairs=pairs)
+    found.fact("columns", ", ".join(f"{name} ({role})" for role, name in reader.columns.items()))
+    count = 0
+    given: Counter[str] = Counter()
+    for number, row in enumerate(chain([first], rows)):
+        try:
+            _, _, image, label, further, _ = reader.read(row, number)
+        except InputError as error:
+            found.wrong("rows that cannot be used", _short(error, path))
+            continue
+        count += 1
+        found.images |= {image, *further[:pairs]}
+        given.update(dict.fromkeys(label, 1))
+    found.fact("pairs of images" if pairs else "questions", count)
+    found.fact("images", len(found.images))
+    if reader.labelled:
+        found.fact("distinct answers", len(given))
+        for answer in [] if pairs else _outside(path.parent, ANSWER_LISTS, given, found):
+            found.wrong("answers that are not in the answer list", repr(answer))
+
+
+def looks_like_table(path: Path) -> bool:
+    """Whether the first line of a CSV or TSV file names the columns of texts of one's own."""
+    with opened(path) as file:
+        first = file.readline(HEAD).decode("utf-8-sig", "replace").strip()
+    names = first.split("\t" if ".tsv" in path.suffixes else ",")
+    return looks_own(dict.fromkeys(name.strip().strip('"') for name in names))
 
 
 def _head(path: Path) -> str:

@@ -96,24 +96,36 @@ def test_the_real_answer_list_is_read(root):
 
 
 @pytest.mark.parametrize(
-    ("layout", "image", "name"),
+    ("layout", "split", "image", "names"),
     [
-        (gqa.LAYOUT, "2370799", "vg_gqa_imgfeat/vg_gqa"),
-        (gqa.LAYOUT, "n161313", "vg_gqa_imgfeat/gqa_testdev"),
-        (gqa.LAYOUT, "COCO_val2014_000000262148", "mscoco_imgfeat/val2014"),
-        (gqa.LAYOUT, "TOY_testdev_000000000001", None),
-        (gqa.LAYOUT, "train-10171-0-img1", None),
-        (pretrain.LAYOUT, "2370799", "vg_gqa_imgfeat/vg_gqa"),
-        (pretrain.LAYOUT, "COCO_train2014_000000458752", "mscoco_imgfeat/train2014"),
-        (nlvr2.LAYOUT, "train-10171-0-img1", "nlvr2_imgfeat/train"),
-        (nlvr2.LAYOUT, "dev-850-0-img0", "nlvr2_imgfeat/valid"),
-        (nlvr2.LAYOUT, "test1-0-1-img1", "nlvr2_imgfeat/test"),
-        (nlvr2.LAYOUT, "test2-0-1-img1", None),
-        (nlvr2.LAYOUT, "2370799", None),
+        (gqa.LAYOUT, "train", "2370799", ["vg_gqa_imgfeat/vg_gqa"]),
+        (gqa.LAYOUT, "testdev", "n161313", ["vg_gqa_imgfeat/gqa_testdev", "vg_gqa_imgfeat/vg_gqa"]),
+        (gqa.LAYOUT, "submit", "n161313", ["vg_gqa_imgfeat/vg_gqa", "vg_gqa_imgfeat/gqa_testdev"]),
+        (gqa.LAYOUT, "train", "COCO_val2014_000000262148", ["mscoco_imgfeat/val2014"]),
+        (gqa.LAYOUT, "testdev", "TOY_testdev_000000000001", []),
+        (gqa.LAYOUT, "train", "train-10171-0-img1", []),
+        (pretrain.LAYOUT, "vgnococo", "2370799", ["vg_gqa_imgfeat/vg_gqa"]),
+        (pretrain.LAYOUT, "mscoco_train", "COCO_train2014_000000458752", ["mscoco_imgfeat/train2014"]),
+        (nlvr2.LAYOUT, "train", "train-10171-0-img1", ["nlvr2_imgfeat/train"]),
+        (nlvr2.LAYOUT, "valid", "dev-850-0-img0", ["nlvr2_imgfeat/valid"]),
+        (nlvr2.LAYOUT, "test", "test1-0-1-img1", ["nlvr2_imgfeat/test"]),
+        (nlvr2.LAYOUT, "test", "test2-0-1-img1", []),
+        (nlvr2.LAYOUT, "valid", "2370799", []),
     ],
 )
-def test_an_image_id_tells_its_region_file_in_each_data_set(layout, image, name):
-    assert layout.file_of(image) == name
+def test_an_image_id_tells_its_region_files_in_each_data_set(layout, split, image, names):
+    assert list(layout.files_of(image, split)) == [f"{name}_obj36" for name in names]
+
+
+def test_the_images_of_submit_are_in_the_file_of_visual_genome(root):
+    moved = {image: number + 20 for image, number in NEW_IMAGES.items()}
+    write_regions(root / "vg_gqa_imgfeat" / "vg_gqa_obj36.tsv", IMAGES | moved)
+    data = open_data(root)
+    assert data.val_dataloader().dataset[[0]].region_features[0, 0, 0] == 12  # testdev has a file of its own
+    assert data.predict_dataloader().dataset[[0]].region_features[0, 0, 0] == 30
+    (root / "vg_gqa_imgfeat" / "gqa_testdev_obj36.tsv").unlink()
+    (root / "stores" / "vg_gqa_imgfeat" / "gqa_testdev_obj36.h5").unlink()
+    assert open_data(root, "predict").predict_dataloader().dataset[[0]].region_features[0, 0, 0] == 30
 
 
 def test_all_missing_files_are_listed_with_their_origin(tmp_path):

@@ -1,0 +1,305 @@
+"""Questions of one's own, with columns of any names -> text store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from datamodules.formats.answer_lists import read_answer_list
+from datamodules.formats.checks import Where, check_identifier, is_text, label_problem, no_repeat, place_of
+from datamodules.formats.release_nlvr2 import ANSWERS as TRUTH
+from datamodules.formats.release_nlvr2 import RIGHT
+from datamodules.formats.rows import Row, read_rows
+from datamodules.progress import progress_bar
+from datamodules.stores import ANNOTATORS, writing_rows
+from lxmert.evaluate import identifier_problem, vqa_soft_scores
+from lxmert.files import InputError, parse_json, shorten
+
+# What a column is -> what it is called where nobody says.
+USUAL_NAMES = {
+    "id": ("question_id", "id", "qid", "identifier"),
+    "image": ("img_id", "image_id", "image"),
+    "left": ("img0", "left"),
+    "right": ("img1", "right"),
+    "text": ("sent", "question", "sentence", "text"),
+    "answer": ("label", "answer", "answers"),
+    "class": ("class",),
+    "answer_type": ("answer_type",),
+    "question_type": ("question_type",),
+}
+IMAGES = {False: ("image",), True: ("left", "right")}  # of an example, by whether it has two
+GROUPS = ("answer_type", "question_type")
+ANSWER_LIST = "trainval_label2ans.json"  # beside the text files
+
+
+def convert_own(
+    source: Path, store: Path, columns: Mapping[str, str] | None = None, *, pairs: bool = False
+) -> Path:
+    """Convert a file of questions to a text store.
+
+    Args:
+        source: JSON list, JSON lines, CSV or TSV; see `read_rows`.
+        store: where to write.
+        columns: what a column is -> its name; those not given have one of their `USUAL_NAMES`. Text and image are
+            needed; without an id rows are numbered from 0; without an answer the split is unlabelled.
+            An answer is a text; an object of answer -> score above 0 and up to 1; or the ten annotators', whose
+            scores are those of VQA and which are stored, too. A class is a place (from 0) in the answer list
+            beside the file; without that list the number is the answer.
+        pairs: rows have a left and a right image, and the answer is true or false, 1 or 0.
+
+    Returns:
+        `store`.
+
+    Raises:
+        InputError: columns that are not there or could be several, a row that cannot be used; names file, row
+            (from 0; in files of lines the line, from 1) and column.
+        StoreError: the store cannot be written.
+    """
+    answers = source.parent / ANSWER_LIST
+    listed = read_answer_list(answers) if answers.exists() else None
+    with progress_bar(source.name, source.stat().st_size) as bar:
+        rows = read_rows(source, progress=bar.update)
+        first = next(rows, None)
+        if first is None:
+            raise InputError(f"{source}: no rows. Is it the right file?")
+        reader = OwnRows(first, columns or {}, listed, pairs=pairs)
+        groups = [*([RIGHT] if pairs else []), *reader.groups]
+        with writing_rows(
+            store,
+            groups=groups,
+            labelled=reader.labelled,
+            annotated=reader.annotated,
+            sources=[source, *([answers] if listed else [])],
+            made_with=made_with(columns or {}, pairs=pairs),
+        ) as written:
+            for number, row in enumerate(chain([first], rows)):
+                written.add(*reader.read(row, number))
+    return store
+
+
+def made_with(columns: Mapping[str, str], *, pairs: bool) -> str:
+    """The settings that a store depends on, as it tells them."""
+    return json.dumps({"columns": dict(sorted(columns.items())), "pairs": pairs})
+
+
+class OwnRows:
+    """Reads the rows of a file whose first row tells its columns.
+
+    Args:
+        first: the first row.
+        columns: what a column is -> its name.
+        answers: the answer list that classes are places in.
+        pairs: whether rows have two images.
+
+    Attributes:
+        columns: what a column is -> its name, all that the file has.
+        labelled: whether rows have answers; annotated: whether these are the ten annotators'.
+        groups: those of `GROUPS` that the file has.
+
+    Raises:
+        InputError: as of `convert_own`.
+    """
+
+    def __init__(
+        self, first: Row, columns: Mapping[str, str], answers: list[str] | None = None, *, pairs: bool = False
+    ) -> None:
+        self.images, self.pairs, self.answers = IMAGES[pairs], pairs, answers
+        self.columns = find_columns(first, columns, self.images)
+        self.labelled = "answer" in self.columns or "class" in self.columns
+        self.groups = [name for name in GROUPS if name in self.columns]
+        self.annotated = "answer" in self.columns and isinstance(self._answer(first), list)
+        self._others = {name for role, names in USUAL_NAMES.items() if role not in self.columns for name in names}
+        self._others -= set(first[1])
+        self._id_type: type | None = None
+        self._seen: set[Any] = set()
+
+    def read(self, row: Row, number: int) -> tuple[Any, ...]:
+        """A row as `Rows.add` takes it.
+
+        Args:
+            row: where it is, and what it is.
+            number: how many rows come before it.
+        """
+        where, fields = row
+        if not isinstance(fields, dict) or (missing := [n for n in self.columns.values() if n not in fields]):
+            found = f"no {', '.join(missing)}" if isinstance(fields, dict) else f"found {shorten(fields)}"
+            raise _problem(where, f"{found}, expected the columns of the first row in all: {self._all()}")
+        if more := self._others & fields.keys():
+            raise _problem(
+                where, f"has {', '.join(sorted(more))}, which the first row has not; give it to all or none"
+            )
+        text = fields[self.columns["text"]]
+        if not is_text(text):
+            raise _problem(where, f"{self.columns['text']} is {shorten(text)}, expected a text")
+        images = [self._image(where, fields, role) for role in self.images]
+        label, ten = self._label(where, row) if self.labelled else ({}, None)
+        types = [self._group(where, fields[self.columns[name]], name) for name in self.groups]
+        return text, self._identifier(where, fields, number), images[0], label, [*images[1:], *types], ten
+
+    def _all(self) -> str:
+        return ", ".join(self.columns.values())
+
+    def _identifier(self, where: Where, fields: Mapping[str, Any], number: int) -> int | str:
+        if "id" not in self.columns:
+            return number
+        name = self.columns["id"]
+        value = fields[name]
+        self._id_type = self._id_type or (type(value) if type(value) in (int, str) else str)
+        if problem := identifier_problem(value, self._id_type):
+            raise _problem(where, f"{name} is {shorten(value)}, {problem} as in the first row")
+        no_repeat(self._seen, value, where)
+        return value
+
+    def _image(self, where: Where, fields: Mapping[str, Any], role: str) -> str:
+        name = self.columns[role]
+        value = fields[name]
+        image = str(value) if type(value) is int else value
+        if isinstance(image, str):
+            check_identifier(image, name, where)
+            return sys.intern(image)
+        hint = ", one of each image; two images are columns left and right" if isinstance(value, list) else ""
+        raise _problem(where, f"{name} is {shorten(value)}, expected an image's id, a text or an integer{hint}")
+
+    def _group(self, where: Where, value: Any, name: str) -> str | None:
+        if value is None or value == "":
+            return None
+        if not is_text(value):
+            raise _problem(where, f"{self.columns[name]} is {shorten(value)}, expected a text")
+        return sys.intern(value)
+
+    # -------------------------------------------------------------------------------------- answers
+
+    def _answer(self, row: Row) -> Any:
+        """The answer as it is meant: in a table, lists and objects are written as JSON."""
+        where, fields = row
+        value = fields[self.columns["answer"]]
+        if isinstance(value, str) and value.startswith(("{", "[")):
+            return parse_json(value.encode(errors="surrogatepass"), f"{place_of(where)}: {self.columns['answer']}")
+        return value
+
+    def _label(self, where: Where, row: Row) -> tuple[Mapping[str, float], tuple[str, ...] | None]:
+        """The soft label, and the ten annotators' answers where these are what is given."""
+        if self.pairs:
+            name = self.columns.get("answer") or self.columns["class"]
+            return {_truth(where, name, row[1][name]): 1.0}, None
+        if "class" in self.columns:
+            return {self._class(where, row[1][self.columns["class"]]): 1.0}, None
+        name, value = self.columns["answer"], self._answer(row)
+        if self.annotated != isinstance(value, list):
+            raise _problem(
+                where,
+                f"{name} is {shorten(value)}, and in the first row it is {'' if self.annotated else 'no '}list of "
+                "annotators' answers; give all rows the same",
+            )
+        if isinstance(value, list):
+            ten = tuple(sys.intern(a.strip()) for each in value if isinstance(a := _said(each), str))
+            if len(ten) != ANNOTATORS or len(value) != ANNOTATORS:
+                raise _problem(
+                    where,
+                    f"{name} is {shorten(value)}, expected the answers of {ANNOTATORS} annotators, each a text; "
+                    "of more or fewer give an object of answer and score",
+                )
+            return vqa_soft_scores(ten, set(ten)), ten
+        if isinstance(value, dict):
+            if problem := label_problem(value):
+                raise _problem(where, problem.replace("label", name, 1))
+            return value, None
+        if not is_text(value):
+            hint = "; a class's number is a column class" if isinstance(value, int) else ""
+            hint = "; leave the column out where answers are not known" if value in ("", None) else hint
+            raise _problem(
+                where, f"{name} is {shorten(value)}, expected a text, an object of answer and score, or ten{hint}"
+            )
+        return {sys.intern(value.strip()): 1.0}, None
+
+    def _class(self, where: Where, value: Any) -> str:
+        name = self.columns["class"]
+        number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+        if type(number) is not int or not 0 <= number < 2**31:
+            raise _problem(where, f"{name} is {shorten(value)}, expected a whole number from 0")
+        if self.answers is None:
+            return sys.intern(str(number))
+        if number >= len(self.answers):
+            raise _problem(
+                where, f"{name} is {number}, and {ANSWER_LIST} beside the file has {len(self.answers)} answers"
+            )
+        return self.answers[number]
+
+
+def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) -> dict[str, str]:
+    """What each column is -> its name in the file, of those that are there.
+
+    Args:
+        first: the first row.
+        given: what a column is -> its name, as the configuration has it.
+        images: what the columns of images are called.
+
+    Raises:
+        InputError: a column that is given is not there, or one that is not given is missing or could be several.
+    """
+    where, fields = first
+    if not isinstance(fields, dict):
+        raise _problem(where, f"found {shorten(fields)}, expected an object of columns and values")
+    known = ("id", *images, "text", "answer", "class", *GROUPS)
+    if unknown := [role for role in given if role not in known]:
+        raise InputError(f"data.columns.{unknown[0]}: expected one of {', '.join(known)}.")
+    there = ", ".join(map(str, fields))
+    columns: dict[str, str] = {}
+    for role in known:
+        names = [given[role]] if role in given else [name for name in USUAL_NAMES[role] if name in fields]
+        if role in given and given[role] not in fields:
+            raise InputError(
+                f"{place_of(where)}: no column {shorten(given[role])}, which data.columns.{role} names. There "
+                f"are {there}."
+            )
+        if len(names) > 1:
+            raise InputError(
+                f"{place_of(where)}: {' and '.join(names)} could both be the {role}. Say which, such as "
+                f"data.columns.{role}={names[0]}."
+            )
+        if names:
+            columns[role] = names[0]
+    if {"answer", "class"} <= columns.keys():
+        if ("answer" in given) == ("class" in given):
+            raise InputError(
+                f"{place_of(where)}: {columns['answer']} and {columns['class']} could both be the answer. Say "
+                f"which: data.columns.answer={columns['answer']} or data.columns.class={columns['class']}."
+            )
+        del columns["class" if "answer" in given else "answer"]
+    if missing := [role for role in (*images, "text") if role not in columns]:
+        raise InputError(
+            f"{place_of(where)}: no column is the {missing[0]}: expected {' or '.join(USUAL_NAMES[missing[0]])}, "
+            f"or data.columns.{missing[0]}=NAME. There are {there}."
+        )
+    return columns
+
+
+def looks_own(fields: Any, pairs: bool | None = None) -> bool:
+    """Whether a row has the columns of `USUAL_NAMES` that are needed, with one image or two; None for either."""
+    if pairs is None:
+        return looks_own(fields, False) or looks_own(fields, True)
+    return isinstance(fields, dict) and all(
+        any(name in fields for name in USUAL_NAMES[role]) for role in ("text", *IMAGES[pairs])
+    )
+
+
+def _truth(where: Where, name: str, value: Any) -> str:
+    """The answer of a row with two images."""
+    says = {"true": TRUTH[1], "1": TRUTH[1], "false": TRUTH[0], "0": TRUTH[0]}
+    found = says.get(str(value).strip().lower()) if isinstance(value, bool | int | str) else None
+    if found is None:
+        raise _problem(where, f"{name} is {shorten(value)}, expected true or false, or 1 or 0")
+    return found
+
+
+def _said(entry: Any) -> Any:
+    """The answer of an annotator, a text or, as the makers of VQA write it, an object with `answer`."""
+    return entry.get("answer") if isinstance(entry, dict) else entry
+
+
+def _problem(where: Where, what: str) -> InputError:
+    return InputError(f"{place_of(where)}: {what}. Mend or remove that row.")
