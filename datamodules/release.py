@@ -192,14 +192,17 @@ class ReleaseFolder:
             wanted = {name for files in named for name in [n for n in files if self._has_regions(n)] or files[:1]}
             names += [file.name for file in self.layout.files if file.name in wanted]
             if () in named:  # such images may be anywhere
-                names += self._region_names_present() or [f"{self.layout.folders[0]}/*"]
+                names += self.region_files() or [f"{self.layout.folders[0]}/*"]
         return list(dict.fromkeys(names))
 
     def _has_regions(self, name: str) -> bool:
         return (self.root / f"{name}.tsv").exists() or self.region_store(name).exists()
 
-    def _region_names_present(self) -> list[str]:
-        """The region files of the folders; the release's all have an ending of their own, one's own any name."""
+    def region_files(self) -> list[str]:
+        """The region files of the layout's folders that are there, without their endings.
+
+        The release's all end in _obj36 before that; one's own have any name.
+        """
         ending = "_obj36" if self.layout.files else ""
         return sorted(
             f"{folder}/{name}{ending}"

@@ -71,7 +71,7 @@ ORDER = {
     "datamodules": [
         *("progress", "stores", "formats", "layout", "batches", "release", "statistics", "base"),
         *("vqa", "gqa", "nlvr2", "pretrain", "toy"),
-        *("prepare", "validate", "download", "convert", "__init__"),
+        *("prepare", "validate", "download", "convert", "init", "__init__"),
     ],
 }
 SIDEWAYS = {
@@ -79,6 +79,7 @@ SIDEWAYS = {
     "validate",
     "download",
     "convert",
+    "init",
     "vqa",
     "gqa",
     "nlvr2",

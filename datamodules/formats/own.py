@@ -278,13 +278,20 @@ def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) 
     return columns
 
 
-def looks_own(fields: Any, pairs: bool | None = None) -> bool:
-    """Whether a row has the columns of `USUAL_NAMES` that are needed, with one image or two; None for either."""
-    if pairs is None:
-        return looks_own(fields, False) or looks_own(fields, True)
+def looks_own(fields: Any) -> bool:
+    """Whether a row has the columns of `USUAL_NAMES` that are needed."""
     return isinstance(fields, dict) and all(
-        any(name in fields for name in USUAL_NAMES[role]) for role in ("text", *IMAGES[pairs])
+        any(name in fields for name in USUAL_NAMES[role]) for role in ("text", *IMAGES[has_pairs(fields)])
     )
+
+
+def has_pairs(fields: Any, columns: Mapping[str, str] | None = None) -> bool:
+    """Whether a row has two images; `columns` as of `convert_own`."""
+    given = set(columns or ())
+    usual = {
+        role for role in ("image", "left") if isinstance(fields, dict) and set(USUAL_NAMES[role]) & set(fields)
+    }
+    return bool(given & {"left", "right"}) or ("left" in usual and "image" not in given | usual)
 
 
 def _truth(where: Where, name: str, value: Any) -> str:

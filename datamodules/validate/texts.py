@@ -17,7 +17,7 @@ from datamodules.formats.checks import Where, is_text, take
 from datamodules.formats.json_stream import entries, items, member, outline
 from datamodules.formats.official_nlvr2 import IDENTIFIER, take_statement
 from datamodules.formats.opening import opened
-from datamodules.formats.own import ANSWER_LIST, OwnRows, looks_own
+from datamodules.formats.own import ANSWER_LIST, OwnRows, has_pairs, looks_own
 from datamodules.formats.release_nlvr2 import RIGHT, statement_problem
 from datamodules.formats.release_pretrain import read_entry
 from datamodules.formats.release_vqa import identifier_of, name_of, question_problem
@@ -115,7 +115,7 @@ def check_own(path: Path, found: Findings) -> None:
         found.wrong("no rows")
         return
     answers = path.parent / ANSWER_LIST
-    pairs = looks_own(first[1], pairs=True)
+    pairs = has_pairs(first[1])
     reader = OwnRows(first, {}, read_answer_list(answers) if answers.exists() else None, pairs=pairs)
     found.fact("columns", ", ".join(f"{name} ({role})" for role, name in reader.columns.items()))
     count = 0
