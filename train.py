@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import textwrap
 import time
 import warnings
 from dataclasses import dataclass, field, fields
@@ -107,7 +108,7 @@ def run(config: DictConfig) -> float | None:
             link_latest(folder, Path(config.paths.outputs))
         with warnings.catch_warnings():
             # About Lightning's own use of torch, and about the learner's hook being the one that it uses.
-            about = ".*(LeafSpec|on_before_batch_transfer|does not have many workers)"
+            about = ".*(LeafSpec|on_before_batch_transfer|does not have many workers|than the logging interval)"
             warnings.filterwarnings("ignore", message=about, module="lightning.*")
             seed_everything(config.seed, verbose=False)
             if state and first:
@@ -250,10 +251,10 @@ def check(config: DictConfig) -> None:
 
 def usage() -> str:
     """The experiments, a line each, and what to write behind one."""
-    lines = []
-    for path in sorted((CONF / "experiment").glob("*.yaml")):
-        about = path.read_text(encoding="utf-8").splitlines()[1].lstrip("# ")
-        lines.append(f"  {path.stem:<18} {about}")
+    lines = [
+        textwrap.fill(first_sentence(path), 110, initial_indent=f"  {path.stem:<18} ", subsequent_indent=" " * 21)
+        for path in sorted((CONF / "experiment").glob("*.yaml"))
+    ]
     return "\n".join(
         [
             "python train.py experiment=NAME [key=value ...]",
@@ -266,6 +267,13 @@ def usage() -> str:
             "All of them, with their values: python train.py experiment=NAME --cfg job. Sweeps: --multirun.",
         ]
     )
+
+
+def first_sentence(path: Path) -> str:
+    """What the comment at the head of an experiment's yaml says first; its commands are indented further."""
+    comment = path.read_text(encoding="utf-8").split("\n# ", 1)[1].split("\n#   ")[0].split("\n\n")[0]
+    lines = [line.removeprefix("# ") for line in f"# {comment}".splitlines() if line.startswith("# ")]
+    return " ".join(lines).split(". ")[0].rstrip(".")
 
 
 class Refused(CompactHydraException):

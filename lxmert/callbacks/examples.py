@@ -9,7 +9,7 @@ import torch
 from lightning import Callback
 
 from lxmert.batch import Batch
-from lxmert.callbacks.loss_curves import write_page
+from lxmert.callbacks.pages import write_page
 from lxmert.callbacks.predictions import answering
 from lxmert.callbacks.wandb_table import log_table, wandb_logger
 from lxmert.objectives.base import Result

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, Trainer
+from lightning import Callback
 
+from lxmert.callbacks.pages import write_page
 from lxmert.files import InputError
-from lxmert.report import PUBLISHED, Example, draw_losses, write_report
+from lxmert.report import PUBLISHED, draw_losses
 
 
 class LossCurves(Callback):
@@ -38,18 +38,3 @@ class LossCurves(Callback):
         write_page(self.page, trainer, draw_losses(self.page.parent / "logs" / "metrics.csv", self.published))
 
     on_test_end = on_validation_end
-
-
-def write_page(page: Path, trainer: Trainer, curves: str, examples: Sequence[Example] = ()) -> None:
-    """Write the report page of what `trainer` has just validated or tested.
-
-    Args:
-        page: HTML file.
-        trainer: with its data module.
-        curves: SVG of the training; may be empty.
-        examples: shown as cards.
-    """
-    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-    splits = ", ".join(datamodule.splits["test" if trainer.testing else "valid"])
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    write_report(page, metrics, f"{datamodule.title}: {splits}", curves, examples)

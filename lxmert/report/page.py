@@ -6,7 +6,7 @@ import base64
 import math
 import mimetypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -70,8 +70,28 @@ class Example:
         return "right" if self.answers.get(self.predictions[0][0], 0.0) >= 0.5 else "wrong"
 
 
+@dataclass
+class Facts:
+    """What a page says beside the scores.
+
+    Args:
+        lines: what -> the fact: the command, the learning rate, how large the splits are.
+        sizes: row of the score table -> how many examples it is over.
+        confusions: (right answer, the model's, how often), the most frequent first.
+    """
+
+    lines: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    confusions: Sequence[tuple[str, str, int]] = ()
+
+
 def write_report(
-    page: Path, metrics: Mapping[str, float], title: str, curves: str, examples: Sequence[Example] = ()
+    page: Path,
+    metrics: Mapping[str, float],
+    title: str,
+    curves: str,
+    examples: Sequence[Example] = (),
+    facts: Facts | None = None,
 ) -> None:
     """Write a page that needs nothing but itself.
 
@@ -81,6 +101,7 @@ def write_report(
         title: what was evaluated.
         curves: SVG of the training; may be empty.
         examples: shown as cards.
+        facts: what else is known.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -97,6 +118,7 @@ def write_report(
         rows=rows,
         curves=curves,
         examples=examples,
+        facts=facts or Facts(),
         pictures_found=any(view.found for example in examples for view in example.views),
     )
     write_text(page, html + "\n")

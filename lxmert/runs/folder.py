@@ -127,9 +127,21 @@ class RunFolder:
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
             "git_commit": git_commit(),
             "seed": config.seed,
+            "training": training_of(config) if config.action == "fit" else {},
         }
         write_text(self.path / "environment.json", json_text(environment))
         (self.path / "summary.json").unlink(missing_ok=True)  # of an end that is none any more
+
+
+def training_of(config: DictConfig) -> dict[str, Any]:
+    """What the report tells of how a model is trained."""
+    found = {
+        "learning rate": config.optimizer.get("lr"),
+        "batch size": config.data.get("batch_size"),
+        "epochs": config.trainer.get("max_epochs"),
+        "started from": config.init or "random weights",
+    }
+    return {what: value for what, value in found.items() if value is not None}
 
 
 def git_commit() -> str | None:

@@ -79,9 +79,11 @@ def load_run(folder: str | Path) -> TrainedRun:
     folder = Path(folder).expanduser()
     checkpoint = run_checkpoint(folder)
     if checkpoint is None:
+        summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+        used = summary.get("checkpoint") if isinstance(summary, dict) else None
         raise FileNotFoundError(
-            f"{folder} is no folder of a run: it has no checkpoints/; expected outputs/<experiment>/<time>, or "
-            "outputs/latest"
+            f"{folder} is no folder of a training: it has no checkpoints/; expected outputs/<experiment>/<time>"
+            + (f". It evaluated {used}: give the folder of that" if used else ", or outputs/latest")
         )
     kept = ("vocab.txt", "config.json", "run.json")
     if missing := [name for name in kept if not (folder / name).is_file()]:

@@ -135,7 +135,7 @@ def test_an_older_run_is_told_what_it_lacks_and_made_whole_as_told(make_run, tok
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path} is no folder of a run: it has no checkpoints/"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} is no folder of a training: it has no checkpoints/"):
         load_run(tmp_path)
 
 
