@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -292,6 +293,19 @@ class ExampleDataModule(LightningDataModule):
         for split, facts in self.report().items():
             if split not in logged:
                 log.info("%s: %s", split, ", ".join(f"{key} {value}" for key, value in facts.items()))
+
+    def group_sizes(self, role: str) -> dict[str, dict[str, int]]:
+        """Group -> value -> how many examples of a role have it; those that are left out do not count."""
+        dataset = self.datasets[role]
+        kept = np.ones(len(dataset), bool) if dataset.weights is None else dataset.weights > 0
+        sizes: dict[str, Counter[str]] = {}
+        ends = np.cumsum([len(part.examples) for part in dataset.parts])
+        for part, here in zip(dataset.parts, np.split(kept, ends[:-1]), strict=True):
+            for name in part.groups:
+                codes, texts = part.examples.column(f"groups/{name}")[here], part.examples.table(name)
+                numbers = np.bincount(codes[codes >= 0], minlength=len(texts)).tolist()
+                sizes.setdefault(name, Counter()).update(dict(zip(texts, numbers, strict=True)))
+        return {name: dict(counts) for name, counts in sizes.items()}
 
     def baselines(self) -> dict[str, float]:
         """Validation accuracy (0..1) of guesses that learn nothing, by what they are; to judge a model by."""

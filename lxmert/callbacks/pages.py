@@ -45,7 +45,7 @@ def facts_of(folder: Path, datamodule: Any) -> dict[str, str]:
     facts = {}
     if noted.get("command"):
         program, *arguments = noted["command"]
-        facts["command"] = shlex.join([Path(program).name, *arguments])
+        facts["command"] = shlex.join(["python", Path(program).name, *arguments])
     facts |= {what: str(value) for what, value in noted.get("training", {}).items()}
     facts |= {guess: f"accuracy {accuracy:.3f}" for guess, accuracy in datamodule.baselines().items()}
     for split, has in datamodule.report().items():
