@@ -46,7 +46,14 @@ from lxmert.runs import (
     write_summary,
 )
 from lxmert.runs.build import build
-from lxmert.weights import load_weights, match_answer_head, read_answers, read_weights
+from lxmert.weights import (
+    kept_config,
+    load_weights,
+    match_answer_head,
+    read_answers,
+    read_vocabulary,
+    read_weights,
+)
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +158,8 @@ def act(
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     value, fitted = None, {}
     if config.action == "fit":
+        if source:  # before what is kept of the run that goes on is replaced
+            learner.on_load_checkpoint({"lxmert_config": kept_config(source)})
         if trainer.is_global_zero:
             reading = "sigmoid" if "answering" in learner.objectives else "softmax"
             save_run_model(folder, learner.model.config, datamodule.tokenizer, reading)
@@ -214,8 +223,19 @@ def end_other_processes(trainer: Trainer, seconds: float = 3) -> None:
 
 
 def initialize_from(learner: LxmertLearner, source: str, answers: str) -> None:
-    """Start `learner` from the weights at `source`; its answer head by the texts that `answers` holds."""
-    weights = read_weights(source)
+    """Start `learner` from the weights at `source`; its answer head by the texts that `answers` holds.
+
+    Raises:
+        InputError: the weights cannot be read or do not fit, or are for another vocabulary.
+    """
+    weights, vocabulary = read_weights(source), read_vocabulary(source)
+    own = learner.model.config.vocab_sha256
+    if vocabulary and own and vocabulary != own:
+        raise InputError(
+            f"init={source} is for another vocabulary (SHA-256 {vocabulary[:12]}) than data.tokenizer's "
+            f"({own[:12]}): the pieces, their order, or how words are cased differ. Use that of its "
+            "training, which a run's folder and an export have: data.tokenizer=FOLDER"
+        )
     if any("answering" in name for name in learner.objectives):
         ours = learner.model.config.answers or []
         matched = match_answer_head(weights, read_answers(answers), ours)
