@@ -285,14 +285,15 @@ class _Strings:
 
     def hashes(self) -> np.ndarray:
         """(n,) uint64: polynomials modulo 2 ** 64, of which the running sums of a flat column hold all."""
-        result = np.empty(len(self.offsets) - 1, np.uint64)
-        longest = int(np.diff(self.offsets).max(initial=0))
+        offsets = np.array(self.offsets)  # in the file they may lie where a search would copy them each time
+        result = np.empty(len(offsets) - 1, np.uint64)
+        longest = int(np.diff(offsets).max(initial=0))
         powers, inverse = (_powers(base, _HASHED_AT_ONCE + longest) for base in (_BASE, pow(_BASE, -1, 2**64)))
         start = 0
         while start < len(result):
-            first = self.offsets[start]
-            end = min(int(np.searchsorted(self.offsets, first + _HASHED_AT_ONCE)), len(result))
-            places = self.offsets[start : end + 1] - first
+            first = offsets[start]
+            end = min(int(np.searchsorted(offsets, first + _HASHED_AT_ONCE)), len(result))
+            places = offsets[start : end + 1] - first
             sums = np.zeros(places[-1] + 1, np.uint64)
             letters = _LETTERS[self.bytes[first : first + places[-1]]]
             np.cumsum(letters * powers[: len(letters)], out=sums[1:])
