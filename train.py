@@ -28,7 +28,7 @@ from lxmert.callbacks import (
     check_averaging,
     finish_wandb,
 )
-from lxmert.files import InputError
+from lxmert.files import InputError, run_checkpoint
 from lxmert.finite import NotFiniteError
 from lxmert.learner import LxmertLearner
 from lxmert.runs import (
@@ -244,7 +244,7 @@ def initialize_from(learner: LxmertLearner, source: str, answers: str) -> None:
 
 
 def check(config: DictConfig) -> None:
-    """Reject what does not go together before anything is loaded.
+    """Reject what does not go together before anything is loaded; a run's folder becomes its best checkpoint.
 
     Raises:
         InputError: an unknown action or key, or a key that the action does not use or lacks.
@@ -260,11 +260,20 @@ def check(config: DictConfig) -> None:
             "checkpoint= and split= are for validate, test and predict; fitting uses resume=, init=, data.*"
         )
     if config.action != "fit" and not config.checkpoint:
-        raise InputError(f"action={config.action} needs checkpoint=PATH, the checkpoints/best.ckpt of a run")
+        raise InputError(f"action={config.action} needs checkpoint=PATH, the folder of a run or a *.ckpt in it")
     if config.action != "fit" and (config.resume or config.init):
         raise InputError(f"resume= and init= are for fitting; action={config.action} uses checkpoint=")
+    if config.checkpoint and Path(config.checkpoint).is_dir():
+        found = run_checkpoint(config.checkpoint)
+        if found is None:
+            raise FileNotFoundError(
+                f"checkpoint={config.checkpoint} is a folder without checkpoints/; expected that of a run, "
+                "outputs/<experiment>/<time>, or a *.ckpt in it"
+            )
+        config.checkpoint = str(found)
     for key in ("checkpoint", "resume"):
-        if config[key] and config[key] not in ("last", "auto") and not Path(config[key]).exists():
+        named = key == "resume" and config[key] in ("last", "auto")
+        if config[key] and not named and not Path(config[key]).exists():
             raise FileNotFoundError(f"{key}={config[key]} does not exist")
 
 

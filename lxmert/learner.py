@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -257,7 +257,8 @@ class LxmertLearner(LightningModule):
         Raises:
             InputError: what differs, and how to mend it.
         """
-        differences = config_differences(checkpoint.get("lxmert_config"), self.model.config.to_dict())
+        listed = self.settings.get("model") or {}
+        differences = config_differences(checkpoint.get("lxmert_config"), self.model.config.to_dict(), listed)
         if differences:
             raise InputError("the checkpoint does not fit this run:\n  " + "\n  ".join(differences))
 
@@ -301,8 +302,13 @@ FREE_FIELDS = {
 }  # fmt: skip
 
 
-def config_differences(saved: dict[str, Any] | None, current: dict[str, Any]) -> list[str]:
-    """Where two configs (as `LxmertConfig.to_dict` gives them) disagree, a line each."""
+def config_differences(
+    saved: dict[str, Any] | None, current: dict[str, Any], listed: Collection[str] = ()
+) -> list[str]:
+    """Where two configs (as `LxmertConfig.to_dict` gives them) disagree, a line each.
+
+    `listed` are the keys of the run's configuration; Hydra wants a + before others.
+    """
     if saved is None:
         return ["it holds no lxmert_config: it was not written by this project's train.py (use init= for weights)"]
     lines = []
@@ -322,7 +328,8 @@ def config_differences(saved: dict[str, Any] | None, current: dict[str, Any]) ->
         elif key == "num_qa_labels":
             continue  # told by the answers
         else:
-            lines.append(f"{key}: {there} in the checkpoint, {here} in this run; set model.{key}={there}")
+            option = f"model.{key}" if key in listed else f"+model.{key}"
+            lines.append(f"{key}: {there} in the checkpoint, {here} in this run; set {option}={there}")
     return lines
 
 
