@@ -275,6 +275,11 @@ def check(config: DictConfig) -> None:
         named = key == "resume" and config[key] in ("last", "auto")
         if config[key] and not named and not Path(config[key]).exists():
             raise FileNotFoundError(f"{key}={config[key]} does not exist")
+    if config.checkpoint and kept_config(Path(config.checkpoint)) is None:
+        raise InputError(
+            f"checkpoint={config.checkpoint} holds weights and is no checkpoint of a run. To test weights: init= "
+            "with optimizer.lr=0 trainer.max_epochs=1 trainer.limit_train_batches=1, a step of length 0"
+        )
 
 
 def usage() -> str:

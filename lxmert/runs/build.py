@@ -116,8 +116,8 @@ def check_device(trainer: Mapping[str, Any]) -> None:
         return
     if not CUDAAccelerator.is_available() and not MPSAccelerator.is_available():
         raise InputError(
-            "trainer=gpu, which is the default, finds no GPU here (nvidia-smi says what the driver sees). "
-            "trainer=cpu runs without one"
+            "trainer=gpu, the default, and trainer=ddp and fsdp want a GPU, and there is none here (nvidia-smi "
+            "says what the driver sees). trainer=cpu runs without one"
         )
 
 

@@ -120,7 +120,7 @@ def _list(answers: Sequence[str] | None) -> str:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return ", ".join(str(value) if name == "_target_" else f"{name} {value}" for name, value in values.items())
 
 
 def _cell(text: str) -> str:

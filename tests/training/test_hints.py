@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -127,7 +128,7 @@ def test_more_tokens_than_the_model_has_positions_are_refused():
 def test_a_run_for_a_gpu_where_there_is_none_is_told_of_the_cpu(monkeypatch):
     for accelerator in (build.CUDAAccelerator, build.MPSAccelerator):
         monkeypatch.setattr(accelerator, "is_available", staticmethod(lambda: False))
-    with pytest.raises(InputError, match=r"trainer=gpu, which is the default, finds no GPU .* trainer=cpu runs"):
+    with pytest.raises(InputError, match=r"trainer=gpu, the default, .* there is none here .* trainer=cpu"):
         build.check_device({"accelerator": "gpu"})
     build.check_device({"accelerator": "cpu"})
 
@@ -145,7 +146,10 @@ def test_the_checkpoint_of_a_runs_folder_is_its_best(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds neither best\.ckpt nor last\.ckpt"):
         checked(tmp_path)
     for name in ("last.ckpt", "best.ckpt"):
-        (tmp_path / "checkpoints" / name).touch()
+        torch.save({"lxmert_config": {}}, tmp_path / "checkpoints" / name)
         assert checked(tmp_path) == str(tmp_path / "checkpoints" / name)
     with pytest.raises(FileNotFoundError, match="checkpoint=last does not exist"):
         checked("last")
+    torch.save({"weight": torch.ones(1)}, tmp_path / "BEST.pth")
+    with pytest.raises(InputError, match=r"BEST\.pth holds weights and is no checkpoint of a run.*init="):
+        checked(tmp_path / "BEST.pth")
