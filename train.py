@@ -29,7 +29,7 @@ from lxmert.callbacks import (
     check_averaging,
     finish_wandb,
 )
-from lxmert.files import InputError
+from lxmert.files import InputError, run_checkpoint
 from lxmert.finite import NotFiniteError
 from lxmert.learner import LxmertLearner
 from lxmert.runs import (
@@ -47,7 +47,14 @@ from lxmert.runs import (
     write_summary,
 )
 from lxmert.runs.build import build
-from lxmert.weights import load_weights, match_answer_head, read_answers, read_weights
+from lxmert.weights import (
+    kept_config,
+    load_weights,
+    match_answer_head,
+    read_answers,
+    read_vocabulary,
+    read_weights,
+)
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +159,8 @@ def act(
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     value, fitted = None, {}
     if config.action == "fit":
+        if source:  # before what is kept of the run that goes on is replaced
+            learner.on_load_checkpoint({"lxmert_config": kept_config(source)})
         if trainer.is_global_zero:
             reading = "sigmoid" if "answering" in learner.objectives else "softmax"
             save_run_model(folder, learner.model.config, datamodule.tokenizer, reading)
@@ -215,8 +224,19 @@ def end_other_processes(trainer: Trainer, seconds: float = 3) -> None:
 
 
 def initialize_from(learner: LxmertLearner, source: str, answers: str) -> None:
-    """Start `learner` from the weights at `source`; its answer head by the texts that `answers` holds."""
-    weights = read_weights(source)
+    """Start `learner` from the weights at `source`; its answer head by the texts that `answers` holds.
+
+    Raises:
+        InputError: the weights cannot be read or do not fit, or are for another vocabulary.
+    """
+    weights, vocabulary = read_weights(source), read_vocabulary(source)
+    own = learner.model.config.vocab_sha256
+    if vocabulary and own and vocabulary != own:
+        raise InputError(
+            f"init={source} is for another vocabulary (SHA-256 {vocabulary[:12]}) than data.tokenizer's "
+            f"({own[:12]}): the pieces, their order, or how words are cased differ. Use that of its "
+            "training, which a run's folder and an export have: data.tokenizer=FOLDER"
+        )
     if any("answering" in name for name in learner.objectives):
         ours = learner.model.config.answers or []
         matched = match_answer_head(weights, read_answers(answers), ours)
@@ -225,7 +245,7 @@ def initialize_from(learner: LxmertLearner, source: str, answers: str) -> None:
 
 
 def check(config: DictConfig) -> None:
-    """Reject what does not go together before anything is loaded.
+    """Reject what does not go together before anything is loaded; a run's folder becomes its best checkpoint.
 
     Raises:
         InputError: an unknown action or key, or a key that the action does not use or lacks.
@@ -241,12 +261,26 @@ def check(config: DictConfig) -> None:
             "checkpoint= and split= are for validate, test and predict; fitting uses resume=, init=, data.*"
         )
     if config.action != "fit" and not config.checkpoint:
-        raise InputError(f"action={config.action} needs checkpoint=PATH, the checkpoints/best.ckpt of a run")
+        raise InputError(f"action={config.action} needs checkpoint=PATH, the folder of a run or a *.ckpt in it")
     if config.action != "fit" and (config.resume or config.init):
         raise InputError(f"resume= and init= are for fitting; action={config.action} uses checkpoint=")
+    if config.checkpoint and Path(config.checkpoint).is_dir():
+        found = run_checkpoint(config.checkpoint)
+        if found is None:
+            raise FileNotFoundError(
+                f"checkpoint={config.checkpoint} is a folder without checkpoints/; expected that of a run, "
+                "outputs/<experiment>/<time>, or a *.ckpt in it"
+            )
+        config.checkpoint = str(found)
     for key in ("checkpoint", "resume"):
-        if config[key] and config[key] not in ("last", "auto") and not Path(config[key]).exists():
+        named = key == "resume" and config[key] in ("last", "auto")
+        if config[key] and not named and not Path(config[key]).exists():
             raise FileNotFoundError(f"{key}={config[key]} does not exist")
+    if config.checkpoint and kept_config(Path(config.checkpoint)) is None:
+        raise InputError(
+            f"checkpoint={config.checkpoint} holds weights and is no checkpoint of a run. To test weights: init= "
+            "with optimizer.lr=0 trainer.max_epochs=1 trainer.limit_train_batches=1, a step of length 0"
+        )
 
 
 def usage() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +26,15 @@ from datamodules.batches import (
 )
 from datamodules.formats.answer_lists import read_answer_list
 from datamodules.release import ReleaseFolder, listed
-from datamodules.statistics import count_truncated, frequent_answers
+from datamodules.sense import (
+    Split,
+    check_answers,
+    check_sentences,
+    check_spelling,
+    check_vocabulary,
+    compare_splits,
+)
+from datamodules.statistics import frequent_answers, known_labels, look_at_sentences
 from datamodules.stores import ExampleStore, RegionStore
 from lxmert.files import InputError
 from lxmert.tokenization import LxmertTokenizer
@@ -46,7 +54,9 @@ class Tokenizer:
         if module is None:
             raise AttributeError("it has no default")  # asked by dataclass
         if "_tokenizer" not in vars(module):
-            vars(module)["_tokenizer"] = LxmertTokenizer.from_pretrained(vars(module)["_vocabulary"])
+            vocabulary = vars(module)["_vocabulary"]
+            tokenizer = vars(module)["_tokenizer"] = LxmertTokenizer.from_pretrained(vocabulary)
+            check_vocabulary(tokenizer, vocabulary)
         return vars(module)["_tokenizer"]
 
     def __set__(self, module: ExampleDataModule, vocabulary: str | Path) -> None:
@@ -106,11 +116,15 @@ class ExampleDataModule(LightningDataModule):
     answer_file: ClassVar[str] = "trainval_label2ans"  # among the text files
     most_answers: ClassVar[int | None] = None  # of those made from the labels
     released_splits: ClassVar[Mapping[str, Sequence[str]]]  # by role, as the release uses them
+    own_ids: ClassVar[bool] = True  # an example's id is the file's, and not its place there
+    needs_answers: ClassVar[bool] = True  # nothing is learnt of examples whose answers are all unknown
 
     def __post_init__(self) -> None:
         super().__init__()
         if self.missing_images not in ("stop", "drop"):
             raise InputError(f"data.missing_images={self.missing_images}; expected stop or drop")
+        if self.max_length < 3:
+            raise InputError(f"data.max_length={self.max_length}; expected 3 or more: [CLS], a word and [SEP]")
         given = {"train": self.train, "valid": self.valid, "test": self.test, "predict": self.predict}
         self.splits = {
             role: split_names(self.released_splits[role] if names is None else names)
@@ -122,6 +136,7 @@ class ExampleDataModule(LightningDataModule):
         self.label_names: dict[str, list[str]] = {}
         self._examples: dict[str, ExampleStore] = {}
         self._report: dict[str, dict[str, Any]] = {}
+        self._compared = False
 
     @abstractmethod
     def release_folder(self) -> ReleaseFolder:
@@ -152,7 +167,8 @@ class ExampleDataModule(LightningDataModule):
 
         Raises:
             InputError: images without regions, regions of another size than the model expects,
-                training examples without answers, no training split.
+                training examples without answers, no training split; answers or sentences of which nothing is
+                known.
         """
         if stage == "fit" and not self.splits["train"]:
             raise InputError("data.train names no split to train on.")
@@ -166,6 +182,7 @@ class ExampleDataModule(LightningDataModule):
                 self.datasets[role] = self._make_role(role)
         if self.trainer is None or self.trainer.is_global_zero:
             self._log_report()
+            self._compare_splits()
 
     def _open(self, split: str) -> ExampleStore:
         if split not in self._examples:
@@ -184,7 +201,11 @@ class ExampleDataModule(LightningDataModule):
             self.make_part(store, self._place_images(split, store, regions))
             for split, store in zip(splits, stores, strict=True)
         ]
-        return self.make_dataset(role, parts, list(regions.stores.values()))
+        dataset = self.make_dataset(role, parts, list(regions.stores.values()))
+        if role != "predict":
+            files = listed(str(self.release.text_file(split)) for split in splits)
+            check_answers(parts, self.answers, role, files, self.needs_answers)
+        return dataset
 
     def _place_images(self, split: str, store: ExampleStore, regions: Places) -> list[np.ndarray]:
         """For each image column of a split: the place of each of its images over all region stores."""
@@ -199,17 +220,23 @@ class ExampleDataModule(LightningDataModule):
         )
         if lost:
             searched = sorted(str(self.release.region_store(name)) for name in regions.searched(lost, split))
+            without = [places[codes] < 0 for codes, places in zip(self.image_codes(store), found, strict=True)]
             message = (
                 f"{self.release.text_file(split)}: {len(lost)} of its {len(set().union(*columns))} images have no "
-                f"regions in {listed(searched)}, the first being {listed(lost[:5])}."
+                f"regions in {listed(searched)}, the first being {listed(lost[:5])}. "
+                f"{np.any(without, 0).sum()} of its {len(store)} examples need them."
             )
             if self.missing_images == "stop":
                 raise InputError(
                     f"{message} Convert a feature file that has them, remove their rows, or go on without "
                     "them with data.missing_images=drop."
                 )
-            log.warning("%s Their examples are left out.", message)
+            log.warning("%s They are left out.", message)
         return found
+
+    def image_codes(self, store: ExampleStore) -> list[np.ndarray]:
+        """The codes of each image of an example, beside `release.image_columns`."""
+        return [store.column("image")]
 
     def groups_of(self, store: ExampleStore) -> list[str]:
         """The groups of a store that are coded targets."""
@@ -270,21 +297,35 @@ class ExampleDataModule(LightningDataModule):
             truncated_of that were looked at), labels_without_answer (answers of labels that are not among
             `answers`), annotated (ten answers known).
         """
-        for split in dict.fromkeys(split for role in self.datasets for split in self.splits[role]):
-            if split not in self._report:
-                self._report[split] = self.describe(self._examples[split])
+        for role in self.datasets:
+            for split, rows in self._used(role):
+                if split not in self._report:
+                    self._report[split] = self.describe(split, rows)
         return self._report
 
-    def describe(self, store: ExampleStore) -> dict[str, Any]:
-        """What is in a store; see `report`."""
-        truncated, sample = count_truncated(store, self.tokenizer, self.max_length)
-        without = int((self.translate_answers(store)[store.column("answer/code")] < 0).sum())
+    def _used(self, role: str) -> Iterator[tuple[str, np.ndarray]]:
+        """The splits of a role, and the places of the examples that are used: all but those of weight 0."""
+        start = 0
+        for split in self.splits[role] if role in self.datasets else []:
+            end = start + len(self._examples[split])
+            weights = self.datasets[role].weights
+            yield split, np.arange(end - start) if weights is None else np.flatnonzero(weights[start:end])
+            start = end
+
+    def describe(self, split: str, rows: np.ndarray) -> dict[str, Any]:
+        """What is in the examples of a split that are used, those at `rows`; see `report`."""
+        store = self._examples[split]
+        seen = look_at_sentences(store, rows, self.tokenizer, self.max_length)
+        check_sentences(self.release.text_file(split), seen, self.max_length, split in self.splits["train"])
+        labels, known = known_labels(store, rows, self.translate_answers(store))
+        used = zip(self.image_codes(store), self.release.image_columns(store), strict=True)
+        images = {table[code] for codes, table in used for code in np.unique(codes[rows]).tolist()}
         return {
-            "examples": len(store),
-            "images": len(set().union(*self.release.image_columns(store))),
-            "truncated": truncated,
-            "truncated_of": sample,
-            "labels_without_answer": without,
+            "examples": len(rows),
+            "images": len(images),
+            "truncated": seen.truncated,
+            "truncated_of": seen.seen,
+            "labels_without_answer": labels - known,
             "annotated": store.annotated,
         }
 
@@ -306,6 +347,20 @@ class ExampleDataModule(LightningDataModule):
                 numbers = np.bincount(codes[codes >= 0], minlength=len(texts)).tolist()
                 sizes.setdefault(name, Counter()).update(dict(zip(texts, numbers, strict=True)))
         return {name: dict(counts) for name, counts in sizes.items()}
+
+    def _compare_splits(self) -> None:
+        """Look at the answers, and at what training and validation share; once."""
+        if self._compared or "train" not in self.datasets:
+            return
+        self._compared = True
+        check_spelling(self.answers)
+        train, valid = ([self._split(*each) for each in self._used(role)] for role in ("train", "valid"))
+        compare_splits(train, valid, self.release.text_file, self.own_ids)
+
+    def _split(self, name: str, rows: np.ndarray) -> Split:
+        store = self._examples[name]
+        columns = zip(self.image_codes(store), self.release.image_columns(store), strict=True)
+        return Split(name, store, rows, list(columns))
 
     def baselines(self) -> dict[str, float]:
         """Validation accuracy (0..1) of guesses that learn nothing, by what they are; to judge a model by."""

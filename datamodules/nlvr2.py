@@ -85,6 +85,10 @@ class Nlvr2DataModule(ExampleDataModule):
         """None: the answers are known."""
         return []
 
+    def image_codes(self, store: ExampleStore) -> list[np.ndarray]:
+        """The codes of the left and the right images."""
+        return [store.column("image"), store.column(f"groups/{RIGHT}")]
+
     def groups_of(self, store: ExampleStore) -> list[str]:
         """The groups of a store that are coded targets: all but the right images."""
         return [name for name in store.groups if name != RIGHT]

@@ -15,7 +15,7 @@ from datamodules.batches import ExampleDataset, Part, Rows
 from datamodules.formats.release_pretrain import convert_pretraining
 from datamodules.layout import COCO, VG_GQA, VISUAL_GENOME, Layout
 from datamodules.release import ReleaseFolder
-from datamodules.stores import Examples, ExampleStore, RegionStore
+from datamodules.stores import Examples, RegionStore
 from lxmert.batch import Batch
 from lxmert.evaluate import canonical_answer
 from lxmert.files import InputError
@@ -72,6 +72,8 @@ class PretrainDataModule(ExampleDataModule):
     answer_file = "all_ans"
     most_answers = 9500  # as many as the released table has
     released_splits = RELEASED_SPLITS
+    own_ids = False
+    needs_answers = False  # a sentence is learnt from without them, too
 
     _: KW_ONLY
     sources: Mapping[str, float]
@@ -144,10 +146,11 @@ class PretrainDataModule(ExampleDataModule):
                     f"only {', '.join(there)}. Set data.sources.{name}=0, or correct the name."
                 )
 
-    def describe(self, store: ExampleStore) -> dict[str, Any]:
-        """What is in a store; see `report`. Also the number of sentences by source."""
-        counts = np.bincount(store.column("groups/source"), minlength=len(store.table("source"))).tolist()
-        facts = super().describe(store)
+    def describe(self, split: str, rows: np.ndarray) -> dict[str, Any]:
+        """What is in a split; see `report`. Also the number of sentences by source."""
+        store = self._examples[split]
+        counts = np.bincount(store.column("groups/source")[rows], minlength=len(store.table("source"))).tolist()
+        facts = super().describe(split, rows)
         del facts["annotated"]
         return facts | {"sources": dict(zip(store.table("source"), counts, strict=True))}
 

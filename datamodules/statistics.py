@@ -1,16 +1,17 @@
-"""What text stores hold: how often each answer, how many sentences that are too long."""
+"""What text stores hold: how often each answer, sentences that are cut or unknown."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from datamodules.stores import ExampleStore
 from lxmert.tokenization import LxmertTokenizer
 
-TRUNCATION_SAMPLE = 10_000  # sentences of a store whose length is looked at; tokenizing takes its time
+TRUNCATION_SAMPLE = 10_000  # sentences of a store that are looked at; tokenizing takes its time
 _AT_ONCE = 10_000
 
 
@@ -31,13 +32,55 @@ def frequent_answers(stores: Iterable[ExampleStore], spell: Callable[[str], str]
     return sorted(counts, key=lambda text: (-counts[text], text))[:most]
 
 
-def count_truncated(store: ExampleStore, tokenizer: LxmertTokenizer, max_length: int) -> tuple[int, int]:
-    """How many sentences have more than `max_length` tokens, of how many that were looked at, evenly spaced."""
-    step = -(-len(store) // TRUNCATION_SAMPLE)
-    places = np.arange(0, len(store), step)
-    count = 0
+@dataclass(frozen=True)
+class Sentences:
+    """What was seen of some of a store's sentences.
+
+    Args:
+        seen: how many, evenly spaced.
+        truncated: those with more tokens than the longest sentence may have.
+        unknown: those of which more than half of the tokens, [CLS] and [SEP] aside, are [UNK].
+        longest: tokens of the longest.
+        example: one that is mostly unknown, or an empty text.
+    """
+
+    seen: int = 0
+    truncated: int = 0
+    unknown: int = 0
+    longest: int = 0
+    example: str = ""
+
+
+def look_at_sentences(
+    store: ExampleStore, rows: np.ndarray, tokenizer: LxmertTokenizer, max_length: int
+) -> Sentences:
+    """Tokenize at most `TRUNCATION_SAMPLE` of the sentences at `rows`."""
+    places = rows[:: max(-(-len(rows) // TRUNCATION_SAMPLE), 1)]
+    truncated = unknown = longest = 0
+    example = ""
     for start in range(0, len(places), _AT_ONCE):
         texts = store.texts(places[start : start + _AT_ONCE])
-        tokens = tokenizer(texts, truncation=False, return_attention_mask=False, return_length=True)
-        count += sum(length > max_length for length in tokens["length"])
-    return count, len(places)
+        tokens = tokenizer(tokenizer.as_typed(texts), truncation=False, return_attention_mask=False)["input_ids"]
+        lengths = list(map(len, tokens))
+        truncated += sum(length > max_length for length in lengths)
+        longest = max(longest, *lengths)
+        mostly = [2 * ids.count(tokenizer.unk_token_id) > len(ids) - 2 for ids in tokens]
+        unknown += sum(mostly)
+        example = example or next((text for text, bad in zip(texts, mostly, strict=True) if bad), "")
+    return Sentences(len(places), truncated, unknown, longest, example)
+
+
+def known_labels(store: ExampleStore, rows: np.ndarray, answers: np.ndarray) -> tuple[int, int]:
+    """How many labels the examples at `rows` have, and how many of them are among the answers.
+
+    Args:
+        store: with labels.
+        rows: places of examples.
+        answers: to each code of the store's answers, the place in the answer list, -1 outside it.
+    """
+    known = answers[store.column("answer/code")] >= 0
+    if len(rows) < len(store):
+        used = np.zeros(len(store), bool)
+        used[rows] = True
+        known = known[np.repeat(used, np.diff(store.column("answer/offsets")))]
+    return len(known), int(known.sum())

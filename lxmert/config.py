@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ class LxmertConfig:
         mask_token_id: the word piece [MASK], which hides words in pre-training; not in the reference.
         answers: text of each answer label, in label order; not in the reference. It travels with the
             weights so that answer heads are always matched by text.
+        vocab_sha256: `LxmertTokenizer.sha256` of the vocabulary that the weights are for; None where it is not
+            known; not in the reference.
 
     Raises:
         InputError: a value of another type, out of its range, or sizes that do not fit together.
@@ -103,6 +106,7 @@ class LxmertConfig:
     return_dict: bool = True
     mask_token_id: int = 103
     answers: list[str] | None = None
+    vocab_sha256: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -114,6 +118,8 @@ class LxmertConfig:
             )
         if self.hidden_act not in ("gelu", "relu"):
             raise InputError(f"hidden_act={shown(self.hidden_act)}; expected 'gelu' or 'relu'")
+        if self.vocab_sha256 is not None and not is_sha256(self.vocab_sha256):
+            raise InputError(f"vocab_sha256={shown(self.vocab_sha256)}; expected 64 hexadecimal digits, or null")
         if self.answers is not None:
             check_answers(self.answers, "answers")
             if len(self.answers) != self.num_qa_labels:
@@ -193,6 +199,11 @@ class LxmertConfig:
         """Write `config.json` into `folder`."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_text(Path(folder) / "config.json", self.to_json_string())
+
+
+def is_sha256(value: Any) -> bool:
+    """Whether `value` is what such a hash is written as."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
 def _check_value(name: str, kind: str, value: Any) -> None:

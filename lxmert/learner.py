@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,12 +252,13 @@ class LxmertLearner(LightningModule):
         checkpoint["settings"] = self.settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another architecture or answer list.
+        """Refuse a checkpoint of another architecture, vocabulary or answer list.
 
         Raises:
             InputError: what differs, and how to mend it.
         """
-        differences = config_differences(checkpoint.get("lxmert_config"), self.model.config.to_dict())
+        listed = self.settings.get("model") or {}
+        differences = config_differences(checkpoint.get("lxmert_config"), self.model.config.to_dict(), listed)
         if differences:
             raise InputError("the checkpoint does not fit this run:\n  " + "\n  ".join(differences))
 
@@ -301,8 +302,13 @@ FREE_FIELDS = {
 }  # fmt: skip
 
 
-def config_differences(saved: dict[str, Any] | None, current: dict[str, Any]) -> list[str]:
-    """Where two configs (as `LxmertConfig.to_dict` gives them) disagree, a line each."""
+def config_differences(
+    saved: dict[str, Any] | None, current: dict[str, Any], listed: Collection[str] = ()
+) -> list[str]:
+    """Where two configs (as `LxmertConfig.to_dict` gives them) disagree, a line each.
+
+    `listed` are the keys of the run's configuration; Hydra wants a + before others.
+    """
     if saved is None:
         return ["it holds no lxmert_config: it was not written by this project's train.py (use init= for weights)"]
     lines = []
@@ -312,11 +318,32 @@ def config_differences(saved: dict[str, Any] | None, current: dict[str, Any]) ->
             continue
         if key == "answers":
             lines.append(answer_difference(there or [], here or []))
+        elif key == "vocab_sha256":
+            if there and here:  # checkpoints from before it was kept have none
+                lines.append(vocabulary_difference(saved, current))
+        elif key == "vocab_size" and saved.get("vocab_sha256"):
+            continue  # told by the vocabulary
+        elif key == "vocab_size":
+            lines.append(vocabulary_difference(saved, current))
         elif key == "num_qa_labels":
             continue  # told by the answers
         else:
-            lines.append(f"{key}: {there} in the checkpoint, {here} in this run; set model.{key}={there}")
+            option = f"model.{key}" if key in listed else f"+model.{key}"
+            lines.append(f"{key}: {there} in the checkpoint, {here} in this run; set {option}={there}")
     return lines
+
+
+def vocabulary_difference(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """How two configs' vocabularies differ, in one line."""
+    there, here = (
+        f"{each['vocab_size']} word pieces, SHA-256 {str(each.get('vocab_sha256'))[:12]}"
+        for each in (saved, current)
+    )
+    return (
+        f"vocabulary: {there} in the checkpoint, {here} in this run (pieces, their order, or how words are "
+        "cased); its word embeddings would mean other words. Use that of the training: the folder of its run "
+        "has it, data.tokenizer=outputs/<experiment>/<time>"
+    )
 
 
 def answer_difference(saved: Sequence[str], current: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -42,6 +43,8 @@ from lxmert.weights import (
     refuse_unloaded,
     write_folder,
 )
+
+log = logging.getLogger(__name__)
 
 
 class _Uninitialized(TorchFunctionMode):
@@ -153,6 +156,8 @@ def kept_with(source: str | Path) -> LxmertConfig | None:
 class LxmertModel(Lxmert, Pretrained):
     """LXMERT without heads, called as the reference library's: one sentence and one image a row."""
 
+    _boxes_seen = False  # whether those of a call have been looked at
+
     def reference_state(self) -> dict[str, Tensor]:
         """Its weights, not copied, under the names they have in the reference's models with heads."""
         return {f"lxmert.{name}": tensor for name, tensor in self.state_dict().items()}
@@ -210,6 +215,7 @@ class LxmertModel(Lxmert, Pretrained):
         output_hidden_states: bool | None,
     ) -> LxmertModelOutput:
         """`encode` for a call in the reference's style, whose arguments `forward` explains."""
+        self.check_boxes(visual_pos)
         config = self.config
         batch = batch_from_call(
             config, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
@@ -226,6 +232,25 @@ class LxmertModel(Lxmert, Pretrained):
             output_hidden_states=output_hidden_states,
             inputs_embeds=inputs_embeds,
         )
+
+    def check_boxes(self, visual_pos: Tensor | None) -> None:
+        """Warn of boxes that seem to be pixels, at the model's first call: each look waits for the GPU.
+
+        Not where a call is recorded rather than run: compiled, exported, traced, captured as a CUDA graph.
+        """
+        if self._boxes_seen or type(visual_pos) is not Tensor or visual_pos.is_meta or not visual_pos.numel():
+            return
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return
+        if visual_pos.is_cuda and torch.cuda.is_current_stream_capturing():
+            return
+        self._boxes_seen = True
+        if visual_pos.shape[-1] == 4 and (largest := float(visual_pos.max())) > 2:
+            log.warning(
+                "visual_pos has values up to %.0f, which seem to be pixels; the model expects x1 y1 x2 y2 as "
+                "fractions of the image's sides, from 0 to 1. Divide x by the image's width and y by its height.",
+                largest,
+            )
 
 
 def batch_from_call(
@@ -438,6 +463,7 @@ class LxmertForVisualReasoning(Pretrained):
             return None if tensor is None else tensor.repeat_interleave(2, 0)
 
         config = self.config
+        self.lxmert.check_boxes(visual_pos)
         batch = batch_from_call(
             config,
             twice(input_ids),

@@ -7,6 +7,7 @@ without special tokens, truncation without a length, ...) is an error here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -124,6 +125,7 @@ class LxmertTokenizer:
         new = [AddedToken(t, normalized=False, special=True) for t in self.all_special_tokens if t not in added]
         self._tokenizer.add_tokens([*new, *added_tokens])
         ids = self._tokenizer.get_vocab()
+        self._in_text = _within_text(self.all_special_tokens)
         self.all_special_ids = [ids[token] for token in self.all_special_tokens]
         self.unk_token_id, self.sep_token_id, self.pad_token_id = self.all_special_ids[:3]
         self.cls_token_id, self.mask_token_id = self.all_special_ids[3:]
@@ -291,6 +293,28 @@ class LxmertTokenizer:
             tokenizer.enable_padding(pad_id=self.pad_token_id, pad_token=self.pad_token, length=length)
         return tokenizer, limit if truncates else None
 
+    def as_typed(self, texts: list[str]) -> list[str]:
+        """Sentences as people wrote them, for a call: a special token within them is one only as in the original.
+
+        There "[MASK]" between spaces is the token, and "[MASK]?" or "a[SEP]" is text, spelt in pieces. A call
+        without this finds special tokens anywhere, as the reference library does.
+
+        Returns:
+            The sentences, with a space after the "[" of what is text: its pieces are the same.
+        """
+        if self._in_text is None or not self._has_special("\n".join(texts)):  # seldom any: all at once
+            return texts
+        clean = normalizers.BertNormalizer(
+            handle_chinese_chars=self.tokenize_chinese_chars, strip_accents=False, lowercase=False
+        )
+        return [
+            self._in_text.sub(_spelt, clean.normalize_str(text)) if self._has_special(text) else text
+            for text in texts
+        ]
+
+    def _has_special(self, text: str) -> bool:
+        return any(token in text for token in self.all_special_tokens)
+
     def encode(self, text: str, text_pair: str | None = None, **options: Any) -> Any:
         """The `input_ids` of a call."""
         return self(text, text_pair, **options)["input_ids"]
@@ -380,6 +404,36 @@ class LxmertTokenizer:
         """Number of pieces without added tokens."""
         return self._tokenizer.get_vocab_size(with_added_tokens=False)
 
+    @property
+    def sha256(self) -> str:
+        """What decides the ids of a text, as one hash: the tokens in order, and how a text is brought to them.
+
+        Weights are for one vocabulary: of another with as many pieces they are as good as random.
+        """
+        ids = self.get_vocab()
+        strips = self.do_lower_case if self.strip_accents is None else self.strip_accents
+        rules = [self.do_lower_case, strips, self.tokenize_chinese_chars, self.all_special_tokens]
+        content = json.dumps([sorted(ids, key=ids.__getitem__), rules])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def unreachable(self) -> list[str]:
+        """The pieces that no text can become: "Cat" or "é" where text is lower-cased and loses its accents."""
+        bring = normalizers.BertNormalizer(
+            clean_text=False,
+            handle_chinese_chars=False,
+            strip_accents=self.strip_accents,
+            lowercase=self.do_lower_case,
+        )
+        pieces = self._tokenizer.get_vocab(with_added_tokens=False)
+        added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        return [
+            piece
+            for piece in sorted(pieces, key=pieces.__getitem__)
+            if not (piece.isascii() and piece == piece.lower())  # quickly told of most
+            and piece not in added
+            and bring.normalize_str(piece) != piece
+        ]
+
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
 
@@ -413,6 +467,19 @@ class LxmertTokenizer:
 
 
 LxmertTokenizerFast = LxmertTokenizer
+
+
+def _within_text(tokens: Sequence[str]) -> re.Pattern[str] | None:
+    """Finds the special tokens in a text; group 1 is one that stands alone.
+
+    Of those that begin with punctuation, as all of BERT's do: others cannot be spelt in pieces by a space.
+    """
+    names = "|".join(re.escape(token) for token in tokens if re.match(r"[!-/:-@\[-`{-~].", token))
+    return re.compile(rf"((?<!\S)(?:{names})(?!\S))|{names}") if names else None
+
+
+def _spelt(token: re.Match[str]) -> str:
+    return token[0] if token[1] else f"{token[0][0]} {token[0][1:]}"
 
 
 def _plain(ids: Any) -> Any:

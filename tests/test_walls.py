@@ -69,7 +69,7 @@ ORDER = {
         *("weights.export", "checkpoint", "__init__"),
     ],
     "datamodules": [
-        *("progress", "stores", "formats", "layout", "batches", "release", "statistics", "base"),
+        *("progress", "stores", "formats", "layout", "batches", "release", "statistics", "sense", "base"),
         *("vqa", "gqa", "nlvr2", "pretrain", "toy"),
         *("prepare", "validate", "download", "convert", "init", "__init__"),
     ],
@@ -191,7 +191,7 @@ def test_wandb_stays_in_the_callbacks():
 # Formats and objectives are used one at a time: of these rooms each file is a door.
 ROOMS = [
     *("lxmert/weights", "lxmert/evaluate", "lxmert/report", "lxmert/callbacks", "lxmert/runs"),
-    *("datamodules/stores", "datamodules/batches"),
+    *("datamodules/stores", "datamodules/batches", "datamodules/sense"),
 ]
 
 

@@ -159,7 +159,7 @@ class ExampleDataset(Dataset[Batch]):
     ) -> Batch:
         """The batch of what was read, with these S sentences; `keys` are the places that they stand for."""
         tokens = self.tokenizer(
-            sentences.tolist(),
+            self.tokenizer.as_typed(sentences.tolist()),
             padding=True,
             truncation=True,
             max_length=self.max_length,

@@ -78,10 +78,11 @@ class BatchSampler:
         epoch: int = 0,
         first_batch: int = 0,
     ) -> None:
+        option = "data.batch_size" if drop_last else "data.eval_batch_size"
         # In training equal shares: a gradient is the mean over processes. Evaluation adds up and takes any.
         if batch_size < 1 or (drop_last and batch_size % world_size):
             raise InputError(
-                f"data.batch_size={batch_size} is the global batch and must be a positive multiple of the "
+                f"{option}={batch_size} is the global batch and must be a positive multiple of the "
                 f"{world_size} processes. Use {max(batch_size // world_size, 1) * world_size} or "
                 f"{(batch_size // world_size + 1) * world_size}."
             )
@@ -102,7 +103,7 @@ class BatchSampler:
         self.epoch, self.first = epoch, (epoch, first_batch)
         if len(self) == 0 or num_examples // len(self) < world_size:
             raise InputError(
-                f"{num_examples} examples do not make batches of batch_size={batch_size} for {world_size} "
+                f"{num_examples} examples do not make batches of {option}={batch_size} for {world_size} "
                 f"process(es){', the last one being dropped' if drop_last else ''}. Use fewer processes or "
                 "another batch size."
             )

@@ -69,8 +69,8 @@ class MaskedRegion(Objective):
         check_choices("feature_loss", [feature_loss], tuple(FEATURE_LOSSES))
         if not 0 < rate <= 1 or not 0 <= zeroed <= zeroed + replaced <= 1:
             raise InputError(
-                f"masked_region: rate={rate}, zeroed={zeroed}, replaced={replaced}; expected shares, the last two "
-                "together at most 1"
+                f"objective.masked_region has rate={rate}, zeroed={zeroed}, replaced={replaced}; expected shares, "
+                "the last two together at most 1"
             )
         self.labels = [name for name in OUTPUTS if name in losses]
         self.features = "feature" in losses

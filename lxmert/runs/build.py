@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from lightning import Trainer
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -51,6 +52,9 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
             "trainer.overfit_batches is not for data that orders its own batches. To over-fit some, train on a "
             "small split and validate on it: data.train=minival data.valid=minival trainer.limit_train_batches=10"
         )
+    sizes = make(nodes["model"])
+    check_device(nodes["trainer"])
+    check_length(nodes["data"].get("max_length", 0), sizes.max_position_embeddings)
     datamodule = make(nodes["data"])
     # Before the trainer asks for it: the model's vocabulary and answers are the data's, and what a test
     # needs should be missed before the training, not after it.
@@ -64,9 +68,10 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
             "there is no answer list: neither labels, nor an answer file in the data folder, nor a checkpoint"
         )
     sizes = replace(
-        make(nodes["model"]),
+        sizes,
         vocab_size=len(datamodule.tokenizer),
         mask_token_id=datamodule.tokenizer.mask_token_id,
+        vocab_sha256=datamodule.tokenizer.sha256,
         num_qa_labels=len(answers),
         answers=answers,
     )
@@ -99,6 +104,35 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
             "job one device, or start the processes from outside (hydra/launcher=submitit_slurm)"
         )
     return datamodule, learner, trainer
+
+
+def check_device(trainer: Mapping[str, Any]) -> None:
+    """Refuse a trainer for a GPU where there is none, before hours of converting files.
+
+    Raises:
+        InputError: there is none.
+    """
+    if trainer.get("accelerator") not in ("gpu", "cuda"):
+        return
+    if not CUDAAccelerator.is_available() and not MPSAccelerator.is_available():
+        raise InputError(
+            "trainer=gpu, the default, and trainer=ddp and fsdp want a GPU, and there is none here (nvidia-smi "
+            "says what the driver sees). trainer=cpu runs without one"
+        )
+
+
+def check_length(tokens: int, positions: int) -> None:
+    """Refuse sentences that are longer than the model has positions for.
+
+    Raises:
+        InputError: they may be.
+    """
+    if tokens > positions:
+        raise InputError(
+            f"data.max_length={tokens}: the model has positions for {positions} tokens. Set data.max_length to "
+            "that or less; a model that starts from random numbers can have more, "
+            f"++model.max_position_embeddings={tokens}"
+        )
 
 
 def make_logger(node: Mapping[str, Any], run_id: str | None) -> Any:

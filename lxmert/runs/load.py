@@ -101,6 +101,12 @@ def load_run(folder: str | Path) -> TrainedRun:
             f"{folder}: its vocabulary has {len(tokenizer)} word pieces and its model {config.vocab_size}: put "
             "back the vocabulary of the training"
         )
+    if config.vocab_sha256 not in (None, tokenizer.sha256):
+        raise InputError(
+            f"{folder}: its vocabulary (SHA-256 {tokenizer.sha256[:12]}) is not that of its model's training "
+            f"({str(config.vocab_sha256)[:12]}): put back vocab.txt, tokenizer.json and tokenizer_config.json of "
+            "the training"
+        )
     weights = read_weights(checkpoint)
     model = architecture_of(weights).from_weights(with_heads(config, weights), weights, str(checkpoint))
     return TrainedRun(model, tokenizer, config.answers or [], _read_reading(folder / "run.json"))

@@ -6,7 +6,10 @@ from lxmert.weights.files import (
     kept_config,
     open_weights,
     read_answers,
+    read_vocabulary,
     read_weights,
+    tokenizer_beside,
+    tokenizer_with,
     write_folder,
 )
 from lxmert.weights.load import LoadReport, compare, load_weights, refuse_unloaded
@@ -15,6 +18,6 @@ from lxmert.weights.transfer import match_answer_head
 
 __all__ = [
     "HEADS", "WEIGHT_SUFFIXES", "LoadReport", "answers_beside", "compare", "is_bert", "kept_config",
-    "load_weights", "match_answer_head", "open_weights", "read_answers", "read_weights", "reference_names",
-    "refuse_unloaded", "upgrade", "write_folder",
+    "load_weights", "match_answer_head", "open_weights", "read_answers", "read_vocabulary", "read_weights",
+    "reference_names", "refuse_unloaded", "tokenizer_beside", "tokenizer_with", "upgrade", "write_folder",
 ]  # fmt: skip

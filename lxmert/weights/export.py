@@ -19,7 +19,16 @@ from torch import Tensor
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError, replacing, write_text
 from lxmert.pretrained import Architecture, architecture_of, heads_of, kept_with, with_heads
-from lxmert.weights.files import answers_beside, read_answers, read_weights, write_folder
+from lxmert.tokenization import LxmertTokenizer
+from lxmert.weights.card import model_card
+from lxmert.weights.files import (
+    answers_beside,
+    read_answers,
+    read_weights,
+    tokenizer_beside,
+    tokenizer_with,
+    write_folder,
+)
 from lxmert.weights.load import compare
 from lxmert.weights.names import HEADS, WORD_EMBEDDINGS, grouped, is_bert, to_original
 
@@ -36,7 +45,7 @@ def export(source: str, out: Path, to: str, config_source: str | None = None) ->
         source: a run's `*.ckpt`, or anything else that `read_weights` reads.
         out: does not exist yet. For "reference" a folder that transformers opens; for "original" a file,
             `*_LXRT.pth` as its pre-training saves or any other `*.pth` as its fine-tuning saves, with the
-            answer list beside it as `*.answers.json`.
+            answer list, the vocabulary and the model card beside it as `*.answers.json`, `*.tokenizer` and `*.md`.
         to: "reference" or "original".
         config_source: a folder, hub name or `config.json` for weights without a config of their own.
 
@@ -44,12 +53,13 @@ def export(source: str, out: Path, to: str, config_source: str | None = None) ->
         What was written, in a line.
 
     Raises:
-        FileExistsError: `out`, or the answer list beside it, exists.
+        FileExistsError: `out`, or one of the files beside it, exists.
         FileNotFoundError: `source` does not.
         OSError: `out` cannot be written.
-        InputError: the weights cannot be read, do not fit their config, or have no place in `out`.
+        InputError: the weights cannot be read, do not fit their config or vocabulary, or have no place in `out`.
     """
-    for path in [out, answers_beside(out)] if to == "original" else [out]:
+    beside = [answers_beside(out), tokenizer_beside(out), out.with_suffix(".md")] if to == "original" else []
+    for path in [out, *beside]:
         if path.exists():
             raise FileExistsError(f"{path} exists and is not overwritten; give another OUT, or remove it")
     weights = read_weights(source)
@@ -64,21 +74,27 @@ def export(source: str, out: Path, to: str, config_source: str | None = None) ->
     architecture = architecture_of(weights)
     config = config_of(source, config_source, weights)
     untrained = check(weights, architecture, config, source)
+    tokenizer = vocabulary_of(source, config)
+    if tokenizer:
+        config = replace(config, vocab_sha256=tokenizer.sha256)
     answers = config.answers if "answer_head" in heads_of(weights) else None
+    names = sorted(heads_of(weights))
+    card = model_card(source, out, config.to_dict(), architecture.__name__, names, answers, tokenizer)
     written = original_names(weights, out.name) if to == "original" else weights
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if to == "original":
-            write_original(out, written, answers)
+            write_original(out, written, answers, tokenizer, card)
         else:
-            write_reference(out, written, config, architecture)
+            write_reference(out, written, config, architecture, tokenizer, card)
     except OSError as error:
         raise OSError(f"{out} cannot be written: {error}") from error
     line = f"{out}: {architecture.__name__}, {len(weights)} tensors"
-    if heads := heads_of(weights):
-        line += f", heads {', '.join(sorted(heads))}"
+    if names:
+        line += f", heads {', '.join(names)}"
     if answers:
         line += f", {len(answers)} answers"
+    line += f", {len(tokenizer)} word pieces" if tokenizer else "; no vocabulary: none is kept with the weights"
     return line + (f"; never trained and left out: {', '.join(untrained)}" if untrained else "")
 
 
@@ -99,6 +115,22 @@ def config_of(source: str, config_source: str | None, weights: Weights) -> Lxmer
     if last is None:
         return config
     return replace(config, num_qa_labels=len(last), answers=config.answers or read_answers(source))
+
+
+def vocabulary_of(source: str, config: LxmertConfig) -> LxmertTokenizer | None:
+    """The tokenizer kept with the weights, None where there is none.
+
+    Raises:
+        InputError: it is not the one that the weights are for.
+    """
+    tokenizer = tokenizer_with(source)
+    if tokenizer and (len(tokenizer) != config.vocab_size or config.vocab_sha256 not in (None, tokenizer.sha256)):
+        raise InputError(
+            f"the vocabulary beside {source} has {len(tokenizer)} word pieces (SHA-256 {tokenizer.sha256[:12]}); "
+            f"its weights are for {config.vocab_size} ({str(config.vocab_sha256)[:12]}). Put back that of the "
+            "training, or remove it to export without one"
+        )
+    return tokenizer
 
 
 def given_config(name_or_path: str) -> LxmertConfig:
@@ -150,21 +182,36 @@ def original_names(weights: Weights, file: str) -> dict[str, Tensor]:
     return tensors
 
 
-def write_original(out: Path, weights: Weights, answers: Sequence[str] | None) -> None:
-    """A file that the original reads, and the answers beside it."""
+def write_original(
+    out: Path, weights: Weights, answers: Sequence[str] | None, tokenizer: LxmertTokenizer | None, card: str
+) -> None:
+    """A file that the original reads; the answers, the vocabulary and the card beside it."""
     with replacing(out) as temporary:
         # In the format that PyTorch before 1.4 reads too: the original was written for 1.0.
         torch.save(dict(weights), temporary, _use_new_zipfile_serialization=False)
     if answers is not None:
         entries = [{"ans": answer} for answer in answers]
         write_text(answers_beside(out), json.dumps(entries, ensure_ascii=False) + "\n")
+    if tokenizer:
+        tokenizer.save_pretrained(tokenizer_beside(out))
+    write_text(out.with_suffix(".md"), card)
 
 
-def write_reference(out: Path, weights: Weights, config: LxmertConfig, architecture: type[Architecture]) -> None:
+def write_reference(
+    out: Path,
+    weights: Weights,
+    config: LxmertConfig,
+    architecture: type[Architecture],
+    tokenizer: LxmertTokenizer | None,
+    card: str,
+) -> None:
     """A folder that the reference opens, whole or not at all."""
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         folder = Path(temporary) / out.name
         write_folder(folder, config.to_dict(), weights, architecture.__name__)
+        if tokenizer:
+            tokenizer.save_pretrained(folder)
+        write_text(folder / "README.md", card)
         folder.rename(out)
 
 

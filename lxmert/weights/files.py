@@ -7,6 +7,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lxmert.files import InputError, check_answers, fetch, read_json, replacing, run_checkpoint, shown, write_text
+from lxmert.tokenization import LxmertTokenizer
 from lxmert.weights.names import HEADS, from_foreign, is_bert, reference_names, upgrade
 
 WEIGHT_FILES = ["model.safetensors", "pytorch_model.bin"]
@@ -237,6 +239,48 @@ def _answers_in(config: Any, where: str) -> list[str] | None:
     return None if answers is None else check_answers(answers, f"{where}: answers")
 
 
+def tokenizer_with(source: str | Path) -> LxmertTokenizer | None:
+    """The tokenizer kept with weights; None where there is none.
+
+    Args:
+        source: a run's folder or a checkpoint in it, a folder with a vocabulary, or a weights file with its
+            `*.tokenizer` beside it. Nothing is fetched from the hub.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        of_run = path.parent.name == "checkpoints" and (path.parents[1] / "run.json").is_file()
+        path = path.parents[1] if of_run else tokenizer_beside(path)
+    there = any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+    return LxmertTokenizer.from_pretrained(path) if there else None
+
+
+def read_vocabulary(source: str | Path) -> str | None:
+    """`LxmertTokenizer.sha256` of the vocabulary that weights are for; None where it is not known.
+
+    Args:
+        source: as of `read_answers`. What the weights' config says goes before a vocabulary beside them.
+    """
+    path = run_checkpoint(source) or Path(source).expanduser()
+    config: Any = None
+    if path.suffix == ".ckpt":
+        config = kept_config(path)
+    elif not path.is_file():
+        with suppress(FileNotFoundError):
+            config = read_json(fetch(source, ["config.json"]))
+    if isinstance(config, dict) and config.get("vocab_sha256"):
+        return str(config["vocab_sha256"])
+    tokenizer = tokenizer_with(source)
+    return tokenizer.sha256 if tokenizer else None
+
+
+def tokenizer_beside(weights: Path) -> Path:
+    """Where the folder with the vocabulary of an exported weights file is."""
+    return weights.with_suffix(".tokenizer")
+
+
 def answers_beside(weights: Path) -> Path:
     """Where the answer list of an exported weights file is."""
     return weights.with_suffix(".answers.json")
@@ -249,14 +293,18 @@ def write_folder(
 
     Args:
         folder: made where it does not exist.
-        config: the sizes, and the answers, as `LxmertConfig.to_dict` gives them.
+        config: the sizes, and the answers, as `LxmertConfig.to_dict` gives them. The answers are written a second
+            time as id2label and label2id, where the reference's tools look for them.
         weights: under the reference's names.
         architecture: the class they belong to. A bare LxmertModel's names have no prefix in its files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "lxmert." if all(name.startswith("lxmert.") for name in weights) else ""
     tensors = {name.removeprefix(prefix): tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    values = {**config, "architectures": [architecture]}
+    values: dict[str, Any] = {**config, "architectures": [architecture]}
+    if config.get("answers"):
+        values["id2label"] = {str(label): answer for label, answer in enumerate(config["answers"])}
+        values["label2id"] = {answer: label for label, answer in enumerate(config["answers"])}
     write_text(folder / "config.json", json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     with replacing(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})

@@ -131,6 +131,7 @@ def refuse_unloaded(report: LoadReport) -> None:
     if report.unloaded_encoder:
         raise InputError(
             f"{report}\n{len(report.unloaded_encoder)} encoder weights would keep random values: the file is "
-            f"of another architecture or incomplete. {report.other_vocabulary}Fix the model's config, or allow "
-            "missing weights if you mean it."
+            f"of another architecture or incomplete. {report.other_vocabulary}Use the sizes of the weights "
+            "(model.* in a run, config= in Python), or get the file again. In Python allow_missing=True goes on "
+            "without."
         )

@@ -1,5 +1,6 @@
 """The model against the reference library's, and what it does beyond the reference."""
 
+import copy
 import itertools
 import math
 from dataclasses import fields, replace
@@ -848,3 +849,34 @@ def test_internals_name_every_attention_that_the_model_has():
     names = {field.name for field in fields(Internals) if field.name.endswith("attentions")}
     assert names == set(SIDES)
     assert LxmertModelOutput().keys() == []
+
+
+# ---------------------------------------------------------------------------------------------------- boxes
+
+
+def test_boxes_in_pixels_are_said_once(sizes, caplog):
+    model = LxmertForQuestionAnswering(LxmertConfig(**sizes)).eval()
+    words, features, boxes = torch.randint(5, 60, (2, 4)), torch.rand(2, 3, 10), torch.rand(2, 3, 4)
+    with torch.no_grad():
+        for _ in range(2):
+            model(words, features, boxes * 640)
+        assert len(caplog.records) == 1
+        assert "seem to be pixels; the model expects x1 y1 x2 y2 as fractions" in caplog.text
+        caplog.clear()
+        other = copy.deepcopy(model)
+        other.lxmert._boxes_seen = False
+        other(words, features, boxes * 1.001)  # beyond the edge by a rounding error
+        other(words, features, boxes * 640)  # looked at once: each look would wait for a GPU
+    assert not caplog.records
+
+
+def test_boxes_are_not_looked_at_where_a_call_is_recorded(sizes, caplog, monkeypatch):
+    model = LxmertModel(LxmertConfig(**sizes)).eval()
+    call = torch.randint(5, 60, (2, 4)), torch.rand(2, 3, 10), torch.rand(2, 3, 4) * 640
+    with torch.no_grad():
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.compiler, "is_compiling", lambda: True)
+            model(*call)
+        assert not model._boxes_seen and not caplog.records
+        model(*call)
+        assert model._boxes_seen and len(caplog.records) == 1

@@ -1,8 +1,11 @@
 """LxmertTokenizer against transformers' own, on arbitrary text, with a small and with the real vocabulary."""
 
+import functools
 import json
 import os
 import pickle
+import re
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -531,3 +534,47 @@ def test_bad_calls_raise_one_clear_error(small, arguments, options, error, messa
 def test_negative_ids_are_explained(small):
     with pytest.raises(ValueError, match=r"put pad_token_id \(0\) for ignored labels"):
         small.decode([5, -100])
+
+
+# ------------------------------------------------------- special tokens that somebody typed into a question
+
+
+@functools.cache
+def without_special_tokens(tokenizer):
+    plain = pickle.loads(pickle.dumps(tokenizer))
+    plain._tokenizer.encode_special_tokens = True  # it finds none: all is text
+    return plain
+
+
+def as_the_original(tokenizer, text):
+    """Pieces by the original's rules: of the words between spaces, a special token's name is that token."""
+    plain = without_special_tokens(tokenizer)
+    kept = [c for c in text if c in "\t\n\r" or not unicodedata.category(c).startswith("C")]
+    clean = "".join(" " if c in "\t\n\r" or unicodedata.category(c) == "Zs" else c for c in kept)
+    if tokenizer.tokenize_chinese_chars:
+        clean = re.sub("([\u4e00-\u9fff])", r" \1 ", clean)
+    return [p for word in clean.split() for p in ([word] if word in SPECIAL else plain.tokenize(word))]
+
+
+parts = st.sampled_from([*WORDS, *SPECIAL, "[mask]", *" \u00a0\u2028\t\x00?é猫["])
+
+
+@quick
+@given(text=st.lists(parts, max_size=8).map("".join))
+def test_special_tokens_in_a_question_are_special_where_they_were_in_the_original(both, text):
+    ours, _ = both
+    (typed,) = ours.as_typed([text])
+    assert ours.tokenize(typed) == as_the_original(ours, text)
+
+
+def test_a_special_token_that_touches_something_is_text(small):
+    texts = ["what is [MASK]?", "what is [MASK] ?", "is it red[SEP]", "[[CLS]]", "[MASK][MASK]", "猫[MASK]"]
+    pieces = [" ".join(small.tokenize(text)) for text in small.as_typed(texts)]
+    mask = "[ m ##a ##s ##k ]"
+    assert pieces == [
+        f"what is {mask} ?", "what is [MASK] ?", "is it red [ s ##e ##p ]", "[ [ c ##l ##s ] ]", f"{mask} {mask}",
+        "猫 [MASK]",
+    ]  # fmt: skip
+    assert small.tokenize(texts[0]) == ["what", "is", "[MASK]", "?"]  # a call alone does as the reference
+    untouched = ["what is it?", "[mask]"]
+    assert small.as_typed(untouched) is untouched

@@ -230,6 +230,17 @@ def test_a_checkpoint_of_another_architecture_or_answer_list_is_refused_with_the
     assert "unknown split 'nowhere'" in said and "minival" in said
 
 
+def test_a_run_goes_on_with_no_other_vocabulary_though_as_large(toy, toy_run, tmp_path):
+    folder, overrides = toy
+    pieces = (toy_run / "vocab.txt").read_text().splitlines()
+    (tmp_path / "vocab.txt").write_text("\n".join([*pieces[:5], *reversed(pieces[5:])]))
+    other = [*overrides, f"data.tokenizer={tmp_path}/vocab.txt"]
+    for command in (["action=test", f"checkpoint={toy_run}"], [f"resume={toy_run}", "trainer.max_epochs=3"]):
+        said = train(*other, *command, folder=folder, fails=True)
+        assert f"vocabulary: {len(pieces)} word pieces, SHA-256" in said and "Traceback" not in said
+    assert (toy_run / "vocab.txt").read_text().splitlines() == pieces  # nothing of the run was replaced
+
+
 def test_fine_tuning_starts_from_the_weights_it_is_given(toy, toy_run):
     folder, overrides = toy
     init = f"init={toy_run}/checkpoints/best.ckpt"

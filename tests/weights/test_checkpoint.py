@@ -428,10 +428,10 @@ def test_a_pre_training_run_goes_to_the_reference_and_back_exactly(pretrained, p
     export("reference", run, tmp_path / "new/folder")
     assert capsys.readouterr().out == (
         f"{tmp_path}/new/folder: LxmertForPreTraining, 170 tensors, heads answer_head, cls, obj_predict_head, "
-        "7 answers\n"
+        "7 answers; no vocabulary: none is kept with the weights\n"
     )
     assert sorted(path.name for path in (tmp_path / "new").rglob("*")) == [
-        "config.json", "folder", "model.safetensors"
+        "README.md", "config.json", "folder", "model.safetensors"
     ]  # fmt: skip
     back = LxmertForPreTraining.from_pretrained(tmp_path / "new/folder")
     assert_same_weights(back, pretrained)
@@ -441,6 +441,7 @@ def test_a_pre_training_run_goes_to_the_reference_and_back_exactly(pretrained, p
     )
     assert not any(report.values()), report
     assert theirs.config.architectures == ["LxmertForPreTraining"]
+    assert [theirs.config.id2label[label] for label in range(7)] == ANSWERS and theirs.config.label2id["2"] == 3
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(tensor, pretraining[name]), name
 

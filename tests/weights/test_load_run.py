@@ -1,13 +1,18 @@
 """A run's folder is enough by itself: model, tokenizer, answers and probabilities from it alone."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from test_checkpoint import assert_same_weights, save_run
 
 import lxmert
+import train
 from lxmert import (
     LxmertConfig,
     LxmertForPreTraining,
@@ -19,10 +24,13 @@ from lxmert import (
     save_run_model,
 )
 from lxmert.files import InputError
-from lxmert.weights import read_answers
+from lxmert.learner import config_differences
+from lxmert.weights import read_answers, read_vocabulary
+from lxmert.weights.export import main
 
 ROOT = Path(__file__).parents[2]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "colo", "##r", "is", "the", "cat", "?", "Red", "é"]
+TOKENIZER_FILES = {"vocab.txt", "tokenizer.json", "tokenizer_config.json"}
 ANSWERS = ["yes", "no", "", "2", "don't", "crème brûlée", "gray"]
 
 
@@ -149,6 +157,114 @@ def test_a_run_whose_parts_do_not_fit_is_refused(make_run, tokenizer):
         load_run(folder)
     with pytest.raises(InputError, match="probabilities='relu'; expected one of sigmoid, softmax"):
         save_run_model(folder, LxmertConfig(), tokenizer, "relu")
+
+
+# The vocabulary travels
+
+
+def with_vocabulary(make_run, tokenizer):
+    """A run as they are since its checkpoint tells its vocabulary."""
+    return make_run(vocab_sha256=tokenizer.sha256)
+
+
+def other_vocabulary(**settings):
+    pieces = [*PIECES[:5], *reversed(PIECES[5:])]
+    return LxmertTokenizer({piece: i for i, piece in enumerate(pieces)}, **{"do_lower_case": False, **settings})
+
+
+def test_a_vocabulary_is_known_by_its_pieces_their_order_and_their_casing(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    assert LxmertTokenizer.from_pretrained(tmp_path).sha256 == tokenizer.sha256
+    (tmp_path / "tokenizer.json").unlink()
+    assert LxmertTokenizer.from_pretrained(tmp_path).sha256 == tokenizer.sha256
+    vocab = tokenizer.get_vocab()
+    others = [LxmertTokenizer(vocab), LxmertTokenizer(vocab, do_lower_case=False, strip_accents=True)]
+    others += [LxmertTokenizer(vocab, False, tokenize_chinese_chars=False), other_vocabulary()]
+    assert len({each.sha256 for each in [tokenizer, *others]}) == 5
+    assert LxmertTokenizer(vocab, do_lower_case=False, strip_accents=False).sha256 == tokenizer.sha256
+
+
+def test_a_checkpoint_of_another_vocabulary_of_the_same_size_is_refused(sizes, tokenizer):
+    ours, theirs = tokenizer.sha256, other_vocabulary().sha256
+    config = LxmertConfig(**{**sizes, "vocab_sha256": ours}).to_dict()
+    (line,) = config_differences({**config, "vocab_sha256": theirs}, config)
+    assert f"61 word pieces, SHA-256 {theirs[:12]} in the checkpoint, 61 word pieces, SHA-256 {ours[:12]}" in line
+    assert "data.tokenizer=" in line
+    (line,) = config_differences({**config, "vocab_sha256": theirs, "vocab_size": 60}, config)
+    assert line.startswith("vocabulary: 60 word pieces")
+    for known in (config, {**config, "vocab_sha256": None}, {k: v for k, v in config.items() if "sha" not in k}):
+        assert not config_differences(known, config)
+
+
+@pytest.mark.parametrize("source", ["outputs/latest", "outputs/latest/checkpoints/best.ckpt", "out", "BEST.pth"])
+def test_weights_for_another_vocabulary_start_no_run(make_run, tokenizer, tmp_path, source):
+    _, model = with_vocabulary(make_run, tokenizer)
+    run = str(tmp_path / "outputs/latest")
+    assert main(["export", "--to", "reference", run, str(tmp_path / "out")]) == 0
+    assert main(["export", "--to", "original", run, str(tmp_path / "BEST.pth")]) == 0
+    assert read_vocabulary(tmp_path / source) == tokenizer.sha256
+    config = replace(model.config, vocab_sha256=other_vocabulary().sha256)
+    learner = SimpleNamespace(objectives={}, model=SimpleNamespace(config=config))
+    with pytest.raises(InputError, match=f"init={tmp_path / source} is for another vocabulary .*data.tokenizer="):
+        train.initialize_from(learner, str(tmp_path / source), "")
+    config.vocab_sha256 = tokenizer.sha256
+    learner.reference_state = model.reference_state
+    train.initialize_from(learner, str(tmp_path / source), "")
+
+
+def test_a_run_whose_vocabulary_was_exchanged_is_refused(make_run, tokenizer, tmp_path, capsys):
+    folder, _ = with_vocabulary(make_run, tokenizer)
+    assert load_run(folder).tokenizer.sha256 == tokenizer.sha256
+    other_vocabulary().save_pretrained(folder)
+    with pytest.raises(InputError, match=r"not that of its model's training .*: put back vocab\.txt"):
+        load_run(folder)
+    assert main(["export", "--to", "reference", str(folder), str(tmp_path / "out")]) == 1
+    assert "Put back that of the training" in capsys.readouterr().err
+
+
+def test_an_export_has_the_vocabulary_the_answers_and_a_card(make_run, tokenizer, tmp_path, capsys):
+    folder, _ = with_vocabulary(make_run, tokenizer)
+    path = folder / "checkpoints/best.ckpt"
+    content = torch.load(path, weights_only=True)
+    data = {"_target_": "datamodules.vqa.VqaDataModule", "root": "/home/me/data", "train": "train,nominival"}
+    optimizer = {"_target_": "lxmert.optim.BertAdam", "_partial_": True, "lr": 5e-5}
+    settings = {"data": data, "optimizer": optimizer, "objective": {"answering": {}}, "init": "a|b.pth"}
+    torch.save({**content, "settings": settings, "global_step": 77}, path)
+    scores = {"val/answering/accuracy": 0.69901, "val/answering/accuracy/group/what is": 0.1, "train/loss": 1}
+    (folder / "summary.json").write_text(json.dumps({"metrics": scores}))
+    (folder / "environment.json").write_text('{"experiment": "vqa"}')
+
+    assert main(["export", "--to", "reference", str(path), str(tmp_path / "ours")]) == 0
+    assert capsys.readouterr().out.endswith(f", 7 answers, {len(PIECES)} word pieces\n")
+    files = {each.name for each in (tmp_path / "ours").iterdir()}
+    assert files == {"README.md", "config.json", "model.safetensors", *TOKENIZER_FILES}
+    text = "Red colour? é"
+    assert LxmertTokenizer.from_pretrained(tmp_path / "ours")(text) == tokenizer(text)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    assert theirs(text)["input_ids"] == tokenizer(text)["input_ids"]
+    config = json.loads((tmp_path / "ours/config.json").read_text())
+    assert config["id2label"]["5"] == "crème brûlée" and config["label2id"]["crème brûlée"] == 5
+    assert config["vocab_sha256"] == tokenizer.sha256
+    card = (tmp_path / "ours/README.md").read_text()
+    for part in (
+        "LxmertForQuestionAnswering: LXMERT of 2 language", "| vqa |", "train train,nominival", "a\\|b.pth",
+        "| answering |", "lr 5e-05", "| 77 |", "val/answering/accuracy 0.6990 |", "| 7: yes, no, , 2, don't",
+        f"SHA-256 {tokenizer.sha256}", "cased",
+    ):  # fmt: skip
+        assert part in card, part
+    assert "/home/me" not in card
+    example = re.search(r"```python\n(.*?)```", card, re.S)[1].replace('("ours")', f'("{tmp_path}/ours")')
+    opened = {}
+    exec(example, opened)
+    assert opened["model"].num_qa_labels == 7
+
+    assert main(["export", "--to", "original", str(folder), str(tmp_path / "BEST.pth")]) == 0
+    assert {each.name for each in (tmp_path / "BEST.tokenizer").iterdir()} == TOKENIZER_FILES
+    card = (tmp_path / "BEST.md").read_text()
+    assert "--load BEST`" in card and "| vqa |" in card
+    (tmp_path / "BEST.pth").unlink()
+    assert main(["export", "--to", "original", str(folder), str(tmp_path / "BEST.pth")]) == 1
+    assert "BEST.answers.json exists and is not overwritten" in capsys.readouterr().err
 
 
 def test_the_example_of_the_documentation_runs(make_run, monkeypatch, tmp_path, capsys):
