@@ -126,7 +126,7 @@ def official_scores(task: Task, submission: Path, files: Mapping[str, Path]) -> 
         ScoringError: the files are not of these predictions, or damaged.
     """
     further = {name: path for name, path in files.items() if name != task.truth[0]}
-    report = task.score(submission, files[task.truth[0]], further)
+    report = task.score(submission, files[task.truth[0]], further, None)
     scores = {}
     for name, value in report.metrics.items():
         subset, _, metric = name.rpartition("/")
