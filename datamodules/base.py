@@ -27,6 +27,7 @@ from datamodules.formats.answer_lists import read_answer_list
 from datamodules.release import ReleaseFolder, listed
 from datamodules.statistics import count_truncated, frequent_answers
 from datamodules.stores import ExampleStore, RegionStore
+from lxmert.evaluate import TASKS
 from lxmert.files import InputError
 from lxmert.tokenization import LxmertTokenizer
 
@@ -76,6 +77,7 @@ class ExampleDataModule(LightningDataModule):
 
     Attributes:
         title: what the data is, for tables and pages.
+        task: the benchmark whose rules, formats and files are the data's (`lxmert.evaluate.TASKS`).
         splits: role ("train", "valid", "test", "predict") -> splits.
         datasets: role -> data set, from `setup` on.
         answers: A answer texts: those of the list file; without it the training labels, most frequent
@@ -101,13 +103,15 @@ class ExampleDataModule(LightningDataModule):
     missing_images: str = "stop"
 
     title: str = field(init=False)
-    task: ClassVar[str]  # whose submission format predictions have: vqa, gqa, nlvr2
+    task: str = field(init=False, default="own")
     answer_file: ClassVar[str] = "trainval_label2ans"  # among the text files
     most_answers: ClassVar[int | None] = None  # of those made from the labels
     released_splits: ClassVar[Mapping[str, Sequence[str]]]  # by role, as the release uses them
 
     def __post_init__(self) -> None:
         super().__init__()
+        if self.task not in TASKS:
+            raise InputError(f"data.task={self.task}; expected one of {', '.join(TASKS)}")
         if self.missing_images not in ("stop", "drop"):
             raise InputError(f"data.missing_images={self.missing_images}; expected stop or drop")
         given = {"train": self.train, "valid": self.valid, "test": self.test, "predict": self.predict}

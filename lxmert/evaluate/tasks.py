@@ -29,6 +29,14 @@ from lxmert.evaluate.vizwiz import VIZWIZ_RULE, score_vizwiz
 from lxmert.evaluate.vqa import VQA_RULE, AnnotatorRule, score_vqa
 
 
+def _same_id(id_: Any, image: str) -> Any:
+    return id_
+
+
+def _file_of(id_: Any, image: str) -> str:
+    return f"{image}.jpg"
+
+
 @dataclass(frozen=True)
 class Task:
     """A benchmark.
@@ -66,7 +74,7 @@ class Task:
     row_key: str = "question_id"
     rows: Callable[[Path], Any] = read_json
     ids_are_names: bool = False
-    id_of: Callable[[Any, str], Any] = lambda id_, image: id_
+    id_of: Callable[[Any, str], Any] = _same_id
     rule: AnnotatorRule = VQA_RULE
 
     @property
@@ -182,7 +190,7 @@ VIZWIZ = Task(
     truth=("annotations", "official questions with answers"),
     further={"answerability": 'list of {"image": str, "answerable": 0..1}: adds its average precision and F1'},
     row_key="image",
-    id_of=lambda id_, image: f"{image}.jpg",
+    id_of=_file_of,
     rule=VIZWIZ_RULE,
 )
 
