@@ -119,6 +119,9 @@ class ExampleDataModule(LightningDataModule):
             role: split_names(self.released_splits[role] if names is None else names)
             for role, names in given.items()
         }
+        for role, splits in self.splits.items():
+            if role != "train" and (twice := {split for split in splits if splits.count(split) > 1}):
+                raise InputError(f"data.{role} names {listed(sorted(twice))} twice; name each split once")
         self.release = self.release_folder()
         self.datasets: dict[str, ExampleDataset] = {}
         self.answers: list[str] = []

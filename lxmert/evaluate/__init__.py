@@ -1,9 +1,10 @@
 """The makers' rules for scoring VQA, VizWiz, GQA and NLVR2 predictions, as plain functions without torch."""
 
+from lxmert.evaluate.ensemble import Scores, write_scores
 from lxmert.evaluate.gqa import score_gqa
 from lxmert.evaluate.labels import label_problem, score_labels
 from lxmert.evaluate.nlvr2 import score_nlvr2
-from lxmert.evaluate.scores import GroupScore, ScoreReport, ScoringError, identifier_problem
+from lxmert.evaluate.scores import GroupScore, ScoreReport, ScoringError, identifier_problem, some
 from lxmert.evaluate.spelling import canonical_answer
 from lxmert.evaluate.submissions import check_submission, read_ids
 from lxmert.evaluate.tasks import TASKS, Task
@@ -25,6 +26,7 @@ __all__ = [
     "AnnotatorRule",
     "GroupScore",
     "ScoreReport",
+    "Scores",
     "ScoringError",
     "Task",
     "average_precision",
@@ -40,7 +42,9 @@ __all__ = [
     "score_nlvr2",
     "score_vizwiz",
     "score_vqa",
+    "some",
     "vizwiz_accuracy",
     "vqa_accuracy",
     "vqa_soft_scores",
+    "write_scores",
 ]
