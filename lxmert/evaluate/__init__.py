@@ -5,7 +5,7 @@ from lxmert.evaluate.gqa import score_gqa
 from lxmert.evaluate.labels import label_problem, score_labels
 from lxmert.evaluate.nlvr2 import score_nlvr2
 from lxmert.evaluate.scores import GroupScore, ScoreReport, ScoringError, identifier_problem, some
-from lxmert.evaluate.spelling import canonical_answer
+from lxmert.evaluate.spelling import canonical_answer, counting_spellings
 from lxmert.evaluate.submissions import check_submission, read_ids
 from lxmert.evaluate.tasks import TASKS, Task
 from lxmert.evaluate.vizwiz import VIZWIZ_RULE, average_precision, score_vizwiz, vizwiz_accuracy
@@ -33,6 +33,7 @@ __all__ = [
     "canonical_answer",
     "check_submission",
     "clean_vqa_answer",
+    "counting_spellings",
     "identifier_problem",
     "label_problem",
     "normalise_vqa_answer",
