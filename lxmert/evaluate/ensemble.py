@@ -86,6 +86,8 @@ def _read_task(archive: zipfile.ZipFile) -> str:
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """An array of an .npz; ValueError where its size or type, looked at before it is unpacked, are off."""
     member = archive.getinfo(name)
+    if member.header_offset < 0:
+        raise ValueError(f"{name} is said to be before the file's beginning")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is packed in another way than numpy packs")
     if member.file_size > MOST_UNPACKED * member.compress_size:
