@@ -36,6 +36,7 @@ from datamodules.sense import (
 )
 from datamodules.statistics import frequent_answers, known_labels, look_at_sentences
 from datamodules.stores import ExampleStore, RegionStore
+from lxmert.evaluate import TASKS
 from lxmert.files import InputError
 from lxmert.tokenization import LxmertTokenizer
 
@@ -87,6 +88,7 @@ class ExampleDataModule(LightningDataModule):
 
     Attributes:
         title: what the data is, for tables and pages.
+        task: the benchmark whose rules, formats and files are the data's (`lxmert.evaluate.TASKS`).
         splits: role ("train", "valid", "test", "predict") -> splits.
         datasets: role -> data set, from `setup` on.
         answers: A answer texts: those of the list file; without it the training labels, most frequent
@@ -112,7 +114,7 @@ class ExampleDataModule(LightningDataModule):
     missing_images: str = "stop"
 
     title: str = field(init=False)
-    task: ClassVar[str]  # whose submission format predictions have: vqa, gqa, nlvr2
+    task: str = field(init=False, default="own")
     answer_file: ClassVar[str] = "trainval_label2ans"  # among the text files
     most_answers: ClassVar[int | None] = None  # of those made from the labels
     released_splits: ClassVar[Mapping[str, Sequence[str]]]  # by role, as the release uses them
@@ -121,6 +123,8 @@ class ExampleDataModule(LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
+        if self.task not in TASKS:
+            raise InputError(f"data.task={self.task}; expected one of {', '.join(TASKS)}")
         if self.missing_images not in ("stop", "drop"):
             raise InputError(f"data.missing_images={self.missing_images}; expected stop or drop")
         if self.max_length < 3:
@@ -130,6 +134,9 @@ class ExampleDataModule(LightningDataModule):
             role: split_names(self.released_splits[role] if names is None else names)
             for role, names in given.items()
         }
+        for role, splits in self.splits.items():
+            if role != "train" and (twice := {split for split in splits if splits.count(split) > 1}):
+                raise InputError(f"data.{role} names {listed(sorted(twice))} twice; name each split once")
         self.release = self.release_folder()
         self.datasets: dict[str, ExampleDataset] = {}
         self.answers: list[str] = []

@@ -136,6 +136,10 @@ class PairPart(Part):
         """Whether some images have no regions."""
         return super().incomplete or bool((self.right < 0).any())
 
+    def image_names(self) -> dict[str, list[str]]:
+        """The names of the left and of the right images."""
+        return super().image_names() | {f"groups/{RIGHT}": self.examples.table(RIGHT)}
+
 
 class PairDataset(ExampleDataset):
     """Statements with two images each, as `Nlvr2DataModule` describes their batches."""

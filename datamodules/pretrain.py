@@ -243,8 +243,12 @@ class PretrainDataset(ExampleDataset):
         targets["source"][where] = part.groups["source"][examples.groups["source"]]
         targets["labelled"][where] = self.questions[targets["source"][where]]
         answers = part.answers[examples.answers]
-        known = answers >= 0
-        rows = np.repeat(np.arange(len(where)), examples.answer_counts)[known]
+        known = np.flatnonzero(answers >= 0)
+        rows = np.repeat(np.arange(len(where)), examples.answer_counts)
+        # Stores from before spellings were merged may have an answer twice: the last counts.
+        _, last = np.unique((rows * self.num_answers + answers)[known[::-1]], return_index=True)
+        known = known[np.sort(len(known) - 1 - last)]
+        rows = rows[known]
         place = np.arange(len(rows)) - np.searchsorted(rows, rows)  # among the known answers of its row
         missing = int(place.max(initial=0)) + 1 - targets["label_answers"].shape[1]
         if missing > 0:

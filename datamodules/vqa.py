@@ -50,6 +50,7 @@ class VqaDataModule(ExampleDataModule):
     answer_scores.
 
     Args, beside those of ExampleDataModule:
+        task: whose rules and formats are the data's: vqa, also of VQA-CP and OK-VQA; vizwiz; own.
         test_only: splits that are refused for training and validation, as those of a data set that has none
             to select a model on. Without validation the last weights are tested.
         folder: of the text files and their stores.
@@ -63,10 +64,10 @@ class VqaDataModule(ExampleDataModule):
     """
 
     title = "VQA"
-    task = "vqa"
     released_splits = RELEASED_SPLITS
 
     _: KW_ONLY
+    task: str = "vqa"
     test_only: str | Sequence[str] = ()
     folder: str = RELEASED
     region_folder: str = COCO_FOLDER

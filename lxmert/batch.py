@@ -66,7 +66,9 @@ class Batch:
         token_types: (S, L) int64 segment of each token; None means all 0.
         targets: what objectives and metrics read; objectives read their own keys. (R, ...) each, or
             (I, ...) where it tells of images.
-        example_ids: identifiers of the examples as the data set writes them (int or str).
+        example_ids: E identifiers of the examples as the data set writes them (int or str): one for each row, or
+            for each pair of rows where an example has two images.
+        example_places: E places of the examples in the data set. Ids may occur in several of its splits.
         image_ids: I image identifiers.
         sentence_keys: (S,) int64 ...
         image_keys: (I,) int64: what an objective's random choices about a sentence or an image depend on
@@ -88,6 +90,7 @@ class Batch:
     image_ids: list[str] = field(default_factory=list)
     sentence_keys: Tensor | None = None
     image_keys: Tensor | None = None
+    example_places: list[int] = field(default_factory=list)
     token_packing: Packing = None  # type: ignore[assignment]  # never None after __post_init__, nor below
     row_token_packing: Packing = None  # type: ignore[assignment]
     region_packing: Packing = None  # type: ignore[assignment]
@@ -117,6 +120,7 @@ class Batch:
             row_image=row_image,
             targets={},
             example_ids=[],
+            example_places=[],
             row_token_packing=Packing.of(self.token_mask[row_sentence]),
             row_region_packing=Packing.of(self.region_mask[row_image]),
         )

@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from lxmert.batch import Batch
+from lxmert.evaluate import TASKS
 from lxmert.files import InputError
 from lxmert.finite import FiniteWatch
 from lxmert.model import Lxmert
@@ -41,6 +42,7 @@ class LxmertLearner(LightningModule):
         warmup: fraction of all steps over which the learning rate rises.
         label_names: texts behind the integer codes in the batches' targets.
         seed: with the epoch, the batch and the process it seeds dropout.
+        task: the benchmark that the data is of, by whose rules metrics measure (`lxmert.evaluate.TASKS`).
         freeze: patterns of parameters that stay as they are (`lxmert.optim.freeze`).
         settings: of the run, as plain values; a resumed run must have the same ones where they decide what it
             learns (lxmert/runs/resume.py).
@@ -55,6 +57,7 @@ class LxmertLearner(LightningModule):
         warmup: float,
         label_names: Mapping[str, Sequence[str]],
         seed: int,
+        task: str = "vqa",
         freeze: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -73,6 +76,8 @@ class LxmertLearner(LightningModule):
         for parameter in model.unused_parameters(self.outputs_needed):
             parameter.requires_grad_(False)
         freeze_parameters(self, freeze)
+        for objective in objectives.values():
+            objective.task = TASKS[task]
         self.metrics = nn.ModuleDict(
             {
                 stage: nn.ModuleDict({name: each.make_metrics(label_names) for name, each in objectives.items()})

@@ -17,6 +17,25 @@ from lxmert.batch import Batch
 from lxmert.hash_random import key
 from lxmert.tokenization import LxmertTokenizer
 
+BLOCK = 16_384  # examples looked up at once: some 20 MB
+
+
+@dataclass
+class Known:
+    """What is known of some examples beside their features: R of each.
+
+    Args:
+        ids: identifiers, int or str as in the source.
+        images: names; an example's several ones one after the other, blanks between them.
+        texts: sentences as written.
+        answers: the answer with the best score, "" where none is known.
+    """
+
+    ids: list[Any]
+    images: list[str]
+    texts: list[str]
+    answers: list[str]
+
 
 @dataclass
 class Part:
@@ -42,6 +61,34 @@ class Part:
     def incomplete(self) -> bool:
         """Whether some images have no regions."""
         return bool((self.images < 0).any())
+
+    def known(self, places: np.ndarray) -> Iterator[Known]:
+        """What is known of the examples at `places` of the store, block by block."""
+        names, answers = self.image_names(), self.examples.table("answers")
+        for start in range(0, len(places), BLOCK):
+            rows = places[start : start + BLOCK]
+            read = self.examples.read(rows)
+            images = (
+                map(table.__getitem__, self.examples.column(name)[rows].tolist()) for name, table in names.items()
+            )
+            yield Known(
+                read.ids, [" ".join(each) for each in zip(*images, strict=True)], read.texts, _best(read, answers)
+            )
+
+    def image_names(self) -> dict[str, list[str]]:
+        """The names of the images, by the columns that hold their codes."""
+        return {"image": self.examples.table("image")}
+
+
+def _best(read: Examples, answers: Sequence[str]) -> list[str]:
+    """The answer of each example that has the best score, the first of equal ones."""
+    rows = np.repeat(np.arange(len(read.ids)), read.answer_counts)
+    order = np.lexsort((-read.scores, rows))
+    labelled = read.answer_counts > 0
+    first = (np.cumsum(read.answer_counts) - read.answer_counts)[labelled]
+    best = np.full(len(read.ids), "", object)
+    best[labelled] = np.array([*answers, ""], object)[read.answers[order[first]]]
+    return best.tolist()
 
 
 def translation(table: Sequence[str], index: Mapping[str, int]) -> np.ndarray:
@@ -79,6 +126,7 @@ class ExampleDataset(Dataset[Batch]):
             the original.
 
     Attributes:
+        starts: the place of each part's first example, then the number of all examples.
         weights: (len,) how often an epoch holds each example, 0 where its image has no regions; None for
             once each.
     """
@@ -94,35 +142,33 @@ class ExampleDataset(Dataset[Batch]):
     ) -> None:
         self.parts, self.regions, self.tokenizer = list(parts), list(regions), tokenizer
         self.num_answers, self.max_length = num_answers, max_length
-        self._starts = np.cumsum([0, *(len(part.examples) for part in parts)])
+        self.starts = np.cumsum([0, *(len(part.examples) for part in parts)])
         self._region_starts = np.cumsum([0, *(len(store) for store in regions)])
         self.weights: np.ndarray | None = None
         if any(part.incomplete for part in parts):
             self.weights = (self.images >= 0).astype(np.float32)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self.starts[-1])
 
     @property
     def images(self) -> np.ndarray:
         """(len,) int32: the image of every example, as its place over all region stores."""
         return np.concatenate([part.images.astype(np.int32)[part.examples.column("image")] for part in self.parts])
 
-    def sentence(self, example_id: str | int) -> str:
-        """The text of an example as it was written; looked for anew at each call, for pages and tables.
+    def used(self, number: int) -> np.ndarray:
+        """The places of the examples of part `number`, without those whose images have no regions."""
+        places = np.arange(self.starts[number], self.starts[number + 1])
+        return places if self.weights is None else places[self.weights[places] > 0]
 
-        Raises:
-            KeyError: there is no such example.
-        """
-        wanted = str(example_id).encode()
-        for part in self.parts:
-            letters, starts = part.examples.column("id/bytes"), part.examples.column("id/offsets")
-            places = np.flatnonzero(np.diff(starts) == len(wanted))
-            for number, letter in enumerate(wanted):
-                places = places[letters[starts[places] + number] == letter]
-            if len(places):
-                return part.examples.texts(places[:1])[0]
-        raise KeyError(example_id)
+    def known(self, number: int, places: np.ndarray) -> Iterator[Known]:
+        """What is known of the examples at `places`, all in part `number`, block by block."""
+        return self.parts[number].known(places - self.starts[number])
+
+    def sentence(self, place: int) -> str:
+        """The text of an example as it was written."""
+        [(number, _, places)] = self._owners(np.array([place]))
+        return self.parts[number].examples.texts(places)[0]
 
     def __getitem__(self, rows: Rows | np.ndarray | Sequence[int]) -> Batch:
         rows = rows if isinstance(rows, Rows) else Rows(np.asarray(rows, np.int64))
@@ -149,10 +195,10 @@ class ExampleDataset(Dataset[Batch]):
 
     def _owners(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """For each store that holds some: its number, which of `indices` are there, and their places in it."""
-        owner = np.searchsorted(self._starts, indices, side="right") - 1
+        owner = np.searchsorted(self.starts, indices, side="right") - 1
         for number in np.unique(owner):
             where = np.flatnonzero(owner == number)
-            yield int(number), where, indices[where] - self._starts[number]
+            yield int(number), where, indices[where] - self.starts[number]
 
     def _batch(
         self, rows: Rows, read: _Read, sentences: np.ndarray, row_sentence: np.ndarray, keys: np.ndarray
@@ -179,6 +225,7 @@ class ExampleDataset(Dataset[Batch]):
             targets={name: torch.from_numpy(target) for name, target in read.targets.items()}
             | self._image_targets(rows, images),
             example_ids=read.ids.tolist(),
+            example_places=rows.indices.tolist(),
             image_ids=self._image_ids(images),
             sentence_keys=torch.from_numpy(key("sentence", rows.epoch, keys)),
             image_keys=torch.from_numpy(key("image", rows.epoch, rows.batch, images)),

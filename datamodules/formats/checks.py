@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lxmert.evaluate import identifier_problem
+from lxmert.evaluate import label_problem as label_problem
 from lxmert.files import InputError, shorten
 
 KINDS = {int: "an integer", str: "a text", list: "a list", dict: "an object", bool: "true or false"}
@@ -16,18 +17,6 @@ Where = tuple[Path, str, Any]  # the file, what its rows are, and the row's numb
 def is_text(value: Any) -> bool:
     """Whether `value` is a text that is not blank."""
     return isinstance(value, str) and bool(value.strip(BLANK))
-
-
-def label_problem(label: Any) -> str | None:
-    """What is wrong with a label of the release, if anything."""
-    if not isinstance(label, dict):
-        return f"label is {shorten(label)}, expected an object of answer texts with their scores"
-    for answer, score in label.items():
-        if type(score) not in (int, float) or not 0 < score <= 1:
-            return (
-                f"the score of answer {shorten(answer)} is {shorten(score)}, expected a number above 0 and up to 1"
-            )
-    return None
 
 
 def take(row: Any, where: Where, **kinds: type) -> list[Any]:

@@ -11,7 +11,7 @@ from datamodules.formats.checks import is_text, label_problem, no_repeat
 from datamodules.formats.json_stream import items
 from datamodules.progress import progress_bar
 from datamodules.stores import writing_rows
-from lxmert.evaluate import canonical_answer, identifier_problem
+from lxmert.evaluate import canonical_answer, counting_spellings, identifier_problem
 from lxmert.files import InputError, shorten
 
 _canonical = lru_cache(1 << 16)(canonical_answer)  # the same answers come a million times
@@ -32,7 +32,7 @@ def convert_pretraining(source: Path, store: Path) -> Path:
     The file is a JSON list of `{img_id, sentf: {source: [sentence]}, labelf: {source: [{answer: score}]}}`,
     labels lined up with the sentences; sources without labels are captions. It is read image by image.
     Examples get their number in the file as identifier and the group "source". Of a label's answers that the
-    answer table spells alike the last counts, as in the original's `LXMERTDataset`.
+    answer table spells alike one counts, as in the original's `LXMERTDataset` (`counting_spellings`).
 
     Raises:
         InputError: an entry that cannot be used, naming file, entry (from 0) and image.
@@ -87,11 +87,10 @@ def read_entry(source: Path, number: int, entry: Any) -> Iterator[Sentence]:
 
 
 def _once_each(label: Mapping[str, float]) -> Mapping[str, float]:
-    """A label without the answers that a later one is another spelling of."""
+    """A label with one spelling of each answer."""
     if len(label) < 2:
         return label
-    last = {_canonical(answer): answer for answer in label}
-    return {answer: label[answer] for answer in last.values()}
+    return {answer: label[answer] for answer in counting_spellings(label, _canonical).values()}
 
 
 def shown(name: Any) -> str:

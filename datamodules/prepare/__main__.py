@@ -20,8 +20,8 @@ from rich.table import Table
 
 from datamodules.prepare.gqa import MAKERS as GQA_SPLITS
 from datamodules.prepare.gqa import prepare_gqa
+from datamodules.prepare.nlvr2 import BY_DEFAULT, prepare_nlvr2
 from datamodules.prepare.nlvr2 import MAKERS as NLVR2_SPLITS
-from datamodules.prepare.nlvr2 import prepare_nlvr2
 from datamodules.prepare.preparation import Preparation
 from datamodules.prepare.pretrain import prepare_pretrain
 from datamodules.prepare.vqa import DATA_SETS as VQA_KIND
@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         task.add_argument("--official", type=Path, help="where the makers' files are, at any depth")
         task.add_argument("--stores", type=Path, help="where the stores go (ROOT/stores)")
         if splits:
-            task.add_argument("--splits", nargs="+", choices=list(splits), default=list(splits))
+            usual = list(BY_DEFAULT if name == "nlvr2" else splits)
+            task.add_argument("--splits", nargs="+", choices=list(splits), default=usual)
         if name == "vqa":
             what = (
                 "the release's minival.json, or val2014's features as TSV: divides val into nominival and minival"

@@ -12,18 +12,19 @@ from datamodules.formats.rows import json_lines
 from datamodules.prepare.preparation import Counts, Preparation, shown
 from datamodules.stores import writing_rows
 
-MAKERS = {"train": "train.json", "valid": "dev.json", "test": "test1.json"}
+MAKERS = {"train": "train.json", "valid": "dev.json", "test": "test1.json", "test2": "test2.json"}
+BY_DEFAULT = ("train", "valid", "test")  # the release has no texts and no regions of test2, long a hidden one
 
 
 def prepare_nlvr2(preparation: Preparation, splits: Sequence[str]) -> None:
-    """Make `nlvr2/{train,valid,test}.h5`: statements about a left image and, as the group `RIGHT`, a right one.
+    """Make `nlvr2/{train,valid,test,test2}.h5`: statements about a left image and, the group `RIGHT`, a right one.
 
     The identifier is the makers'; the label is {"True": 1.0} or {"False": 1.0}. Images are named as in the
     release: the identifier without its sentence, and -img0 (left) or -img1 (right).
 
     Args:
         preparation: of the task "nlvr2".
-        splits: of train, valid and test.
+        splits: of train, valid, test and test2.
 
     Raises:
         FileNotFoundError, InputError: files are missing, broken or have a statement twice.

@@ -20,7 +20,7 @@ from datamodules.formats.json_stream import items, member
 from datamodules.formats.visual_genome import take_coco_id, take_text
 from datamodules.prepare.preparation import Counts, Preparation, shown
 from datamodules.stores import CHUNK, ExampleStore, Rows, writing_rows
-from lxmert.evaluate import canonical_answer
+from lxmert.evaluate import canonical_answer, counting_spellings
 from lxmert.files import InputError, write_text
 
 STORES = ("mscoco_train", "mscoco_nominival", "mscoco_minival", "vgnococo")
@@ -251,13 +251,9 @@ def _write(
                 count["held out"] += 1
             else:
                 count[sentence.source] += 1
-                label: dict[str, float] = {}
-                for answer, score in sentence.answers.items():
-                    spelt = canonical_answer(answer)
-                    if spelt in answers:  # two spellings of one answer: the better score
-                        label[spelt] = max(score, label.get(spelt, 0.0))
-                    else:
-                        count["answers dropped"] += 1
+                given = counting_spellings(sentence.answers)
+                label = {spelt: sentence.answers[each] for spelt, each in given.items() if spelt in answers}
+                count["answers dropped"] += len(given) - len(label)
                 store.add(sentence.text, len(store), sentence.image, label, [sentence.source])
         for store in rows.values():
             store.flush()

@@ -107,7 +107,7 @@ def make_example(
             )
         )
     return Example(
-        question=datamodule.datasets[role].sentence(batch.example_ids[number]),
+        question=datamodule.datasets[role].sentence(batch.example_places[number]),
         views=views,
         predictions=[(answers[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
         answers=known_answers(batch, number, answers),

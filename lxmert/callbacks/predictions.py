@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ import torch.distributed
 from lightning import Callback
 
 from lxmert.batch import Batch
-from lxmert.evaluate import TASKS, ScoringError, Task, check_submission
-from lxmert.files import replacing, write_text
+from lxmert.callbacks.answer_table import SHOWN, write_answer_table
+from lxmert.evaluate import TASKS, Scores, ScoringError, Task, check_submission, some, write_scores
+from lxmert.files import InputError, write_text
 from lxmert.objectives.base import Result
 from lxmert.objectives.metrics import log_safe
 
@@ -21,13 +25,17 @@ log = logging.getLogger(__name__)
 
 
 class PredictionFiles(Callback):
-    """Writes, after test and predict, the official submission and a file with scores; adds the makers' metrics.
+    """Writes, after test and predict, three files for each split; adds the makers' metrics.
 
     `<split>.json` (NLVR2: `.csv`) is what the evaluation server takes, by ascending identifier;
     `<split>_scores.npz` holds `question_id` (n,), `answer` (n, top) indices into `answers` (A,) and
-    their `probability` (n, top), best first: what `python -m lxmert.evaluate ensemble` averages. Where the
-    makers' own files of the split are in the data folder, a test also logs their metrics as
-    `test/official/<metric>`; a warning says why where these files and the predictions do not go together.
+    their `probability` (n, top), best first: what `python -m lxmert.evaluate ensemble` averages;
+    `<split>_answers.csv` is to be read: the questions in the order of their file, with the truth and the best
+    answers. Each has as many rows as were read of the split, or the run fails.
+
+    Where the makers' own files of a split that is tested alone are in the data folder, its test also logs their
+    metrics as `test/official/<metric>`; a warning says why where these files and the predictions do not go
+    together.
 
     Args:
         folder: where the files go.
@@ -37,36 +45,13 @@ class PredictionFiles(Callback):
     def __init__(self, folder: str, top: int = 32) -> None:
         self.folder = Path(folder)
         self.top = top
-        self.parts: list[tuple[list[Any], np.ndarray, np.ndarray]] = []
+        self.parts: list[Rows] = []
 
-    def _write(self, trainer: Any, learner: Any, splits: list[str]) -> Path | None:
-        """Write both files on the first process; the submission."""
-        gathered = gather(self.parts)
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        """Forget a pass that was broken off."""
         self.parts = []
-        if not trainer.is_global_zero:
-            return None
-        rows = [part for parts in gathered for part in parts]
-        ids = [example for part_ids, _, _ in rows for example in part_ids]
-        answers = np.concatenate([part for _, part, _ in rows])
-        probability = np.concatenate([part for _, _, part in rows])
-        order = sorted(range(len(ids)), key=ids.__getitem__)
-        texts = learner.model.config.answers
-        task = TASKS[trainer.datamodule.task]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = "+".join(splits)
-        submission = self.folder / f"{name}{task.suffix}"
-        write_text(submission, task.submission_text({ids[i]: texts[answers[i, 0]] for i in order}))
-        for problem in check_submission(task, task.read_submission(submission), ids):
-            log.warning("%s: the server would refuse this file: %s", submission, problem)
-        with replacing(self.folder / f"{name}_scores.npz") as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                question_id=np.array([ids[i] for i in order]),
-                answer=answers[order],
-                probability=probability[order],
-                answers=np.array(texts),
-            )
-        return submission
+
+    on_predict_start = on_test_start
 
     def on_test_batch_end(
         self,
@@ -80,30 +65,142 @@ class PredictionFiles(Callback):
         """Collect each example's best answers."""
         name = answering(outputs)
         scores = outputs[name].predictions["answer_scores"]
-        best = scores.topk(min(self.top, scores.shape[1])).indices
+        best = scores.topk(min(max(self.top, SHOWN), scores.shape[1])).indices
         probability = pl_module.objectives[name].probabilities(scores).gather(1, best)
-        self.parts.append((batch.example_ids, best.int().cpu().numpy(), probability.cpu().numpy()))
+        places = np.array(batch.example_places, np.int64)
+        self.parts.append(Rows(places, best.int().cpu().numpy(), probability.cpu().numpy()))
 
     on_predict_batch_end = on_test_batch_end
 
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write, and score by the makers' files."""
-        splits = trainer.datamodule.splits["test"]
-        submission = self._write(trainer, pl_module, splits)
-        files = trainer.datamodule.scoring_files(splits[0]) if len(splits) == 1 else {}
-        scores: dict[str, float] = {}
-        if files and submission:
-            try:
-                scores = official_scores(TASKS[trainer.datamodule.task], submission, files)
-            except ScoringError as error:  # what else the run has measured is not to be lost
-                given = "".join(f"\n  {what}: {path}" for what, path in files.items())
-                log.warning("%s is not scored by the makers' rules: %s%s", submission, error, given)
-        for name, value in trainer.strategy.broadcast(scores).items():
+        whole = trainer.num_test_batches == [len(trainer.test_dataloaders)]
+        for name, value in self._finish(trainer, pl_module, "test", whole).items():
             pl_module.log(f"test/official/{name}", value, sync_dist=True)
 
-    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_predict_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write."""
-        self._write(trainer, pl_module, trainer.datamodule.splits["predict"])
+        self._finish(
+            trainer, pl_module, "predict", trainer.num_predict_batches == [len(trainer.predict_dataloaders)]
+        )
+
+    def _finish(self, trainer: Any, learner: Any, role: str, whole: bool) -> dict[str, float]:
+        """Write the files on the first process; on all the makers' metrics, or the error that ends the run.
+
+        Args:
+            trainer: of the run.
+            learner: its learner.
+            role: test or predict.
+            whole: whether all batches were to be done, and not those alone that `limit_test_batches` allows.
+        """
+        gathered = gather(self.parts)
+        self.parts = []
+        scores: dict[str, float] = {}
+        problem = ""
+        if trainer.is_global_zero:
+            try:
+                submissions = self._write(trainer.datamodule, learner, role, gathered, whole)
+                if role == "test" and len(trainer.datamodule.splits[role]) == 1:
+                    for split, submission in submissions.items():
+                        scores = makers_scores(trainer.datamodule, split, submission)
+            except InputError as error:
+                problem = str(error)
+        problem, scores = trainer.strategy.broadcast((problem, scores))
+        if problem:
+            raise InputError(problem)
+        return scores
+
+    def _write(
+        self, data: Any, learner: Any, role: str, gathered: list[list[Rows]], whole: bool
+    ) -> dict[str, Path]:
+        """Write the files of each split, once it is known that all are complete; split -> its submission."""
+        rows = Rows.of([part for parts in gathered for part in parts])
+        gathered.clear()
+        splits, dataset, texts = data.splits[role], data.datasets[role], learner.model.config.answers
+        bounds = np.searchsorted(rows.places, dataset.starts)
+        shares = [rows.take(slice(*pair)) for pair in pairwise(bounds)]
+        for number, (split, share) in enumerate(zip(splits, shares, strict=True)):
+            check_complete(split, share.places, dataset.used(number) if whole else share.places)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return {
+            split: self._write_split(data, role, number, share, texts)
+            for number, (split, share) in enumerate(zip(splits, shares, strict=True))
+            if len(share.places)  # limit_test_batches may end before a split begins
+        }
+
+    def _write_split(self, data: Any, role: str, number: int, rows: Rows, texts: list[str]) -> Path:
+        """Write the three files of a split; the submission."""
+        task, split = TASKS[data.task], data.splits[role][number]
+        known = data.datasets[role].known(number, rows.places)
+        table = self.folder / f"{split}_answers.csv"
+        names = write_answer_table(table, known, rows.answer, rows.probability, texts)
+        ids = [task.id_of(*each) for each in names]
+        if repeated := [id_ for id_, count in Counter(ids).items() if count > 1]:
+            raise InputError(
+                f"{split}: {len(repeated)} ids are of several rows: {some(repeated, 5)}. A submission has one "
+                f"answer an id, so none was written; {table} has all rows. Give each question an id of its own."
+            )
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        submission = self.folder / f"{split}{task.suffix}"
+        write_text(submission, task.submission_text({ids[i]: texts[rows.answer[i, 0]] for i in order}))
+        for problem in check_submission(task, task.read_submission(submission), ids):
+            log.warning("%s: not valid for %s: %s", submission, task.name, problem)
+        kept = rows.answer[order, : self.top], rows.probability[order, : self.top]
+        scores = Scores(np.array([ids[i] for i in order]), *kept, np.array(texts))
+        named = scores if scores.described_by() is task else replace(scores, task=task.name)
+        write_scores(self.folder / f"{split}_scores.npz", named)
+        return submission
+
+
+@dataclass
+class Rows:
+    """Predictions: (n,) places in the data set, (n, top) indices of the best answers, their probabilities."""
+
+    places: np.ndarray
+    answer: np.ndarray
+    probability: np.ndarray
+
+    @classmethod
+    def of(cls, parts: list[Rows]) -> Rows:
+        """All of these, by ascending place."""
+        joined = cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
+        return joined.take(np.argsort(joined.places, kind="stable"))
+
+    def take(self, which: np.ndarray | slice) -> Rows:
+        """Some of them."""
+        return Rows(self.places[which], self.answer[which], self.probability[which])
+
+
+def check_complete(split: str, predicted: np.ndarray, read: np.ndarray) -> None:
+    """Refuse predictions that are not one for each row.
+
+    Args:
+        split: for the message.
+        predicted: places of the rows that were predicted, ascending.
+        read: places of the rows of the split.
+
+    Raises:
+        InputError: rows are missing, or there twice.
+    """
+    twice = int((predicted[1:] == predicted[:-1]).sum())
+    missing = len(np.setdiff1d(read, predicted))
+    if twice or missing:
+        raise InputError(
+            f"{split}: {len(read):,} rows were read and {len(predicted):,} predicted: {missing:,} of them not at "
+            f"all, {twice:,} twice. Nothing was written. Whatever shares out the rows among processes must give "
+            "each to one: the data module's own sampler does, with trainer.use_distributed_sampler=false."
+        )
+
+
+def makers_scores(data: Any, split: str, submission: Path) -> dict[str, float]:
+    """The makers' metrics of a split's submission; none, and a warning, where their files are of another one."""
+    files = data.scoring_files(split)
+    try:
+        return official_scores(TASKS[data.task], submission, files) if files else {}
+    except ScoringError as error:  # what else the run has measured is not to be lost
+        given = "".join(f"\n  {what}: {path}" for what, path in files.items())
+        log.warning("%s is not scored by the makers' rules: %s%s", submission, error, given)
+        return {}
 
 
 def answering(results: dict[str, Result]) -> str:
@@ -126,7 +223,7 @@ def official_scores(task: Task, submission: Path, files: Mapping[str, Path]) -> 
         ScoringError: the files are not of these predictions, or damaged.
     """
     further = {name: path for name, path in files.items() if name != task.truth[0]}
-    report = task.score(submission, files[task.truth[0]], further)
+    report = task.score(submission, files[task.truth[0]], further, None)
     scores = {}
     for name, value in report.metrics.items():
         subset, _, metric = name.rpartition("/")

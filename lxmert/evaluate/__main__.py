@@ -1,16 +1,21 @@
 """Score, check and average prediction files of any system by the makers' rules, without a model.
 
-python -m lxmert.evaluate vqa PREDICTIONS ANNOTATIONS [--json OUT]
+python -m lxmert.evaluate vqa PREDICTIONS ANNOTATIONS
+python -m lxmert.evaluate vizwiz PREDICTIONS ANNOTATIONS [--answerability FILE]
 python -m lxmert.evaluate gqa PREDICTIONS QUESTIONS [--choices FILE] [--all-questions FILE]
-                              [--attentions FILE --scene-graphs FILE] [--json OUT]
-python -m lxmert.evaluate nlvr2 PREDICTIONS STATEMENTS [--balanced FILE] [--unbalanced FILE] [--json OUT]
-python -m lxmert.evaluate check {vqa,gqa,nlvr2} PREDICTIONS QUESTIONS
+                              [--attentions FILE --scene-graphs FILE]
+python -m lxmert.evaluate nlvr2 PREDICTIONS STATEMENTS [--balanced FILE] [--unbalanced FILE]
+python -m lxmert.evaluate own PREDICTIONS LABELS
+                              [--split QUESTIONS] [--json OUT]    (all of these)
+python -m lxmert.evaluate check {vqa,vizwiz,gqa,nlvr2,own} PREDICTIONS QUESTIONS
 python -m lxmert.evaluate ensemble SCORES SCORES ... --out OUT
 
-`vqa` also takes the annotations of OK-VQA, VQA-CP and VizWiz (whose predictions are {"image", "answer"}), `gqa`
-the questions of GQA-OOD: score its files all, head and tail one after the other. `check` tells what an evaluation
-server would object to. `ensemble` averages the `*_scores.npz` that runs leave, and writes the submission OUT and
-the averaged scores beside it, as <OUT>_scores.npz.
+`vqa` also takes the annotations of OK-VQA, VQA-CP and VizWiz, `gqa` the questions of GQA-OOD: score its files
+all, head and tail one after the other. `own` scores by labels, {answer: score}, in the files that a run is trained
+on; `vqa` does where it is given them. `--split` scores on the questions of that file alone, such as minival.json,
+where ANNOTATIONS is of more. `check` tells what an evaluation server would object to. `ensemble` averages the
+`*_scores.npz` that runs leave, and writes the submission OUT and the averaged scores beside it, as
+<OUT>_scores.npz.
 """
 
 from __future__ import annotations
@@ -27,7 +32,6 @@ from rich.table import Table
 
 from lxmert.evaluate import TASKS, ScoreReport, ScoringError, check_submission, read_ids
 from lxmert.evaluate.ensemble import average_scores, read_scores, write_scores
-from lxmert.evaluate.tasks import task_of
 from lxmert.files import write_text
 
 
@@ -51,7 +55,10 @@ def _score(options: argparse.Namespace) -> int:
     task = TASKS[options.command]
     given = {name: getattr(options, name) for name in task.further}
     further = {name: path for name, path in given.items() if path is not None}
-    report = task.score(options.predictions, options.annotations, further)
+    only = None if options.split is None else set(read_ids(task, options.split))
+    report = task.score(options.predictions, options.annotations, further, only)
+    if only is not None:
+        report.notes.append(f"On the {len(only):,} ids of {options.split} alone.")
     if options.json is not None:
         content = {"task": options.command} | report.to_dict()
         write_text(options.json, json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -95,7 +102,7 @@ def _check(options: argparse.Namespace) -> int:
 def _ensemble(options: argparse.Namespace) -> int:
     scores = average_scores({str(path): read_scores(path) for path in options.scores})
     beside = options.out.with_name(f"{options.out.stem}_scores.npz")
-    task = task_of(scores.question_id.dtype.kind == "U", set(scores.answers.tolist()))
+    task = scores.described_by()
     write_text(options.out, task.submission_text(scores.best()))
     write_scores(beside, scores)
     print(f"{len(options.scores)} score files, {len(scores.question_id):,} questions: {options.out}, {beside}")
@@ -112,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         score.set_defaults(run=_score)
         score.add_argument("predictions", type=Path, help=task.entry)
         score.add_argument("annotations", type=Path, help=task.truth[1])
+        score.add_argument("--split", type=Path, metavar="QUESTIONS", help="score on this file's questions alone")
         score.add_argument("--json", type=Path, metavar="OUT", help="also write the scores here")
         for further, about in task.further.items():
             score.add_argument(f"--{further.replace('_', '-')}", type=Path, help=about)

@@ -1,7 +1,7 @@
 """Score files: what a model gives each question's best answers, and the average of several models.
 
 A score file is an .npz with question_id (n,) int or str, answer (n, top) indices into answers (A,), and their
-probability (n, top), best first.
+probability (n, top), best first; and with the name of the task, where ids and answers do not tell it (`task_of`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lxmert.evaluate.scores import ScoringError, identifier_problem, some
+from lxmert.evaluate.tasks import TASKS, Task, task_of
 from lxmert.files import replacing, shorten
 
 # Questions averaged at once: some 100 MB for a few files, whatever the split.
@@ -33,12 +34,18 @@ ARRAYS = {  # kinds of numpy, dimensions, and both in words
 
 @dataclass(frozen=True)
 class Scores:
-    """The content of a score file; `answers` are texts."""
+    """The content of a score file; `answers` are texts, `task` is empty where the rest tells it."""
 
     question_id: np.ndarray
     answer: np.ndarray
     probability: np.ndarray
     answers: np.ndarray
+    task: str = ""
+
+    def described_by(self) -> Task:
+        """The task that they are of."""
+        told = task_of(self.question_id.dtype.kind == "U", set(self.answers.tolist()))
+        return TASKS[self.task] if self.task else told
 
     def best(self) -> dict[int | str, str]:
         """The first answer of each question."""
@@ -54,7 +61,8 @@ def read_scores(path: Path) -> Scores:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            scores = Scores(*(_read_array(file, f"{field.name}.npy") for field in fields(Scores)))
+            arrays = {name: _read_array(file, f"{name}.npy") for name in ARRAYS}
+            scores = Scores(**arrays, task=_read_task(file))
     except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise ScoringError(
             f"{path}: not a score file ({shorten(str(error))}), expected an .npz of question_id, answer, "
@@ -66,9 +74,20 @@ def read_scores(path: Path) -> Scores:
     return scores
 
 
+def _read_task(archive: zipfile.ZipFile) -> str:
+    if "task.npy" not in archive.namelist():
+        return ""
+    task = _read_array(archive, "task.npy")
+    if task.dtype.kind != "U" or task.size != 1 or not _are_characters(task) or task.item() not in ("", *TASKS):
+        raise ValueError(f"its task is {task.tolist()}, expected one of {', '.join(TASKS)}")
+    return str(task.item())
+
+
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """An array of an .npz; ValueError where its size or type, looked at before it is unpacked, are off."""
     member = archive.getinfo(name)
+    if member.header_offset < 0:
+        raise ValueError(f"{name} is said to be before the file's beginning")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is packed in another way than numpy packs")
     if member.file_size > MOST_UNPACKED * member.compress_size:
@@ -93,8 +112,9 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 def write_scores(path: Path, scores: Scores) -> None:
     """Write a score file atomically."""
+    content = {name: value for name, value in vars(scores).items() if name in ARRAYS or value}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **vars(scores))
+        np.savez_compressed(file, **content)
 
 
 def average_scores(files: Mapping[str, Scores]) -> Scores:
@@ -107,9 +127,13 @@ def average_scores(files: Mapping[str, Scores]) -> Scores:
         files: name, for messages -> scores; at least one.
 
     Raises:
-        ScoringError: the files are not about the same questions.
+        ScoringError: the files are not about the same questions, or not of the same task.
     """
     first, *_ = files.values()
+    tasks = {name: scores.task for name, scores in files.items()}
+    if len(set(tasks.values())) > 1:
+        told = ", ".join(f"{name}: {task or 'not told'}" for name, task in tasks.items())
+        raise ScoringError(f"the score files are of several tasks ({told}). Average files of one split.")
     orders = [_same_order(*item, *next(iter(files.items()))) for item in files.items()]
     texts: dict[str, int] = {}
     translations = [
@@ -130,6 +154,7 @@ def average_scores(files: Mapping[str, Scores]) -> Scores:
         np.concatenate([answer for answer, _ in parts]).astype(np.int32),
         np.concatenate([probability for _, probability in parts]).astype(np.float32),
         np.array(list(texts)),
+        first.task,
     )
 
 

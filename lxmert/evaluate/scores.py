@@ -117,6 +117,12 @@ def identifier_problem(value: Any, kind: type) -> str | None:
     return None
 
 
+def id_type_of(rows: Any, id_key: str) -> type:
+    """Of which type the ids of a file's rows are, by its first one: text or, also where there is none, integer."""
+    first = rows[0] if isinstance(rows, Sequence) and rows else None
+    return str if isinstance(first, Mapping) and isinstance(first.get(id_key), str) else int
+
+
 def require_all(predictions: Collection[Id], examples: Iterable[Id], what: str) -> None:
     """Refuse an incomplete prediction file, as every maker's script does.
 

@@ -1,4 +1,4 @@
-"""What an evaluation server would object to in a submission, and the ids that it has to answer."""
+"""What is wrong with a submission, as its evaluation server would say, and the ids that it has to answer."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def check_submission(task: Task, rows: Any, ids: Collection[Any]) -> list[str]:
     """
     if not isinstance(rows, Sequence) or isinstance(rows, str):
         return [f"a {type(rows).__name__}, expected a list of {task.entry}"]
+    # Text ids are right where the questions have them, and the benchmark does not forbid them.
+    id_type = next((type(id_) for id_ in ids if type(id_) in task.id_types), task.id_types[0])
     # Ids are compared as texts: one of the wrong type is one problem, not a missing and an unknown id as well.
     expected = {str(id_) for id_ in ids}
     counts: Counter[str] = Counter()
@@ -32,14 +34,14 @@ def check_submission(task: Task, rows: Any, ids: Collection[Any]) -> list[str]:
             continue
         id_, answer = row[task.id_key], row[task.answer_key]
         counts[str(id_)] += 1
-        if type(id_) is not task.id_type:  # not isinstance: True would pass as an int
+        if type(id_) is not id_type:  # not isinstance: True would pass as an int
             wrong_ids.append(shorten(id_))
         if not isinstance(answer, str) or (task.answers and answer not in task.answers):
             wrong_answers.append(f"{shorten(answer)} for {id_}")
     allowed = " or ".join(task.answers) or "a string"
     found = {
         f"entries are not {task.entry}": malformed,
-        f"ids are not {task.id_type.__name__} ({task.wrong_id})": wrong_ids,
+        f"ids are not {id_type.__name__} ({task.wrong_id})": wrong_ids,
         f"answers are not {allowed}": wrong_answers,
         "ids are answered more than once": [id_ for id_, count in counts.items() if count > 1],
         "ids are not of this split": [id_ for id_ in counts if id_ not in expected],
@@ -68,7 +70,7 @@ def read_ids(task: Task, path: Path) -> list[Any]:
         if not isinstance(row, dict) or key not in row:
             raise ScoringError(f"{path}: question {place} is {shorten(row)}, expected an object with {key}")
     ids = [row[key] for row in content]
-    kind = type(ids[0]) if type(ids[0]) in (int, str) else task.id_type
+    kind = type(ids[0]) if type(ids[0]) in (int, str) else task.id_types[0]
     for place, id_ in enumerate(ids):
         if problem := identifier_problem(id_, kind):
             raise ScoringError(f"{path}: question {place}: {key} is {shorten(id_)}, {problem}")

@@ -7,7 +7,7 @@ ensembles read the description, and nothing else tells one benchmark from anothe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,19 @@ from lxmert.evaluate.files import (
     read_statements,
 )
 from lxmert.evaluate.gqa import score_gqa
+from lxmert.evaluate.labels import score_labels
 from lxmert.evaluate.nlvr2 import score_nlvr2
-from lxmert.evaluate.scores import ScoreReport, ScoringError
-from lxmert.evaluate.vqa import score_vizwiz, score_vqa
+from lxmert.evaluate.scores import ScoreReport, ScoringError, some
+from lxmert.evaluate.vizwiz import VIZWIZ_RULE, score_vizwiz
+from lxmert.evaluate.vqa import VQA_RULE, AnnotatorRule, score_vqa
+
+
+def _same_id(id_: Any, image: str) -> Any:
+    return id_
+
+
+def _file_of(id_: Any, image: str) -> str:
+    return f"{image}.jpg"
 
 
 @dataclass(frozen=True)
@@ -33,10 +43,12 @@ class Task:
 
     Args:
         name: as data modules and commands call it.
-        id_key, id_type, answer_key: a submission's entries are {id_key: id_type, answer_key: str}.
+        id_key, id_types, answer_key: a submission's entries are {id_key: id, answer_key: str}, with ids of the
+            first type, or of another where those of the split's questions are.
         entry: an entry, for messages.
-        wrong_id: what the server makes of an id of another type.
-        score: the makers' metrics of a submission, by the file of the truth and further files by name.
+        wrong_id: what becomes of an id of another type.
+        score: the makers' metrics of a submission, by the file of the truth, further files by name and, where the
+            truth is of more than the split, the split's ids.
         truth: what the file of the truth has, by which data modules name it, and what it is called.
         further: name of a further file -> what it is.
         answers: the allowed ones; none: any.
@@ -44,15 +56,17 @@ class Task:
         row_key: of an id in the LXMERT release's rows.
         rows: what a file of the split's questions or statements holds.
         ids_are_names: the makers' questions are an object of id -> question.
+        id_of: how a submission calls an example, by the id and the image that the data module has for it.
+        rule: how an answer is compared with those of annotators, where they are known.
     """
 
     name: str
     id_key: str
-    id_type: type
+    id_types: tuple[type, ...]
     answer_key: str
     entry: str
     wrong_id: str
-    score: Callable[[Path, Path, Mapping[str, Path]], ScoreReport]
+    score: Callable[[Path, Path, Mapping[str, Path], Collection[Any] | None], ScoreReport]
     truth: tuple[str, str]
     further: Mapping[str, str] = field(default_factory=dict)
     answers: tuple[str, ...] = ()
@@ -60,6 +74,8 @@ class Task:
     row_key: str = "question_id"
     rows: Callable[[Path], Any] = read_json
     ids_are_names: bool = False
+    id_of: Callable[[Any, str], Any] = _same_id
+    rule: AnnotatorRule = VQA_RULE
 
     @property
     def suffix(self) -> str:
@@ -86,37 +102,116 @@ class Task:
         return [{self.id_key: f[0], self.answer_key: f[1]} if len(f) == 2 else line for line, f in lines]
 
 
-# ------------------------------------------------------------------------------------------------ VQA
+def chosen(rows: Iterable[Any], key: str, only: Collection[Any] | None) -> list[Any]:
+    """The rows of the truth whose id, under `key`, is among `only`; all of them where this is None.
+
+    Raises:
+        ScoringError: the truth lacks some of these ids.
+    """
+    if only is None:
+        return list(rows)
+    found = [row for row in rows if isinstance(row, Mapping) and _is_among(row.get(key), only)]
+    lacking = set(only) - {row[key] for row in found}
+    if lacking:
+        raise ScoringError(
+            f"annotations: {len(lacking)} ids of the split are not in it: {some(sorted(lacking), 5)}. Give the "
+            "annotations that the split is a part of."
+        )
+    return found
 
 
-def _score_vqa(predictions: Path, annotations: Path, further: Mapping[str, Path]) -> ScoreReport:
-    content = read_json(annotations)
+def _is_among(id_: Any, only: Collection[Any]) -> bool:
+    return isinstance(id_, int | str) and id_ in only
+
+
+# -------------------------------------------------------------------------- VQA, VizWiz, one's own
+
+
+def _score_vqa(
+    predictions: Path, annotations: Path, further: Mapping[str, Path], only: Collection[Any] | None
+) -> ScoreReport:
+    rows = _annotations(annotations)
+    first = rows[0] if rows and isinstance(rows[0], dict) else {}
+    if "image" in first and "question_id" not in first:
+        return _score_vizwiz(predictions, annotations, further, only)
+    rows = chosen(rows, "question_id", only)
+    if "label" in first and "answers" not in first:
+        report = score_labels(read_json(predictions), rows)
+        report.notes.append("By the labels' soft scores: the makers' accuracy needs their annotations.")
+        return report
+    return score_vqa(read_json(predictions), rows)
+
+
+def _score_vizwiz(
+    predictions: Path, annotations: Path, further: Mapping[str, Path], only: Collection[Any] | None
+) -> ScoreReport:
+    rows = chosen(_annotations(annotations), "image", only)
+    answerability = read_json(further["answerability"]) if "answerability" in further else None
+    return score_vizwiz(read_json(predictions), rows, answerability)
+
+
+def _annotations(path: Path) -> list[Any]:
+    content = read_json(path)
     rows = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise ScoringError(
             "annotations: expected the official annotation file, an object with `annotations` (VQA, OK-VQA) or a "
             "list of them (VQA-CP, VizWiz)"
         )
-    is_vizwiz = rows and isinstance(rows[0], dict) and "image" in rows[0] and "question_id" not in rows[0]
-    return (score_vizwiz if is_vizwiz else score_vqa)(read_json(predictions), rows)
+    return rows
+
+
+def _score_own(
+    predictions: Path, labels: Path, further: Mapping[str, Path], only: Collection[Any] | None
+) -> ScoreReport:
+    rows = read_json(labels)
+    return score_labels(read_json(predictions), chosen(rows, "question_id", only) if only else rows)
 
 
 VQA = Task(
     name="vqa",
     id_key="question_id",
-    id_type=int,
+    id_types=(int, str),
     answer_key="answer",
     entry='{"question_id": int, "answer": str}',
     wrong_id="the server refuses the file",
     score=_score_vqa,
-    truth=("annotations", "official annotations"),
+    truth=("annotations", "official annotations, or rows with labels as in the LXMERT release"),
+)
+
+VIZWIZ = Task(
+    name="vizwiz",
+    id_key="image",
+    id_types=(str,),
+    answer_key="answer",
+    entry='{"image": str, "answer": str}',
+    wrong_id="the server refuses the file",
+    score=_score_vizwiz,
+    truth=("annotations", "official questions with answers"),
+    further={"answerability": 'list of {"image": str, "answerable": 0..1}: adds its average precision and F1'},
+    row_key="image",
+    id_of=_file_of,
+    rule=VIZWIZ_RULE,
+)
+
+OWN = Task(
+    name="own",
+    id_key="question_id",
+    id_types=(int, str),
+    answer_key="answer",
+    entry='{"question_id": int or str, "answer": str}',
+    wrong_id="no match",
+    score=_score_own,
+    truth=("labels", "rows with question_id and label {answer: score}, as in the LXMERT release"),
 )
 
 
 # ------------------------------------------------------------------------------------------------ GQA
 
 
-def _score_gqa(predictions: Path, questions: Path, further: Mapping[str, Path]) -> ScoreReport:
+def _score_gqa(
+    predictions: Path, questions: Path, further: Mapping[str, Path], only: Collection[Any] | None
+) -> ScoreReport:
     if ("attentions" in further) != ("scene_graphs" in further):
         raise ScoringError("grounding: needs both --attentions and --scene-graphs")
     content = read_questions(questions)
@@ -127,12 +222,16 @@ def _score_gqa(predictions: Path, questions: Path, further: Mapping[str, Path]) 
         all_questions = content if same else read_questions(everything)
     return score_gqa(
         read_json(predictions),
-        content,
+        content if only is None else {id_: content[id_] for id_ in _ids_in(content, only)},
         choices=read_json(further["choices"]) if "choices" in further else None,
         all_questions=all_questions,
         attentions=read_attentions(further["attentions"]) if "attentions" in further else None,
         scene_graphs=read_questions(further["scene_graphs"]) if "scene_graphs" in further else None,
     )
+
+
+def _ids_in(questions: Mapping[str, Any], only: Collection[Any]) -> list[str]:
+    return [row["id"] for row in chosen(({"id": id_} for id_ in questions), "id", only)]
 
 
 def _gqa_rows(path: Path) -> Any:
@@ -142,7 +241,7 @@ def _gqa_rows(path: Path) -> Any:
 GQA = Task(
     name="gqa",
     id_key="questionId",
-    id_type=str,
+    id_types=(str,),
     answer_key="prediction",
     entry='{"questionId": str, "prediction": str}',
     wrong_id="the server scores 0",
@@ -162,9 +261,16 @@ GQA = Task(
 # ---------------------------------------------------------------------------------------------- NLVR2
 
 
-def _score_nlvr2(predictions: Path, statements: Path, further: Mapping[str, Path]) -> ScoreReport:
+def _score_nlvr2(
+    predictions: Path, statements: Path, further: Mapping[str, Path], only: Collection[Any] | None
+) -> ScoreReport:
     subsets = {name: read_statements(path) for name, path in further.items()}
-    return score_nlvr2(read_nlvr2_predictions(predictions), read_statements(statements), **subsets)
+    if only is not None:  # a subset of all may have statements of other splits
+        subsets = {
+            name: [row for row in rows if _is_among(row.get("identifier"), only)] for name, rows in subsets.items()
+        }
+    truth = chosen(read_statements(statements), "identifier", only)
+    return score_nlvr2(read_nlvr2_predictions(predictions), truth, **subsets)
 
 
 def _nlvr2_rows(path: Path) -> Any:
@@ -174,7 +280,7 @@ def _nlvr2_rows(path: Path) -> Any:
 NLVR2 = Task(
     name="nlvr2",
     id_key="identifier",
-    id_type=str,
+    id_types=(str,),
     answer_key="label",
     entry="identifier,True|False",
     wrong_id="no match",
@@ -190,11 +296,11 @@ NLVR2 = Task(
     rows=_nlvr2_rows,
 )
 
-TASKS = {task.name: task for task in (VQA, GQA, NLVR2)}
+TASKS = {task.name: task for task in (VQA, VIZWIZ, GQA, NLVR2, OWN)}
 
 
 def task_of(ids_are_texts: bool, answers: set[str]) -> Task:
-    """The task that score files are of, by their ids and answers."""
+    """The task that score files are of which do not name it, by their ids and answers."""
     if not ids_are_texts:
         return VQA
     return NLVR2 if answers == set(NLVR2.answers) else GQA

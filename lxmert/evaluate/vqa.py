@@ -2,7 +2,7 @@
 
 The rules are those of the official evaluation code (GT-Vision-Lab/VQA, vqaEval.py), slips included, so
 that a score here is the score there. OK-VQA and VQA-CP have the same annotations and the same rules; VizWiz has
-others, for which there is `score_vizwiz`.
+others (vizwiz.py).
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lxmert.evaluate.scores import (
     Id,
     ScoreReport,
     ScoringError,
+    id_type_of,
     identifier_problem,
     index_predictions,
     percent,
@@ -89,32 +90,43 @@ def normalise_vqa_answer(answer: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in numbered if word not in ARTICLES)
 
 
+class AnnotatorRule(NamedTuple):
+    """How an answer is compared with those of the annotators: by spellings, of (the answer, each of theirs).
+
+    Args:
+        agreed: where all annotators wrote the same, spelt so.
+        disagreed: where they did not.
+    """
+
+    agreed: tuple[Callable[[str], str], Callable[[str], str]]
+    disagreed: tuple[Callable[[str], str], Callable[[str], str]]
+
+    def accuracy(self, prediction: str, annotator_answers: Sequence[str]) -> float:
+        """The accuracy of one answer, in 0..1.
+
+        Each annotator in turn is left out; three others who gave the predicted answer make it right, one or two
+        a third or two thirds; the mean of that.
+
+        Raises:
+            ScoringError: there are no annotators' answers.
+        """
+        agree = len(set(map(self.agreed[1], annotator_answers))) == 1
+        spell, spell_theirs = self.agreed if agree else self.disagreed
+        return _leave_one_out(spell(prediction), list(map(spell_theirs, annotator_answers)))
+
+
+VQA_RULE = AnnotatorRule(
+    agreed=(clean_vqa_answer, clean_vqa_answer), disagreed=(normalise_vqa_answer, normalise_vqa_answer)
+)
+
+
 def vqa_accuracy(prediction: str, annotator_answers: Sequence[str]) -> float:
-    """The official accuracy of one answer, in 0..1.
-
-    Each annotator in turn is left out; three others who gave the predicted answer make it right, one or two
-    a third or two thirds; the mean of that. Answers are normalised only when the annotators disagree.
+    """The official accuracy of one answer, in 0..1: answers are normalised only when the annotators disagree.
 
     Raises:
         ScoringError: there are no annotators' answers.
     """
-    answers = [clean_vqa_answer(answer) for answer in annotator_answers]
-    prediction = clean_vqa_answer(prediction)
-    if len(set(answers)) > 1:
-        answers = [normalise_vqa_answer(answer) for answer in answers]
-        prediction = normalise_vqa_answer(prediction)
-    return _leave_one_out(prediction, answers)
-
-
-def vizwiz_accuracy(prediction: str, annotator_answers: Sequence[str]) -> float:
-    """The accuracy of one answer by the evaluation code of VizWiz, in 0..1.
-
-    As for VQA, but the prediction is always normalised and the annotators' answers never are.
-
-    Raises:
-        ScoringError: there are no annotators' answers.
-    """
-    return _leave_one_out(normalise_vqa_answer(prediction), annotator_answers)
+    return VQA_RULE.accuracy(prediction, annotator_answers)
 
 
 def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:
@@ -138,7 +150,8 @@ def score_vqa(predictions: Sequence[Mapping[str, Any]], annotations: Sequence[Ma
     """Score a submission as the official VQA script does.
 
     Args:
-        predictions: `{"question_id": int, "answer": str}`, one for every question of the split.
+        predictions: `{"question_id": int, "answer": str}`, one for every question of the split; the ids are texts
+            where those of the annotations are.
         annotations: the `annotations` list of the official annotation file, of VQA v2 or OK-VQA, or all of the
             file of VQA-CP.
 
@@ -149,42 +162,24 @@ def score_vqa(predictions: Sequence[Mapping[str, Any]], annotations: Sequence[Ma
         ScoringError: a malformed, repeated, unknown or missing prediction (the script refuses the file, too),
             or malformed annotations.
     """
-    predicted = index_predictions(predictions, "question_id", int, "answer")
-    questions = _index_annotations(annotations, "question_id", int, ("answer_type", "question_type"))
-    return _report(predicted, questions, "question ids", vqa_accuracy, ("answer_type", "question_type"))
+    id_type = id_type_of(annotations, "question_id")
+    predicted = index_predictions(predictions, "question_id", id_type, "answer")
+    questions = index_annotations(annotations, "question_id", id_type, ("answer_type", "question_type"))
+    return score_answers(predicted, questions, "question ids", VQA_RULE, ("answer_type", "question_type"))
 
 
-def score_vizwiz(
-    predictions: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
-) -> ScoreReport:
-    """Score answers to VizWiz questions as its evaluation code does (its first task; not answerability).
-
-    Args:
-        predictions: `{"image": str, "answer": str}`, one for every image: each has one question.
-        annotations: the rows of the official file, `{"image", "answers", "answer_type", ...}`.
-
-    Returns:
-        `metrics["accuracy"]` and the group `answer_type`.
-
-    Raises:
-        ScoringError: as `score_vqa`.
-    """
-    predicted = index_predictions(predictions, "image", str, "answer")
-    questions = _index_annotations(annotations, "image", str, ("answer_type",))
-    return _report(predicted, questions, "images", vizwiz_accuracy, ("answer_type",))
-
-
-def _report(
+def score_answers(
     predicted: Mapping[Id, str],
     questions: Mapping[Id, Mapping[str, Any]],
     what: str,
-    accuracy: Callable[[str, Sequence[str]], float],
+    rule: AnnotatorRule,
     kinds: Sequence[str],
 ) -> ScoreReport:
+    """Score answers by `rule`, overall and by each of `kinds`; `what` the ids are, for messages."""
     refuse_unknown(predicted, questions, what)
     require_all(predicted, questions, "questions")
     scores = {
-        id_: accuracy(predicted[id_], [entry["answer"] for entry in question["answers"]])
+        id_: rule.accuracy(predicted[id_], [entry["answer"] for entry in question["answers"]])
         for id_, question in questions.items()
     }
     groups = {
@@ -193,9 +188,10 @@ def _report(
     return ScoreReport(len(scores), {"accuracy": percent(list(scores.values()))}, groups)
 
 
-def _index_annotations(
+def index_annotations(
     annotations: Sequence[Mapping[str, Any]], id_key: str, id_type: type, kinds: Sequence[str]
 ) -> dict[Any, Mapping[str, Any]]:
+    """The annotations by id, checked; ScoringError where one lacks its id, its answers or one of `kinds`."""
     if not isinstance(annotations, Sequence) or isinstance(annotations, str) or not annotations:
         raise ScoringError("annotations: expected the list under `annotations` of the official annotation file")
     fields = (id_key, "answers", *kinds)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
+from lxmert.evaluate import AnnotatorRule
 from lxmert.files import InputError
 from lxmert.heads import AnswerHead, answer_loss
 from lxmert.model import Lxmert
@@ -65,19 +66,26 @@ class Answering(Objective):
     def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Soft-score accuracy, and the official accuracy where annotators' answers are known."""
         groups = {name: label_names[name] for name in self.groups if label_names.get(name)}
-        return AnsweringMetrics(self.answers, groups, label_names.get("annotator_answers", ()))
+        annotator_answers = label_names.get("annotator_answers", ())
+        return AnsweringMetrics(self.answers, groups, annotator_answers, self.task.rule)
 
 
 class AnsweringMetrics(ObjectiveMetrics):
     """`accuracy` as the original computes it, `official_accuracy` by the makers' rule; also by group."""
 
     def __init__(
-        self, answers: Sequence[str], groups: Mapping[str, Sequence[str]], annotator_answers: Sequence[str]
+        self,
+        answers: Sequence[str],
+        groups: Mapping[str, Sequence[str]],
+        annotator_answers: Sequence[str],
+        rule: AnnotatorRule,
     ) -> None:
         super().__init__()
         self.groups = list(groups)
         self.soft = SoftScoreAccuracy(groups)
-        self.official = OfficialVqaAccuracy(answers, annotator_answers, groups) if annotator_answers else None
+        self.official = (
+            OfficialVqaAccuracy(answers, annotator_answers, groups, rule) if annotator_answers else None
+        )
 
     def update(self, result: Result, batch: Batch) -> None:
         """Add a batch."""

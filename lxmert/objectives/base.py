@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lxmert.batch import Batch
+from lxmert.evaluate import TASKS, Task
 from lxmert.model import Lxmert
 from lxmert.outputs import LxmertModelOutput
 
@@ -51,12 +52,13 @@ class Objective(nn.Module, ABC):
     """One thing the model is trained to do.
 
     `outputs_needed` says which outputs of the model it reads: some of "pooled", "language", "vision".
-    `head_name` is what its `head` is called among weights under the reference's names. `progress` is the fraction
-    of all training steps that are done; the learner sets it.
+    `head_name` is what its `head` is called among weights under the reference's names. The learner sets `task`,
+    the benchmark by whose rules metrics measure, and `progress`, the fraction of all training steps that are done.
     """
 
     outputs_needed: frozenset[str]
     head_name: str
+    task: Task = TASKS["vqa"]
     progress: float = 0.0
 
     def prepare_batch(self, batch: Batch, seed: int) -> Batch:

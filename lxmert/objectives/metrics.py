@@ -7,14 +7,14 @@ types, ...). The scoring rules themselves are in `lxmert.evaluate`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lxmert.evaluate import clean_vqa_answer, normalise_vqa_answer
+from lxmert.evaluate import VQA_RULE, AnnotatorRule
 from lxmert.files import InputError
 
 
@@ -147,7 +147,7 @@ class SoftScoreAccuracy(_GroupedMean):
 
 
 class OfficialVqaAccuracy(_GroupedMean):
-    """The official VQA accuracy, equal to `lxmert.evaluate.vqa_accuracy`, averaged.
+    """The accuracy by annotators' answers and a rule of `lxmert.evaluate`, equal to its `accuracy`, averaged.
 
     Logs `official_accuracy` and `official_accuracy/<group>/<value>`, each in 0..1. Rows without any
     annotators' answer have no official accuracy and are not counted.
@@ -156,6 +156,7 @@ class OfficialVqaAccuracy(_GroupedMean):
         answers: the answer vocabulary that predictions index.
         annotator_answers: the distinct answers that annotators wrote, which the codes index.
         groups: name of a grouping -> its values, for scores within groups.
+        rule: how the two are compared.
 
     Raises:
         InputError: two groups would share a log name.
@@ -168,11 +169,13 @@ class OfficialVqaAccuracy(_GroupedMean):
         answers: Sequence[str],
         annotator_answers: Sequence[str],
         groups: Mapping[str, Sequence[str]] | None = None,
+        rule: AnnotatorRule = VQA_RULE,
         **kwargs: Any,
     ) -> None:
         super().__init__(groups, **kwargs)
         self.answers = list(answers)
         self.annotator_answers = list(annotator_answers)
+        self.rule = rule
         self._identities: tuple[Tensor, Tensor] | None = None
 
     def update(self, predicted: Tensor, annotator_codes: Tensor, group_codes: Mapping[str, Tensor]) -> None:
@@ -190,15 +193,13 @@ class OfficialVqaAccuracy(_GroupedMean):
         number = answered.sum(1)
         # Missing codes look up the predicted answer: any valid place will do, since `answered` hides it.
         places = torch.where(answered, annotator_codes + len(self.answers), predicted[:, None])
-        cleaned, normalised = self._tables(predicted.device)
+        agreed, disagreed = self._tables(predicted.device)
 
-        written = cleaned[places]
-        lowest = written.masked_fill(~answered, len(cleaned)).amin(1)
+        written = agreed[places]
+        lowest = written.masked_fill(~answered, len(agreed)).amin(1)
         highest = written.masked_fill(~answered, -1).amax(1)
-        same_as_written = (written == cleaned[predicted][:, None]) & answered
-        same_normalised = (normalised[places] == normalised[predicted][:, None]) & answered
-        # The official script normalises only where the annotators disagree.
-        matches = torch.where(lowest == highest, same_as_written.sum(1), same_normalised.sum(1)).double()
+        same = [(table[places] == table[predicted][:, None]) & answered for table in (agreed, disagreed)]
+        matches = torch.where(lowest == highest, same[0].sum(1), same[1].sum(1)).double()
 
         # Leaving out one of the `matches` annotators who gave the answer leaves one match fewer.
         without_one = ((matches - 1).clamp(min=0) / 3).clamp(max=1)
@@ -207,20 +208,19 @@ class OfficialVqaAccuracy(_GroupedMean):
         self._add(accuracy, number > 0, group_codes)
 
     def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Two (A + T,) int64: what each answer, then each annotators' answer, is cleaned and normalised.
+        """Two (A + T,) int64: how each answer, then each annotators' answer, is spelt where these agree and not.
 
         Equal numbers mean equal texts. Computed at the first batch: the annotators' table of VQA v2 has
         hundreds of thousands of texts.
         """
         if self._identities is None:
-            texts = self.answers + self.annotator_answers
-            self._identities = (
-                _identities([clean_vqa_answer(text) for text in texts]),
-                _identities([normalise_vqa_answer(text) for text in texts]),
-            )
-        cleaned, normalised = self._identities
-        self._identities = (cleaned.to(device), normalised.to(device))
+            self._identities = (self._spelt(*self.rule.agreed), self._spelt(*self.rule.disagreed))
+        agreed, disagreed = self._identities
+        self._identities = (agreed.to(device), disagreed.to(device))
         return self._identities
+
+    def _spelt(self, spell: Callable[[str], str], spell_theirs: Callable[[str], str]) -> Tensor:
+        return _identities([*map(spell, self.answers), *map(spell_theirs, self.annotator_answers)])
 
 
 def _identities(texts: Sequence[str]) -> Tensor:

@@ -82,6 +82,7 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         warmup=config.warmup,
         label_names=datamodule.label_names,
         seed=config.seed,
+        task=datamodule.task,
         freeze=nodes["freeze"],
         settings=settings_of(nodes),
     )

@@ -18,7 +18,18 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = ("last.ckpt", "best.ckpt")
 # Settings that change neither what is learnt nor in which order: these may differ in a resumed run.
 FREE_DATA = {
-    *("root", "stores", "tokenizer", "workers", "eval_batch_size", "valid", "test", "predict", "test_only"),
+    *(
+        "root",
+        "stores",
+        "tokenizer",
+        "workers",
+        "eval_batch_size",
+        "valid",
+        "test",
+        "predict",
+        "test_only",
+        "task",
+    ),
 }
 FIXED = ("optimizer", "objective", "recipe", "warmup", "seed", "freeze", "model", "data")
 

@@ -98,7 +98,13 @@ FILES = {
     },
     "vqa/v2_mscoco_train2014_annotations.json": {"info": {}, "annotations": ANNOTATIONS},
     "vizwiz/train.json": [
-        {"image": f"VizWiz_train_0000000{n}.jpg", "question": "What is it?", "answer_type": "other", **ten}
+        {
+            "image": f"VizWiz_train_0000000{n}.jpg",
+            "question": "What is it?",
+            "answer_type": "other",
+            "answerable": n % 2,
+            **ten,
+        }
         for n in range(9)
         for ten in [{"answers": ANNOTATIONS[0]["answers"]}]
     ],
@@ -125,7 +131,9 @@ FILES = {
     "predictions/vqa.json": [{"question_id": n, "answer": "cat"} for n in IDS],
     "predictions/gqa.json": [{"questionId": n, "prediction": "yes"} for n in GQA],
     "predictions/nlvr2.csv": "".join(f"{line['identifier']},True\n" for line in LINES),
-    "predictions/vizwiz.json": [{"image": f"VizWiz_train_0000000{n}.jpg", "answer": "cat"} for n in range(9)],
+    "predictions/vizwiz.json": [
+        {"image": f"VizWiz_train_0000000{n}.jpg", "answer": "cat", "answerable": n / 8} for n in range(9)
+    ],
     "predictions/attentions.json": [{"questionId": n, "attention": [[0, 0, 0.5, 1, 1.0]]} for n in GQA],
     "captions/captions_train2014.json": {
         "images": [{"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg"} for n in range(1, 10)],
@@ -214,7 +222,7 @@ def scored(*arguments, beside=""):
     def read(path):
         out = path.parent / "out.json"
         options = [str(path) if a == "FILE" else str(path.parents[1] / a) if "/" in a else a for a in arguments]
-        options += ["--json", str(out)] if arguments[0] in ("vqa", "gqa", "nlvr2") else []
+        options += ["--json", str(out)] if arguments[0] in TASKS else []
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
             code = evaluate.main(options)
@@ -291,6 +299,12 @@ READERS = {
     "vqa truth": (VQA_TRUTH, scored("vqa", "predictions/vqa.json", "FILE")),
     "vizwiz predictions": ("predictions/vizwiz.json", scored("vqa", "FILE", "vizwiz/train.json")),
     "vizwiz truth": ("vizwiz/train.json", scored("vqa", "predictions/vizwiz.json", "FILE")),
+    "vizwiz answerability": (
+        "predictions/vizwiz.json",
+        scored("vizwiz", "predictions/vizwiz.json", "vizwiz/train.json", "--answerability", "FILE"),
+    ),
+    "labels": ("release/vqa.json", scored("own", "predictions/vqa.json", "FILE")),
+    "split": ("release/vqa.json", scored("vqa", "predictions/vqa.json", VQA_TRUTH, "--split", "FILE")),
     **{f"gqa score {file}": (file, gqa_with(file)) for file in (*GQA_FILES, *GQA_MORE) if "/" in file},
     "nlvr2 predictions": ("predictions/nlvr2.csv", scored("nlvr2", "FILE", "nlvr2/dev.json")),
     "nlvr2 truth": ("nlvr2/dev.json", scored("nlvr2", "predictions/nlvr2.csv", "FILE")),

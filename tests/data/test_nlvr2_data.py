@@ -278,3 +278,24 @@ def test_the_makers_file_and_the_releases_give_the_same_batches(root, tmp_path_f
                 assert value.dtype == getattr(other, name).dtype and torch.equal(value, getattr(other, name)), name
         assert one.targets.keys() == other.targets.keys()
         assert all(torch.equal(value, other.targets[name]) for name, value in one.targets.items())
+
+
+def test_the_second_test_split_goes_all_the_way(root):
+    """From the makers' file, whose identifiers begin with test2, to a batch and the makers' files for scoring."""
+    lines = [statement("test2", i) for i in range(6)]
+    made = [
+        {"identifier": row["identifier"], "sentence": row["sent"], "label": ["False", "True"][row["label"]]}
+        for row in lines
+    ]
+    official = root / "nlvr2" / "official" / "test2.json"
+    official.parent.mkdir()
+    official.write_text("".join(json.dumps(row) + "\n" for row in made))
+    assert prepare(["nlvr2", str(root), "--splits", "test2"]) == 0
+    write_regions(root / "nlvr2_imgfeat" / "test2_obj36.tsv", numbers_of(lines))
+    data = open_data(root, "test", test="test2")
+    assert sorted(check_statements(data, data.test_dataloader(), lines)) == [row["identifier"] for row in lines]
+    assert data.scoring_files("test2") == {"statements": official}
+    dataset = data.datasets["test"]
+    [known] = dataset.known(0, dataset.used(0))
+    assert known.images == [f"{row['img0']} {row['img1']}" for row in lines]
+    assert known.answers == [row["label"] for row in made] and known.texts == [row["sent"] for row in lines]

@@ -11,7 +11,7 @@ import torch
 from datamodules.pretrain import PretrainDataModule
 from datamodules.stores.hdf5 import StoreError
 from datamodules.stores.texts import ExampleStore
-from lxmert.evaluate.spelling import canonical_answer
+from lxmert.evaluate.spelling import canonical_answer, counting_spellings
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 WORDS = ["a", "cat", "dog", "is", "there", "what", "one", "two", "three", "four", "five", "six", "?"]
@@ -234,6 +234,42 @@ def test_of_an_answer_spelt_twice_the_last_counts_as_in_the_original(root):
     found = [dict(zip([table[a] for a in each.answers], each.scores.tolist(), strict=True)) for each in labels]
     assert {"a cat.": np.float32(0.9), "yes": np.float32(0.6), "Grey": 1.0} in found
     assert not any("the cat" in label for label in found)
+
+
+@pytest.mark.parametrize(
+    ("label", "merged"),
+    [
+        ({"man": 0.3, "a man": 1}, {"man": 1}),
+        ({"a man": 0.3, "man": 1}, {"man": 0.3}),  # the original respells, and so overwrites
+        ({"man": 0.3, "A man": 0.6, "the man.": 0.9, "dog": 1}, {"man": 0.9, "dog": 1}),
+        ({}, {}),
+    ],
+)
+def test_spellings_of_one_answer_are_merged_as_the_original_does(label, merged):
+    original = dict(label)  # its own steps
+    for answer in list(original):
+        if canonical_answer(answer) != answer:
+            original[canonical_answer(answer)] = original.pop(answer)
+    assert {spelt: label[answer] for spelt, answer in counting_spellings(label).items()} == merged == original
+
+
+def test_an_answer_that_an_older_store_has_in_two_spellings_counts_once(root, monkeypatch):
+    entries = [entry(n) for n in range(6)]
+    entries[1]["labelf"]["vqa"] = [{"yes": 0.3, "Yes.": 1, "no": 0.5}, {"Grey": 0.6, "grey": 1}]
+    write_texts(root, "mscoco_train", entries)
+    monkeypatch.setattr("datamodules.formats.release_pretrain._once_each", lambda label: label)
+    data = open_data(root, mismatched=0)
+    dataset = data.datasets["train"]
+    place = dataset.parts[0].examples.texts(np.arange(24)).index("is there a cat two ?")
+    targets = dataset[[place, place + 1]].targets
+    named = [
+        {data.answers[a]: round(score, 4) for a, score in zip(*pair, strict=True) if a >= 0}
+        for pair in zip(targets["label_answers"].tolist(), targets["label_scores"].tolist(), strict=True)
+    ]
+    assert named == [{"yes": 1.0, "no": 0.5}, {"gray": 1.0}]
+    for guess in targets["label_answers"][:, 0].tolist():  # the score of a guess is 1 at most
+        right = targets["label_answers"] == guess
+        assert (right * targets["label_scores"]).sum(1).max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,20 @@ def open_data(root, stage=None, **options):
     return data
 
 
+class Respelling(VqaDataModule):
+    def spell_answer(self, answer):
+        return answer.lower().rstrip(".")
+
+
+def test_two_spellings_of_one_answer_give_it_one_score(root):
+    write_questions(root, "train", [row | {"label": {"Yes": 0.3, "yes.": 1, "no": 0.6}} for row in TRAIN])
+    data = Respelling(root, root / "vocab.txt", feature_dim=F, batch_size=8, train="train")
+    data.prepare_data("fit")
+    data.setup("fit")
+    assert data.answers == ["yes", "no"]
+    assert data.datasets["train"][[0, 1]].targets["answer_scores"].tolist() == [[1, pytest.approx(0.6)]] * 2
+
+
 def remove(root, *names):
     for name in names:
         (root / name).unlink()

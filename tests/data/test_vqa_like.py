@@ -1,5 +1,6 @@
 """VQA-CP v2, OK-VQA and VizWiz: the makers' files as stores, training on them, no selection on a test split."""
 
+import csv
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from runs import ROOT, TINY, checkpoint, summary, train, weights
 from datamodules.prepare.__main__ import main
 from datamodules.stores.texts import ExampleStore
 from datamodules.vqa import VqaDataModule
+from lxmert.evaluate.__main__ import main as evaluate
 
 TEN = ("cat", "cat", "cat", "cat.", "dog", "dog", "a cat", "red", "", "cat")
 
@@ -59,12 +61,17 @@ def write_vqacp(root):
         write_rows(root / "vqacp" / f"vqacp_v2_{split}_annotations.json", annotations)
 
 
+def vizwiz_ten(number):
+    return (*["the cat"] * 5, *[f"cup {number} of {place}" for place in range(5)])
+
+
 def write_vizwiz(root):
-    """A question an image: 20 to train, 4 to validate, 2 without answers."""
+    """A question an image: 20 to train, 4 to validate, 2 without answers. "the cat" is all that many say."""
     for split, count in {"train": 20, "val": 4, "test": 2}.items():
         rows = [{"image": f"VizWiz_{split}_{n:08d}.jpg", "question": "what is red ?"} for n in range(count)]
         if split != "test":
-            rows = [row | {"answers": ten(), "answer_type": "other", "answerable": 1} for row in rows]
+            given = {"answer_type": "other", "answerable": 1}
+            rows = [row | given | {"answers": ten(vizwiz_ten(n))} for n, row in enumerate(rows)]
         write_rows(root / "vizwiz" / "official" / f"{split}.json", rows)
 
 
@@ -115,7 +122,7 @@ def test_the_answers_are_those_to_train_on_by_the_rule_of_each_data_set(root):
     }
     # All that annotators gave, as they are, each to twenty questions; or the most given, normalised.
     every = sorted(set(TEN))
-    assert lists == {"okvqa": every, "vqacp": ["cat"], "vizwiz": every}
+    assert lists == {"okvqa": every, "vqacp": ["cat"], "vizwiz": ["the cat"]}
 
 
 def test_images_are_called_as_in_their_region_files(root):
@@ -135,14 +142,15 @@ def test_scores_and_ten_answers_are_as_annotated(root):
     for name, label in {
         "okvqa": {"cat": 1.0, "cat.": 0.3, "dog": 0.6, "a cat": 0.3, "red": 0.3, "": 0.3},
         "vqacp": {"cat": 1.0},
-        "vizwiz": {"cat": 1.0, "cat.": 0.3, "dog": 0.6, "a cat": 0.3, "red": 0.3, "": 0.3},
+        "vizwiz": {"the cat": 1.0},
     }.items():
         store = ExampleStore(root / "stores" / name / "train.h5")
         got = store.read(np.array([3]))
         answers, table = store.table("answers"), store.table("annotator_answers")
         scores = zip([answers[code] for code in got.answers], got.scores.tolist(), strict=True)
         assert {answer: round(score, 6) for answer, score in scores} == label
-        assert tuple(table[code] for code in got.annotator_answers[0]) == TEN
+        written = vizwiz_ten(3) if name == "vizwiz" else TEN
+        assert tuple(table[code] for code in got.annotator_answers[0]) == written
 
 
 def fails(capsys, *arguments):
@@ -285,9 +293,41 @@ def test_vqacp_is_not_validated_on_its_test_split(root, vqacp_run):
     assert "data.valid names test, which is for testing only" in said
 
 
-@pytest.mark.parametrize(("name", "tested", "first"), [("okvqa", "last", 100), ("vizwiz", "best", 0)])
-def test_the_others_train_too(root, name, tested, first):
-    run = train(*overrides(root, name), folder=root.parent)
-    assert summary(run)["checkpoint"] == str(run / "checkpoints" / f"{tested}.ckpt")
+def test_okvqa_trains_too(root):
+    run = train(*overrides(root, "okvqa"), folder=root.parent)
+    assert summary(run)["checkpoint"] == str(run / "checkpoints" / "last.ckpt")
     predictions = json.loads((run / "predictions" / "val.json").read_text())
-    assert len(predictions) == 4 and predictions[0]["question_id"] == first
+    assert len(predictions) == 4 and predictions[0]["question_id"] == 100
+
+
+def test_vizwiz_is_scored_by_its_own_rule_and_written_in_its_own_format(root, tmp_path):
+    """Trained; two splits with the same ids predicted on two processes; scored and checked without the model."""
+    run = train(*overrides(root, "vizwiz"), folder=root.parent)
+    assert summary(run)["checkpoint"] == str(run / "checkpoints" / "best.ckpt")
+    predictions, truth = run / "predictions" / "val.json", root / "vizwiz" / "official" / "val.json"
+    rows = json.loads(predictions.read_text())
+    assert [row["image"] for row in rows] == [f"VizWiz_val_{n:08d}.jpg" for n in range(4)]
+
+    assert evaluate(["check", "vizwiz", str(predictions), str(truth)]) == 0
+    assert evaluate(["vizwiz", str(predictions), str(truth), "--json", str(tmp_path / "scores.json")]) == 0
+    # VizWiz normalises the answer alone: "cat" is none of the ten. By VQA's rule it would be right.
+    assert json.loads((tmp_path / "scores.json").read_text())["metrics"] == {"accuracy": 0.0}
+    measured = summary(run)["metrics"]
+    assert [measured[f"{stage}/answering/accuracy"] for stage in ("val", "test")] == [1.0, 1.0]
+    assert [measured[f"{stage}/answering/official_accuracy"] for stage in ("val", "test")] == [0.0, 0.0]
+
+    best = f"checkpoint={run}/checkpoints/best.ckpt"
+    command = [*overrides(root, "vizwiz"), "action=predict", best, "data.predict=[val,test]", "trainer.devices=2"]
+    two = train(*command, folder=root.parent) / "predictions"
+    assert sorted(path.name for path in two.iterdir()) == [
+        f"{split}{ending}" for split in ("test", "val") for ending in (".json", "_answers.csv", "_scores.npz")
+    ]
+    assert json.loads((two / "val.json").read_text()) == rows  # of one process and one split
+    with (two / "test_answers.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    submitted = {row["image"]: row["answer"] for row in json.loads((two / "test.json").read_text())}
+    assert submitted == {f"{row['image']}.jpg": row["answer_1"] for row in table}
+    assert [(row["id"], row["question"], row["truth"]) for row in table] == [
+        ("0", "what is red ?", ""),
+        ("1", "what is red ?", ""),
+    ]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -274,19 +275,119 @@ def test_annotations_of_kindred_data_sets_are_recognised(tmp_path: Path) -> None
     assert scores == {"vqa-cp": 100.0, "ok-vqa": 100.0, "vizwiz": 0.0}
 
 
+def labels(path: Path, name: type = int) -> Path:
+    """The LXMERT release's form: question n has the answer "red", half right, and n, right."""
+    rows = [
+        {"question_id": name(n), "img_id": "i", "sent": "?", "label": {"red": 0.5, str(n): 1}} for n in range(4)
+    ]
+    return write(path, rows)
+
+
+@pytest.mark.parametrize("name", [int, str])
+@pytest.mark.parametrize("task", ["own", "vqa"])
+def test_predictions_are_scored_by_labels_without_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, name: type
+) -> None:
+    answers = [{"question_id": name(n), "answer": ["red", "1", "blue", "3"][n]} for n in range(4)]
+    files = write(tmp_path / "p.json", answers), labels(tmp_path / "own.json", name)
+    assert run("check", task, *files) == 0
+    assert run(task, *files, "--json", tmp_path / "scores.json") == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["metrics"], scores["examples"]) == ({"accuracy": 62.5}, 4)
+    assert ("the makers' accuracy needs their annotations" in capsys.readouterr().out) == (task == "vqa")
+    other = write(
+        tmp_path / "p.json", [row | {"question_id": [str, int][name is str](n)} for n, row in enumerate(answers)]
+    )
+    assert run("check", task, other, files[1]) == 1
+    assert f"4 ids are not {name.__name__}" in capsys.readouterr().out
+    assert run(task, other, files[1]) == 1
+    assert f"the submission format wants {name.__name__}" in capsys.readouterr().err
+
+
+def test_text_ids_pass_where_the_annotations_have_them(tmp_path: Path) -> None:
+    annotations = json.loads(vqa_annotations(tmp_path / "a.json").read_text())["annotations"]
+    rows = [row | {"question_id": f"q{row['question_id']}"} for row in annotations]
+    answers = [{"question_id": f"q{n}", "answer": "yes"} for n in (1, 2)]
+    files = (
+        write(tmp_path / "p.json", answers),
+        write(tmp_path / "a.json", {"annotations": rows, "questions": rows}),
+    )
+    assert run("check", "vqa", *files) == run("vqa", *files, "--json", tmp_path / "scores.json") == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["metrics"] == {"accuracy": 50.0}
+
+
+SPLIT = {  # of each task: predictions of a part, the truth of more, the questions of the part, and what it scores
+    "vqa": (
+        [{"question_id": 2, "answer": "blue"}],
+        None,
+        [{"question_id": 2, "img_id": "COCO_val2014_1", "sent": "?"}],
+        100.0,
+    ),
+    "vizwiz": (
+        [{"image": "b.jpg", "answer": "can"}],
+        [{"image": f"{n}.jpg", "answers": [{"answer": "can"}] * 10, "answer_type": "other"} for n in "abc"],
+        [{"image": "b.jpg", "question": "?"}],
+        100.0,
+    ),
+    "gqa": (
+        [{"questionId": "2", "prediction": "metal"}],
+        {"1": gqa_question("wood"), "2": gqa_question("metal")},
+        [{"question_id": "2", "img_id": "7", "sent": "?"}],
+        100.0,
+    ),
+    "nlvr2": (
+        "test2-0-1-0,True\n",
+        "".join(f'{{"identifier": "test2-0-{n}-0", "label": "True"}}\n' for n in range(3)),
+        [{"identifier": "test2-0-1-0"}],
+        100.0,
+    ),
+    "own": (
+        [{"question_id": "b", "answer": "red"}],
+        [{"question_id": n, "label": {"red": 0.5}} for n in "abc"],
+        [{"question_id": "b", "img_id": "7", "sent": "?"}],
+        50.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("task", SPLIT)
+def test_a_split_of_a_larger_file_is_scored_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    predictions, truth, questions, accuracy = SPLIT[task]
+    larger = vqa_annotations(tmp_path / "a.json") if truth is None else write(tmp_path / "a.json", truth)
+    files = write(tmp_path / "p.json", predictions), larger
+    part, out = write(tmp_path / "q.json", questions), tmp_path / "scores.json"
+    assert run(task, *files) == 1 and "no prediction for" in capsys.readouterr().err
+    assert run(task, *files, "--split", part, "--json", out) == 0
+    scores = json.loads(out.read_text())
+    assert (scores["examples"], scores["metrics"]["accuracy"]) == (1, accuracy)
+    assert scores["notes"][-1] == f"On the 1 ids of {part} alone."
+    key = next(iter(questions[0]))
+    strange = write(tmp_path / "q.json", [*questions, {key: [0, "zz"][isinstance(questions[0][key], str)]}])
+    assert run(task, *files, "--split", strange) == 1
+    assert "annotations: 1 ids of the split are not in it" in capsys.readouterr().err
+
+
 # -------------------------------------------------------------------------------------- submissions
 
 QUESTIONS = {
+    "vizwiz": [{"image": f"VizWiz_test_{n:08d}.jpg", "question": "what?"} for n in (1, 2, 3)],
+    "own": [{"question_id": n, "img_id": "7", "sent": "what?", "label": {}} for n in ("1", "b", "c")],
     "vqa": {"questions": [{"question_id": n, "image_id": 1, "question": "what?"} for n in (1, 2, 3)]},
     "gqa": {n: {"question": "what?"} for n in ("1", "2", "3")},
     "nlvr2": "".join(json.dumps({"identifier": f"dev-{n}-0-0"}) + "\n" for n in (1, 2, 3)),
 }
 RELEASED = {
+    "vizwiz": QUESTIONS["vizwiz"],
+    "own": QUESTIONS["own"],
     "vqa": [{"question_id": n, "img_id": "COCO_train2014_1", "sent": "what?"} for n in (1, 2, 3)],
     "gqa": [{"question_id": n, "img_id": "7", "sent": "what?"} for n in ("1", "2", "3")],
     "nlvr2": [{"identifier": f"dev-{n}-0-0", "uid": f"nlvr2_dev_{n}", "sent": "so"} for n in (1, 2, 3)],
 }
 VALID = {
+    "vizwiz": {f"VizWiz_test_{n:08d}.jpg": "can" for n in (3, 1, 2)},
+    "own": {"b": "yes", "1": "", "c": "no"},
     "vqa": {1: "yes", 3: "", 2: "no"},
     "gqa": {"1": "yes", "3": "", "2": "no"},
     "nlvr2": {"dev-1-0-0": "True", "dev-3-0-0": "False", "dev-2-0-0": "True"},
@@ -294,7 +395,7 @@ VALID = {
 
 
 @pytest.mark.parametrize("questions", [QUESTIONS, RELEASED], ids=["makers", "released"])
-@pytest.mark.parametrize("task", ["vqa", "gqa", "nlvr2"])
+@pytest.mark.parametrize("task", TASKS)
 def test_a_written_submission_is_valid(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, questions: dict
 ) -> None:
@@ -442,6 +543,24 @@ def test_an_ensemble_writes_the_submission_of_its_task(tmp_path: Path) -> None:
         {"questionId": "01", "prediction": "metal"},
     ]
     assert (tmp_path / "nlvr2").read_text() == "dev-1-0-0,False\ndev-1-1-0,True\n"
+
+
+def test_a_score_file_names_its_task_where_its_ids_do_not_tell_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = scores_of({"b": {"wood": 1.0}, "a": {"metal": 0.5}})
+    for task in ("", "vizwiz", "own"):
+        write_scores(tmp_path / f"{task}.npz", replace(scores, task=task))
+        assert ("task" in np.load(tmp_path / f"{task}.npz")) == bool(task)
+        assert run("ensemble", *[tmp_path / f"{task}.npz"] * 2, "--out", tmp_path / "out.json") == 0
+        written = TASKS[task or "gqa"].submission_text({"b": "wood", "a": "metal"})
+        assert (tmp_path / "out.json").read_text() == written
+        assert read_scores(tmp_path / "out_scores.npz").described_by() is TASKS[task or "gqa"]
+    assert run("ensemble", tmp_path / "own.npz", tmp_path / "vizwiz.npz", "--out", tmp_path / "x") == 1
+    assert "of several tasks" in capsys.readouterr().err
+    np.savez(tmp_path / "a.npz", **vars(scores) | {"task": np.array(["own", "vqa"])})
+    with pytest.raises(ScoringError, match="expected one of vqa, vizwiz, gqa, nlvr2, own"):
+        read_scores(tmp_path / "a.npz")
 
 
 @settings(max_examples=50, deadline=None)

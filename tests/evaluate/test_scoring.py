@@ -11,14 +11,16 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lxmert.evaluate import (
     GroupScore,
     ScoringError,
+    average_precision,
     normalise_vqa_answer,
     score_gqa,
+    score_labels,
     score_nlvr2,
     score_vizwiz,
     score_vqa,
@@ -380,6 +382,73 @@ def test_vizwiz_accuracy_equals_a_second_implementation(data: st.DataObject) -> 
         accuracies.append(min(1, others.count(reference_normalise(prediction)) / 3))
     expected = sum(accuracies) / len(accuracies)
     assert vizwiz_accuracy(prediction, annotators) == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0, 0.25, 0.5, 0.75, 1]), st.booleans()), min_size=1, max_size=12))
+def test_average_precision_equals_a_second_implementation(scores: list[tuple[float, bool]]) -> None:
+    total = sum(truth for _, truth in scores)
+    assume(total)
+    area = recall = 0.0
+    for least in sorted({score for score, _ in scores}, reverse=True):
+        called = [truth for score, truth in scores if score >= least]
+        area += (sum(called) / total - recall) * sum(called) / len(called)
+        recall = sum(called) / total
+    assert average_precision(scores) == pytest.approx(area)
+
+
+def test_vizwiz_answerability_is_that_of_the_questions_without_an_answer() -> None:
+    rows = [vizwiz_row(f"{n}.jpg", ["can"] * 10) | {"answerable": int(n > 1)} for n in range(4)]
+    predictions = [{"image": row["image"], "answer": "can"} for row in rows]
+    # The second is taken for answerable: precision 1 at recall 1/2, then 2 of 3; one of one called, of two.
+    surely = [{"image": f"{n}.jpg", "answerable": score} for n, score in enumerate([0.25, 0.75, 0.6, 1])]
+    metrics = score_vizwiz(predictions, rows, surely).metrics
+    assert metrics["answerability/average_precision"] == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
+    assert metrics["answerability/f1"] == pytest.approx(100 * 2 * 1 / (1 + 2))
+    for changes, message in (
+        ([*surely[:3]], "no prediction for 1 images' answerability: 3.jpg"),
+        ([*surely, surely[0]], r"answerability\[4\]: image 0.jpg is there a second time"),
+        (
+            [{"image": "0.jpg", "answerable": 2}],
+            r"answerability\[0\]: .* expected {\"image\": str, \"answerable\": 0..1}",
+        ),
+    ):
+        with pytest.raises(ScoringError, match=message):
+            score_vizwiz(predictions, rows, changes)
+    with pytest.raises(ScoringError, match="every question can be answered"):
+        score_vizwiz(predictions, [row | {"answerable": 1} for row in rows], surely)
+    with pytest.raises(ScoringError, match=r"answerable of image 0.jpg is None, expected 0 or 1"):
+        score_vizwiz(predictions, [row | {"answerable": None} for row in rows], surely)
+
+
+# ------------------------------------------------------------------------------------------ labels
+
+
+@pytest.mark.parametrize("name", [int, str])
+def test_labels_give_the_soft_score_of_each_answer(name: type) -> None:
+    rows = [
+        {"question_id": name(1), "label": {"cat": 1, "dog": 0.3}, "answer_type": "other"},
+        {"question_id": name(2), "label": {"cat": 0.6}, "answer_type": "yes/no"},
+        {"question_id": name(3), "label": {}, "answer_type": "other"},
+    ]
+    predictions = [
+        {"question_id": name(n), "answer": answer} for n, answer in [(3, "cat"), (1, "dog"), (2, "cat")]
+    ]
+    report = score_labels(predictions, rows)
+    assert report.metrics == {"accuracy": pytest.approx(30.0)}
+    assert report.groups == {"answer_type": {"other": (pytest.approx(15.0), 2), "yes/no": (60.0, 1)}}
+    assert score_labels(predictions, [*rows[:2], {"question_id": name(3), "label": {"cat": 0.9}}]).groups == {}
+    for changes, message in (
+        ([], "labels: found "),
+        ([*rows, rows[0]], r"labels\[3\]: question_id 1 occurs a second time"),
+        (rows[:2], "1 question ids are not in the annotations: 3"),
+        ([*rows, rows[0] | {"question_id": name(4)}], "no prediction for 1 questions: 4"),
+        ([{"question_id": name(1)}], r"labels\[0\]: .* expected a list of"),
+        ([rows[0] | {"label": {"cat": 2}}], r"labels\[0\] \(question 1\): the score of answer 'cat' is 2"),
+        ([rows[0], rows[1] | {"question_id": 1.5}], r"labels\[1\]: question_id is 1.5, expected"),
+    ):
+        with pytest.raises(ScoringError, match=message):
+            score_labels(predictions, changes)
 
 
 def test_ok_vqa_annotations_are_scored_as_those_of_vqa() -> None:

@@ -382,7 +382,7 @@ def test_scores_that_are_no_numbers_have_no_bar(page, tmp_path):
 def test_a_question_is_given_as_it_was_written(tmp_path):
     texts = ["Is the <b>Écru</b> cat's hat Red?", "no\u00efve?", "A", ""]
     parts = []
-    for place, ids in enumerate([[12, 1], ["nlvr-1", "1x"]]):
+    for place, ids in enumerate([[12, 1], [1, 12]]):  # the ids of two splits may be the same
         with write_examples(tmp_path / f"{place}.h5") as writer:
             writer.append(
                 texts=texts[2 * place : 2 * place + 2], ids=ids, images=["i", "i"], labels=[{}, {}], groups={}
@@ -390,6 +390,4 @@ def test_a_question_is_given_as_it_was_written(tmp_path):
         store = ExampleStore(tmp_path / f"{place}.h5")
         parts.append(Part(store, np.zeros(2, np.int64), np.array([-1]), {}))
     data = ExampleDataset(parts, [], LxmertTokenizer(), num_answers=1)
-    assert [data.sentence(name) for name in (12, 1, "nlvr-1", "1x")] == texts
-    with pytest.raises(KeyError):
-        data.sentence("2")
+    assert [data.sentence(place) for place in range(4)] == texts

@@ -9,6 +9,7 @@ import pickle
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lxmert.evaluate import score_vqa, vqa_accuracy
+from lxmert.config import LxmertConfig
+from lxmert.evaluate import (
+    TASKS,
+    VIZWIZ_RULE,
+    VQA_RULE,
+    AnnotatorRule,
+    normalise_vqa_answer,
+    score_vqa,
+    vqa_accuracy,
+)
+from lxmert.objectives.answering import Answering
+from lxmert.objectives.base import Result
 from lxmert.objectives.metrics import OfficialVqaAccuracy, SoftScoreAccuracy
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -91,14 +103,14 @@ def test_a_code_beyond_its_table_is_an_error_and_not_another_group() -> None:
         SoftScoreAccuracy(GROUPS).update(torch.tensor([0]), torch.ones(1, 1), codes)
 
 
-def official_mean(rows: Sequence[tuple[str, Sequence[str]]]) -> float:
+def official_mean(rows: Sequence[tuple[str, Sequence[str]]], rule: AnnotatorRule = VQA_RULE) -> float:
     """The official accuracy of (prediction, annotators' answers) rows through the metric, one batch."""
     answers = sorted({prediction for prediction, _ in rows})
     table = sorted({answer for _, annotators in rows for answer in annotators})
     codes = torch.full((len(rows), 10), -1)
     for row, (_, annotators) in enumerate(rows):
         codes[row, : len(annotators)] = torch.tensor([table.index(answer) for answer in annotators])
-    metric = OfficialVqaAccuracy(answers, table)
+    metric = OfficialVqaAccuracy(answers, table, rule=rule)
     metric.update(torch.tensor([answers.index(prediction) for prediction, _ in rows]), codes, {})
     return metric.compute()["official_accuracy"].item()
 
@@ -112,6 +124,39 @@ def test_official_accuracy_equals_the_scorer_for_one_row(data: st.DataObject) ->
     assert official_mean([(prediction, annotators)]) == pytest.approx(
         vqa_accuracy(prediction, annotators), abs=1e-9
     )
+
+
+def plain_vizwiz_accuracy(prediction: str, annotators: Sequence[str]) -> float:
+    """The rule of VizWiz's makers: the prediction alone is normalised, and each annotator is left out once."""
+    scores = []
+    for left_out in range(len(annotators)):
+        others = [answer for place, answer in enumerate(annotators) if place != left_out]
+        scores.append(min(1.0, others.count(normalise_vqa_answer(prediction)) / 3))
+    return sum(scores) / len(scores)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_the_accuracy_of_vizwiz_equals_its_rule_for_one_row(data: st.DataObject) -> None:
+    pool = data.draw(st.lists(st.sampled_from(TEXTS) | st.text(max_size=5), min_size=1, max_size=3))
+    pool += [normalise_vqa_answer(answer) for answer in pool]
+    annotators = data.draw(st.lists(st.sampled_from(pool), min_size=1, max_size=10))
+    prediction = data.draw(st.sampled_from(pool))
+    expected = plain_vizwiz_accuracy(prediction, annotators)
+    assert official_mean([(prediction, annotators)], VIZWIZ_RULE) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_rule_is_that_of_the_data_sets_task() -> None:
+    config = LxmertConfig(hidden_size=32, num_attention_heads=2, num_qa_labels=1, answers=["the can"])
+    official = {}
+    for name in ("vqa", "vizwiz"):
+        objective = Answering(config)
+        objective.task = TASKS[name]
+        metrics = objective.make_metrics({"annotator_answers": ["the can"]})
+        targets = {"answer_scores": torch.ones(1, 1), "annotator_answers": torch.zeros(1, 10, dtype=torch.int64)}
+        metrics.update(Result({}, {"answer_scores": torch.ones(1, 1)}), SimpleNamespace(targets=targets))
+        official[name] = as_floats(metrics.compute())["official_accuracy"]
+    assert official == {"vqa": 1.0, "vizwiz": 0.0}  # VizWiz normalises the prediction alone
 
 
 def generated_rows(number: int, seed: int) -> list[tuple[str, list[str]]]:
@@ -151,10 +196,10 @@ def test_missing_answers_may_stand_anywhere_and_rows_without_any_do_not_count() 
     )
 
 
-def test_tables_are_normalised_once_and_only_when_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_spelt_once_and_only_when_needed() -> None:
     calls: list[str] = []
-    monkeypatch.setattr("lxmert.objectives.metrics.normalise_vqa_answer", lambda text: calls.append(text) or text)
-    metric = OfficialVqaAccuracy(["yes", "no"], ["yes"])
+    counted = VQA_RULE._replace(disagreed=(lambda text: calls.append(text) or text,) * 2)
+    metric = OfficialVqaAccuracy(["yes", "no"], ["yes"], rule=counted)
     assert calls == []
     for _ in range(3):
         metric.update(torch.tensor([0]), torch.zeros(1, 10, dtype=torch.int64), {})

@@ -1,5 +1,6 @@
 """Experiments as they are but in size, on several processes; stopped, and gone on with on more of them."""
 
+import json
 import signal
 
 import pytest
@@ -55,6 +56,7 @@ def test_an_experiment_is_stopped_on_two_processes_and_goes_on_with_three(folder
 def test_the_settings_of_long_jobs_work_together_on_two_processes(folder):
     command = ["experiment=toy_vqa", *SIZES, *WORLD["toy_vqa"], *TIMES, "trainer.accumulate_grad_batches=3"]
     command += ["trainer.val_check_interval=0.5", "data.workers=1", "optimizer.lr=1e-4"]
+    command += ["data.test=[nominival,minival]"]
     runs = [train(*command, f"trainer.devices={count}", folder=folder) for count in (1, 2)]
     assert (
         checkpoint(runs[0])["global_step"] == checkpoint(runs[1])["global_step"] == 2 * 6
@@ -63,6 +65,12 @@ def test_the_settings_of_long_jobs_work_together_on_two_processes(folder):
     for name, expected in weights(runs[0]).items():
         if not name.endswith(".key.bias"):
             torch.testing.assert_close(weights(runs[1])[name], expected, atol=2e-4, rtol=1e-3, msg=name)
+    for split, scenes in {"nominival": 4, "minival": 9}.items():  # of each split a file with all of its rows
+        questions = json.loads((folder / "data" / "toy" / "vqa" / f"{split}.json").read_text())
+        assert len(questions) == 5 * scenes
+        for run in runs:
+            rows = json.loads((run / "predictions" / f"{split}.json").read_text())
+            assert [row["question_id"] for row in rows] == sorted(row["question_id"] for row in questions)
 
 
 def test_nan_on_two_processes_ends_both_with_one_clear_error(folder):

@@ -1,5 +1,6 @@
 """train.py as a user runs it: real processes on a tiny toy world and on the real coco10 files."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from runs import (
     train,
     weights,
 )
+
+from lxmert.evaluate.__main__ import main as evaluate
 
 
 def fresh(*overrides, folder):
@@ -49,7 +52,7 @@ def test_a_run_leaves_enough_to_know_it_and_to_do_it_again(toy_run):
     for name in (
         "config.yaml", "environment.json", "summary.json", "report.html", "logs/metrics.csv",
         "checkpoints/best.ckpt", "checkpoints/last.ckpt",
-        "predictions/minival.json", "predictions/minival_scores.npz",
+        "predictions/minival.json", "predictions/minival_scores.npz", "predictions/minival_answers.csv",
     ):  # fmt: skip
         assert (toy_run / name).is_file(), name
     logged = summary(toy_run)["metrics"]
@@ -77,6 +80,27 @@ def test_the_prediction_file_is_a_valid_submission_and_agrees_with_the_scores(to
     labels = {q["question_id"]: q["label"] for q in questions}
     accuracy = np.mean([labels[p["question_id"]].get(p["answer"], 0.0) for p in predictions])
     assert accuracy == pytest.approx(summary(toy_run)["metrics"]["test/answering/accuracy"], abs=1e-6)
+    with (toy_run / "predictions" / "minival_answers.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    given = {p["question_id"]: p["answer"] for p in predictions}
+    assert [(row["question"], row["answer_1"]) for row in table] == [
+        (q["sent"], given[q["question_id"]]) for q in questions
+    ]
+    assert all(labels[int(row["id"])][row["truth"]] == max(labels[int(row["id"])].values()) for row in table)
+
+
+def test_what_a_run_measures_is_what_its_prediction_file_scores_without_the_model(toy, toy_run, tmp_path):
+    data, predictions = toy[0] / "data" / "toy" / "vqa", str(toy_run / "predictions" / "minival.json")
+    minival, out = str(data / "minival.json"), tmp_path / "scores.json"
+    annotations = str(data / "v2_mscoco_val2014_annotations.json")  # of nominival, too
+    for metric, command in {
+        "accuracy": ["own", predictions, minival],
+        "official_accuracy": ["vqa", predictions, annotations, "--split", minival],
+    }.items():
+        assert evaluate([*command, "--json", str(out)]) == 0
+        scored = json.loads(out.read_text())["metrics"]["accuracy"]
+        assert scored == pytest.approx(100 * summary(toy_run)["metrics"][f"test/answering/{metric}"], abs=0.006)
+    assert evaluate(["vqa", predictions, annotations]) == 1
 
 
 def test_test_predict_and_validate_use_the_checkpoint_and_the_split_they_are_given(toy, toy_run):
