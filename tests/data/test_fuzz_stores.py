@@ -16,16 +16,19 @@ from folders import write_regions
 from fuzzing import COUNT, VALUES, damaged, mistaken_json
 from fuzzing import survives as survives_many
 
-from datamodules.convert import convert_gqa_objects, convert_npz, convert_tsv
+from datamodules.convert import convert_gqa_objects, convert_tsv
+from datamodules.convert import convert_npz as convert_npz_of
 from datamodules.formats.release_vqa import convert_vqa
 from datamodules.stores.regions import RegionStore
 from datamodules.stores.texts import ExampleStore
+from datamodules.validate.__main__ import validate
 from datamodules.validate.findings import Findings
-from datamodules.validate.regions import check_gqa_objects, check_region_store, check_tsv
+from datamodules.validate.regions import check_gqa_objects, check_region_store
 from datamodules.validate.texts import check_text_store
 from lxmert.files import InputError
 
 survives = partial(survives_many, count=max(COUNT // 4, 1) if COUNT <= 40 else COUNT)
+convert_npz = partial(convert_npz_of, detector="mine")
 IMAGES = [f"image{i}" for i in range(6)]
 
 
@@ -347,8 +350,7 @@ def test_a_text_store_of_another_structure_is_refused_or_read_rightly(texts):
 
 def test_a_damaged_tsv_is_judged_alike_by_its_conversion_and_its_report(tsv):
     def judged(path):
-        report = Findings(path)
-        check_tsv(path, report)
+        (report,) = validate(path)[0]
         try:
             converted(convert_tsv, path, path.with_name("b.h5"))
         except InputError:
