@@ -19,7 +19,8 @@ _ALSO_CALLED = {
     **{"image_h": "img_h", "image_w": "img_w", "height": "img_h", "width": "img_w"},
 }
 _SIX = ("img_id", "img_w", "img_h", "num_boxes", "boxes", "features")
-_HEAD = 1 << 16  # bytes: of longer first lines the columns before the arrays are enough
+_LINES = 3  # that are looked at
+_LONGEST = 1 << 24  # bytes of one
 
 
 class TsvLayout(NamedTuple):
@@ -56,26 +57,26 @@ def tsv_layout(path: Path, columns: Sequence[str] = ()) -> TsvLayout:
     Raises:
         StoreError: none that is known, or named columns without those that are needed.
     """
-    fields, lengths = _first_line(path)
-    named = canonical(columns)
-    if named:
+    lines = _first_lines(path)
+    count = len(lines[0])
+    if named := canonical(columns):
         check_columns(named, f"{path}: --columns")
-        if len(named) != len(lengths):
-            raise StoreError(f"{path}: --columns names {len(named)} columns, its first line has {len(lengths)}.")
+        if len(named) != count:
+            raise StoreError(f"{path}: --columns names {len(named)} columns, its first line has {count}.")
         return TsvLayout("TSV with the columns that you named", named)
-    names = canonical([field.decode(errors="replace").strip() for field in fields])
+    names = canonical([field.decode(errors="replace") for field in lines[0]])
     if {"num_boxes", "boxes", "features"} <= set(names):
         check_columns(names, f"{path}: line 1, the names of its columns")
         return TsvLayout("TSV whose first line names its columns", names, header=True)
-    numbers = {place for place, field in enumerate(fields) if field.isdigit()}
-    for layout in LAYOUTS:
-        whole = {place for place, name in enumerate(layout.columns) if name in ("img_h", "img_w", "num_boxes")}
-        if len(layout.columns) == len(lengths) and whole <= numbers:
-            return layout
+    for fields in lines:  # of which some may be damaged
+        for layout in LAYOUTS:
+            if len(layout.columns) == len(fields) and _whole(layout) <= _numbers(fields):
+                return layout
+    shown = ", ".join(str(place + 1) for place in sorted(_numbers(lines[0]))) or "none"
     raise StoreError(
-        f"{path}: a TSV of {len(lengths)} columns, whole numbers in {_listed(numbers)}: no layout that is known. "
-        f"Name its columns with --columns A,B,...: {', '.join(NEEDED)} are needed, {', '.join(LABELS)} are read, "
-        "any other name leaves a column out."
+        f"{path}: a TSV of {count} columns, whole numbers in column {shown}: no layout that is known. Name its "
+        f"columns with --columns A,B,...: {', '.join(NEEDED)} are needed, {', '.join(LABELS)} are read, any other "
+        "name leaves a column out."
     )
 
 
@@ -92,26 +93,19 @@ def check_columns(columns: Sequence[str], where: str) -> None:
             raise StoreError(f"{where}: {found} columns {name}, expected one. Name {', '.join(NEEDED)}.")
 
 
-def _first_line(path: Path) -> tuple[list[bytes], list[int]]:
-    """The columns of the first line, long ones cut off, and how long each is."""
-    fields, lengths = [b""], [0]
+def _whole(layout: TsvLayout) -> set[int]:
+    """The places of the columns that are whole numbers in every line."""
+    return {place for place, name in enumerate(layout.columns) if name in ("img_h", "img_w", "num_boxes")}
+
+
+def _numbers(fields: Sequence[bytes]) -> set[int]:
+    """The places of the columns that are whole numbers in this line."""
+    return {place for place, field in enumerate(fields) if field.isdigit()}
+
+
+def _first_lines(path: Path) -> list[list[bytes]]:
+    """The columns of the first lines, one at least; of an endless one its begin."""
     with path.open("rb") as file:
-        while block := file.read(_HEAD):
-            line, end, _ = block.partition(b"\n")
-            for number, part in enumerate(line.split(b"\t")):
-                if number:
-                    fields.append(b"")
-                    lengths.append(0)
-                fields[-1] += part[: 256 - len(fields[-1])]
-                lengths[-1] += len(part)
-                if len(fields) > 100:
-                    break
-            if end or len(fields) > 100:
-                break
-    fields[0] = fields[0].removeprefix(BOM)
-    fields[-1] = fields[-1].rstrip(b"\r")
-    return fields, lengths
-
-
-def _listed(places: set[int]) -> str:
-    return "column " + ", ".join(str(place + 1) for place in sorted(places)) if places else "none"
+        lines = [file.readline(_LONGEST).rstrip(b"\r\n") for _ in range(_LINES)]
+    lines[0] = lines[0].removeprefix(BOM)
+    return [line.split(b"\t") for number, line in enumerate(lines) if line or not number]

@@ -172,7 +172,7 @@ def _outside(boxes: np.ndarray, size: tuple[int, int], fractions: bool) -> str:
     height, width = size
     turned = np.array([width, height, width, height])
     if (boxes >= -BOX_TOLERANCE * turned).all() and (boxes <= turned * (1 + BOX_TOLERANCE)).all():
-        return "boxes that fit when width and height are exchanged"
+        return "boxes that fit when width and height are exchanged; of a TSV, --columns can say so"
     return "boxes outside the image"
 
 
