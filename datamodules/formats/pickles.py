@@ -57,7 +57,7 @@ def _reconstruct(kind: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def _frombuffer(buffer: Any, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C")
+    return np.frombuffer(bytes(buffer), dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _scalar(dtype: np.dtype, content: Any = b"") -> Any:
