@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from datamodules.stores import (
     LARGEST_NUMBER,
     REMAKE,
     Column,
+    Handling,
     Index,
     Regions,
     StoreError,
@@ -31,7 +32,14 @@ GQA_OBJECTS = "GQA object features, Faster R-CNN, ResNet-101, trained on GQA"
 _FACTS = ("width", "height", "objectsNum", "idx", "file")
 
 
-def convert_gqa_objects(folder: Path, store: Path, *, detector: str = GQA_OBJECTS, progress: bool = True) -> Path:
+def convert_gqa_objects(
+    folder: Path,
+    store: Path,
+    *,
+    detector: str = GQA_OBJECTS,
+    progress: bool = True,
+    handling: Handling = Handling(),  # noqa: B008  # frozen
+) -> Path:
     """Convert the object features that the makers of GQA publish to a region store.
 
     The folder holds `gqa_objects_info.json`, image id -> width, height, objectsNum, idx and file, and the chunks
@@ -42,16 +50,16 @@ def convert_gqa_objects(folder: Path, store: Path, *, detector: str = GQA_OBJECT
     Arguments, result and errors are those of `convert_tsv`; InputError where the info file is not JSON.
     """
     info = Path(folder) / "gqa_objects_info.json"
-    return convert_regions(info, Path(store), detector, progress, _index_gqa, _read_gqa)
+    return convert_regions(info, Path(store), detector, progress, index_gqa, read_gqa, handling)
 
 
-def _index_gqa(source: Path, bar: tqdm) -> Index:
+def index_gqa(source: Path, bar: tqdm, index: Index) -> None:
     """Check the info of every image and the shapes of every chunk; read no features."""
     check_file(source)
-    index = Index(sha256=sha256_of(source))
+    index.sha256 = sha256_of(source)
     shapes: dict[int, tuple[int, ...]] = {}
     image_in: dict[tuple[int, int], str] = {}
-    infos = _gqa_infos(source)
+    infos = _gqa_infos(source, index)
     # In the order of the chunks, which are then read from end to end.
     for image_id in sorted(infos, key=lambda name: (infos[name]["file"], infos[name]["idx"])):
         width, height, count, row, file = (infos[image_id][name] for name in _FACTS)
@@ -59,20 +67,20 @@ def _index_gqa(source: Path, bar: tqdm) -> Index:
         if file not in shapes:
             shapes[file] = gqa_chunk(_gqa_file(source, file))[0].shape
         rows, most, dim = shapes[file]
-        index.feature_dim = index.feature_dim or dim
-        if dim != index.feature_dim:
-            reject(where, f"chunk {file} has {dim} features, expected {index.feature_dim} as in the first")
-        if row >= rows or count > most:
-            reject(where, f"idx {row} and objectsNum {count}, expected less than {rows} and at most {most}")
-        if (file, row) in image_in:
-            reject(where, f"image {image_in[file, row]} is in the same place, expected one each")
-        image_in[file, row] = image_id
-        index.add(image_id.encode(), (width, height), count, (file, row))
+        with index.attempt():
+            if index.feature_dim and dim != index.feature_dim:
+                reject(where, f"chunk {file} has {dim} features, expected {index.feature_dim} as in the first")
+            if row >= rows or count > most:
+                reject(where, f"idx {row} and objectsNum {count}, expected less than {rows} and at most {most}")
+            if (file, row) in image_in:
+                reject(where, f"image {image_in[file, row]} is in the same place, expected one each")
+            image_in[file, row] = image_id
+            index.feature_dim = dim
+            index.add(image_id.encode(), (width, height), count, (file, row))
     bar.update(source.stat().st_size)
-    return index
 
 
-def _read_gqa(source: Path, index: Index, start: int) -> Iterator[Regions]:
+def read_gqa(source: Path, index: Index, start: int) -> Generator[Regions, None, None]:
     """Read the images from number `start` on, one chunk open at a time."""
     number, path = -1, source
     chunk: tuple[Column, ...] = ()
@@ -87,21 +95,24 @@ def _read_gqa(source: Path, index: Index, start: int) -> Iterator[Regions]:
         yield Regions(where, index.sizes[image], features, boxes, {})
 
 
-def _gqa_infos(source: Path) -> dict[str, dict[str, int]]:
+def _gqa_infos(source: Path, index: Index) -> dict[str, dict[str, int]]:
     infos = read_json(source)
     if not isinstance(infos, dict) or not infos:
         raise StoreError(f"{source}: expected an object of image id -> {', '.join(_FACTS)}. Check the path.")
+    good = {}
     for image_id, info in infos.items():
-        where = f"{source}: image {shown_id(image_id.encode()) or '(no id)'}"
-        check_id(image_id.encode(), where)
-        numbers = [info.get(name) if isinstance(info, dict) else None for name in _FACTS]
-        least = (1, 1, 1, 0, 0)
-        if any(
-            type(number) is not int or not low <= number <= LARGEST_NUMBER
-            for number, low in zip(numbers, least, strict=True)
-        ):
-            reject(where, f"{info!r:.80}, expected counts {', '.join(_FACTS)}")
-    return infos
+        with index.attempt():
+            where = f"{source}: image {shown_id(image_id.encode()) or '(no id)'}"
+            check_id(image_id.encode(), where)
+            numbers = [info.get(name) if isinstance(info, dict) else None for name in _FACTS]
+            least = (1, 1, 1, 0, 0)
+            if any(
+                type(number) is not int or not low <= number <= LARGEST_NUMBER
+                for number, low in zip(numbers, least, strict=True)
+            ):
+                reject(where, f"{info!r:.80}, expected counts {', '.join(_FACTS)}")
+            good[image_id] = info
+    return good
 
 
 def _gqa_file(source: Path, file: int) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import numpy as np
 import pybase64
 from tqdm import tqdm
 
+from datamodules.formats.tsv_layouts import LAYOUTS, RELEASE, TsvLayout, tsv_layout
 from datamodules.stores import (
     BOM,
     BOTTOM_UP_ATTENTION,
     LARGEST_NUMBER,
     LONGEST_ID,
+    Handling,
     Index,
     Regions,
     StoreError,
@@ -34,16 +37,20 @@ LABEL_COLUMNS = {  # the sources' names -> the store's
     "attrs_id": "attribute_ids",
     "attrs_conf": "attribute_conf",
 }
-_TSV_COLUMNS = (
-    *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
-    *("num_boxes", "boxes", "features"),
-)
 _BLOCK = 1 << 22
 _LONGEST_LINE = 1 << 27  # bytes
 
 
-def convert_tsv(source: Path, store: Path, *, detector: str = BOTTOM_UP_ATTENTION, progress: bool = True) -> Path:
-    """Convert one TSV of the original LXMERT release to a region store.
+def convert_tsv(
+    source: Path,
+    store: Path,
+    *,
+    detector: str = BOTTOM_UP_ATTENTION,
+    progress: bool = True,
+    layout: TsvLayout = LAYOUTS[0],
+    handling: Handling = Handling(),  # noqa: B008  # frozen
+) -> Path:
+    """Convert one TSV of the original LXMERT release, or of another layout, to a region store.
 
     Rows have ten columns without a header: img_id, img_h, img_w, objects_id (int64), objects_conf
     (float32), attrs_id (int64), attrs_conf (float32), num_boxes, boxes (float32, num_boxes x 4, pixels
@@ -56,6 +63,8 @@ def convert_tsv(source: Path, store: Path, *, detector: str = BOTTOM_UP_ATTENTIO
             it, others that ask for it at the same time wait.
         detector: what made the features, for the store's contract.
         progress: show progress bars.
+        layout: which columns there are (`tsv_layout`).
+        handling: what is done about images that are not as they should be.
 
     Returns:
         `store`.
@@ -63,42 +72,78 @@ def convert_tsv(source: Path, store: Path, *, detector: str = BOTTOM_UP_ATTENTIO
     Raises:
         StoreError: a bad row (naming file, line and image), a full disk, no permission.
     """
-    return convert_regions(Path(source), Path(store), detector, progress, _index_tsv, _read_tsv)
+    index, read = partial(index_tsv, layout=layout), partial(read_tsv, layout=layout)
+    return convert_regions(Path(source), Path(store), detector, progress, index, read, handling)
 
 
-def _index_tsv(source: Path, bar: tqdm) -> Index:
+def index_tsv(source: Path, bar: tqdm, index: Index, layout: TsvLayout = LAYOUTS[0]) -> None:
     """Check the structure of every line, down to the length of its arrays; decode none."""
     check_file(source)
-    index, digest, place = Index(), hashlib.sha256(), 0
+    _refuse_other_layouts(source, layout)
+    digest, place, number = hashlib.sha256(), 0, 0
     lines_of: dict[bytes, int] = {}
     with source.open("rb", buffering=0) as file:
         for number, line in enumerate(tsv_lines(file, source), 1):
             digest.update(line.content)
             bar.update(len(line.content))
-            row = tsv_row(line, source, number, index.feature_dim)
-            index.feature_dim = row.feature_dim
-            if row.image_id in lines_of:
-                reject(row.where, f"line {lines_of[row.image_id]} is of the same image, expected one line each")
-            lines_of[row.image_id] = number
-            index.add(row.image_id, row.size, row.count, place)
+            if number > layout.header:
+                with index.attempt():
+                    row = tsv_row(line, source, number, index.feature_dim, layout.columns)
+                    if row.image_id in lines_of:
+                        before = f"line {lines_of[row.image_id]} is of the same image, expected one line each"
+                        reject(row.where, before, "images that are there twice")
+                    index.feature_dim = row.feature_dim
+                    lines_of[row.image_id] = number
+                    index.add(row.image_id, row.size, row.count, (place, number))
             place += len(line.content)
-    if not index.counts:
-        raise StoreError(f"{source}: the file is empty. Get it again.")
+    if number <= layout.header:
+        raise StoreError(f"{source}: the file is empty, expected a line for each image. Check the path.")
     index.sha256 = digest.hexdigest()
-    return index
 
 
-def _read_tsv(source: Path, index: Index, start: int) -> Iterator[Regions]:
+def _refuse_other_layouts(source: Path, layout: TsvLayout) -> None:
+    """Say what a TSV is that has another project's columns, where the release's are expected."""
+    try:
+        found = tsv_layout(source)
+    except StoreError:
+        return  # none that is known: its lines are refused one by one
+    if layout == LAYOUTS[0] and found in LAYOUTS[1:]:
+        raise StoreError(
+            f"{source}: {found.name}, expected {layout.name}. Convert it with `python -m datamodules.convert "
+            "SOURCE STORE --detector NAME`."
+        )
+
+
+def read_tsv(
+    source: Path, index: Index, start: int, layout: TsvLayout = LAYOUTS[0]
+) -> Generator[Regions, None, None]:
     """Decode the images from number `start` on."""
+    for image, number, line in indexed_lines(source, index, start):
+        row = tsv_row(line, source, number, index.feature_dim, layout.columns)
+        if (row.image_id, row.count) != (index.image_ids[image], index.counts[image]):
+            raise StoreError(f"{source}: changed while it was converted. Run the conversion again.")
+        yield row.regions()
+
+
+def indexed_lines(source: Path, index: Index, start: int) -> Iterator[tuple[int, int, Line]]:
+    """From image `start` on: the image, its line's number, the line.
+
+    The index has as places where lines begin and their numbers; the lines of other images are passed over.
+    """
+    if start >= len(index.places):
+        return
+    place, image = index.places[start][0], start
     with source.open("rb", buffering=0) as file:
-        if start < len(index.places):
-            file.seek(index.places[start])
-        numbers = range(start, len(index.counts))
-        for number, line in zip(numbers, tsv_lines(file, source), strict=False):
-            row = tsv_row(line, source, number + 1, index.feature_dim)
-            if (row.image_id, row.count) != (index.image_ids[number], index.counts[number]):
-                raise StoreError(f"{source}: changed while it was converted. Run the conversion again.")
-            yield row.regions()
+        file.seek(place)
+        for line in tsv_lines(file, source):
+            begin, number = index.places[image]
+            if place == begin:
+                yield image, number, line
+                image += 1
+            if image == len(index.places):
+                return
+            place += len(line.content)
+    raise StoreError(f"{source}: changed while it was converted. Run the conversion again.")
 
 
 def tsv_line(
@@ -125,7 +170,7 @@ def tsv_line(
     fields = {"img_id": image_id.encode()} | {name: str(number).encode() for name, number in numbers.items()}
     for name, (dtype, _) in _array_columns(features.shape[1]).items():
         fields[name] = pybase64.b64encode(np.ascontiguousarray(arrays[name], dtype).tobytes())
-    return b"\t".join(fields[name] for name in _TSV_COLUMNS) + b"\r\n"
+    return b"\t".join(fields[name] for name in RELEASE) + b"\r\n"
 
 
 @dataclass
@@ -183,12 +228,13 @@ class TsvRow:
         arrays = {
             column: _decode(self.fields, column, dtype, (self.count, values), self.where)
             for column, (dtype, values) in _array_columns(self.feature_dim).items()
+            if column in self.fields
         }
-        labels = {name: arrays[column][:, 0] for column, name in LABEL_COLUMNS.items()}
+        labels = {name: arrays[column][:, 0] for column, name in LABEL_COLUMNS.items() if column in arrays}
         return Regions(self.where, self.size, arrays["features"], arrays["boxes"], labels)
 
 
-def tsv_row(line: Line, source: Path, number: int, feature_dim: int) -> TsvRow:
+def tsv_row(line: Line, source: Path, number: int, feature_dim: int, columns: Sequence[str] = RELEASE) -> TsvRow:
     """Check the structure of a line, down to the length of its arrays.
 
     Args:
@@ -196,14 +242,17 @@ def tsv_row(line: Line, source: Path, number: int, feature_dim: int) -> TsvRow:
         source: the file, for messages.
         number: of the line, from 1.
         feature_dim: F of the lines before; 0 takes this one's.
+        columns: their names (`TsvLayout`).
 
     Raises:
         StoreError: a column that is absent, no number, or of another length.
     """
-    where, fields = _split(line, source, number)
+    where, fields = _split(line, source, number, columns)
     height, width, count = (_whole(fields, name, where) for name in ("img_h", "img_w", "num_boxes"))
     feature_dim = feature_dim or _feature_dim(fields["features"], count, where)
     for column, (dtype, values) in _array_columns(feature_dim).items():
+        if column not in fields:
+            continue
         expected = (count * values * np.dtype(dtype).itemsize + 2) // 3 * 4
         if len(fields[column]) != expected:
             reject(
@@ -214,37 +263,39 @@ def tsv_row(line: Line, source: Path, number: int, feature_dim: int) -> TsvRow:
     return TsvRow(where, fields["img_id"], (width, height), count, feature_dim, fields)
 
 
-def _split(line: Line, source: Path, number: int) -> tuple[str, dict[str, Any]]:
-    """Where a row stands, for messages, and its ten columns by name: bytes, the features without a copy."""
+def _split(line: Line, source: Path, number: int, columns: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Where a row stands, for messages, and its columns by name: bytes, the last without a copy."""
     content = line.content
     while len(content) and content[-1] in b"\r\n":
         content = content[:-1]
     fields: list[Any] = []
     begin = len(BOM) if number == 1 and bytes(content[: len(BOM)]) == BOM else 0
-    for _ in _TSV_COLUMNS[1:]:
+    for _ in columns[1:]:
         tab = line.buffer.find(b"\t", line.begin + begin, line.end) - line.begin
         if tab < 0:
             break
         fields.append(bytes(content[begin:tab]))
         begin = tab + 1
-    # Whatever follows the ninth tab is taken for features, and refused for its length if it is not.
+    # Whatever follows the last tab is taken for the last column: features are refused for their length then.
     fields.append(content[begin:])
-    image_id = bytes(fields[0][: LONGEST_ID + 1])
-    where = f"{source}: line {number}, image {shown_id(image_id) or '(no id)'}"
-    if len(fields) != len(_TSV_COLUMNS):
-        reject(where, f"{len(fields)} columns, expected {len(_TSV_COLUMNS)}; the line may be truncated")
-    check_id(fields[0], where)
-    return where, dict(zip(_TSV_COLUMNS, fields, strict=True))
+    place = min(columns.index("img_id"), len(fields) - 1)
+    where = f"{source}: line {number}, image {shown_id(bytes(fields[place][: LONGEST_ID + 1])) or '(no id)'}"
+    if len(fields) != len(columns):
+        reject(where, f"{len(fields)} columns, expected {len(columns)}; the line may be truncated")
+    found = dict(zip(columns, fields, strict=True))
+    found["img_id"] = bytes(found["img_id"])
+    check_id(found["img_id"], where)
+    return where, found
 
 
 def _whole(row: dict[str, Any], column: str, where: str) -> int:
-    text = row[column]
+    text = bytes(row[column])
     if not text.isdigit() or len(text) > 10 or not 0 < int(text) <= LARGEST_NUMBER:
         reject(where, f"{column} is {text[:20].decode(errors='replace')!r}, expected a whole number above 0")
     return int(text)
 
 
-def _feature_dim(text: memoryview, count: int, where: str) -> int:
+def _feature_dim(text: memoryview | bytes, count: int, where: str) -> int:
     size = len(text) // 4 * 3 - bytes(text[-2:]).count(b"=")
     if size == 0 or len(text) % 4 or size % (4 * count):
         reject(where, f"features has {len(text)} base64 characters, expected {count} float32 vectors")

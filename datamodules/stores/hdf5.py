@@ -335,7 +335,7 @@ def _words(value: object) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """What a store was made from: a file, or a folder of `.npz` files taken as one.
+    """What a store was made from: a file, or a folder of `.npz` or `.npy` files or an LMDB taken as one.
 
     Args:
         name: the file's or folder's name, without its path.
@@ -379,7 +379,7 @@ class Source:
 
 
 def sha256_of(path: Path | str) -> str:
-    """Hexadecimal SHA-256 of a file; of a folder that of its `.npz` names and digests, in order."""
+    """Hexadecimal SHA-256 of a file; of a folder that of its files' names and digests, in order."""
     path = Path(path)
     if path.is_dir():
         total = hashlib.sha256()
@@ -414,7 +414,10 @@ def is_current(store: Path | str, source: Path | str) -> bool:
 
 
 def _source_files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    """The files that make up a source: of a folder its arrays, or its data base."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix in (".npz", ".npy") or file.name == "data.mdb")
 
 
 # ----------------------------------------------------------------------------------------- writing

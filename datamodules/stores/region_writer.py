@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,25 +32,33 @@ from datamodules.stores.hdf5 import (
     is_current,
     locked,
     offsets_of,
+    open_store,
     publish,
+    read_attribute,
 )
-from datamodules.stores.regions import BOX_CONVENTION, FORMAT_VERSION, OF_REGIONS, UNKNOWN_LABEL, RegionStore
+from datamodules.stores.region_checks import (
+    BOTTOM_UP_ATTENTION,
+    NAMES,
+    Handling,
+    ImageError,
+    box_fractions,
+    check_features,
+    label_columns,
+)
+from datamodules.stores.regions import BOX_CONVENTION, FORMAT_VERSION, OF_REGIONS, RegionStore
 from lxmert.files import InputError, read_json
 
-BOTTOM_UP_ATTENTION = "bottom-up-attention Faster R-CNN, ResNet-101, Visual Genome 1600-400"
-BOX_TOLERANCE = 1e-5  # of a box, as a fraction of the image's side; that of the original code
-LARGEST_ARRAY = 1 << 27  # bytes
-LARGEST_NUMBER = 2**31 - 1  # of what a source counts
-LONGEST_ID = 255  # bytes
-BOM = b"\xef\xbb\xbf"
-_NOT_IN_IDS = re.compile(rb"[\x00-\x1f\x7f]|" + BOM)
 _IMAGES_PER_NOTE = 128
-_LARGEST_FP16 = 65504.0
+_AS_IT_IS = Handling()
 
 
 @dataclass
 class Index:
-    """What a pass over the source tells: enough to lay out the store and to find every image again."""
+    """What a pass over the source tells: enough to lay out the store and to find every image again.
+
+    Args:
+        skip: go on after images that cannot be used.
+    """
 
     feature_dim: int = 0
     sha256: str = ""
@@ -58,6 +66,8 @@ class Index:
     sizes: list[tuple[int, int]] = field(default_factory=list)  # width, height
     counts: list[int] = field(default_factory=list)
     places: list[Any] = field(default_factory=list)  # a line's first byte, a file, or a row of a file
+    skip: bool = False
+    skipped: list[ImageError] = field(default_factory=list)  # why, of each image left out
 
     def add(self, image_id: bytes, size: tuple[int, int], count: int, place: Any) -> None:
         """Note an image; `check_id` has been called."""
@@ -66,103 +76,70 @@ class Index:
         self.counts.append(count)
         self.places.append(place)
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Around what is done for one image: whether it may fail is up to `skip`."""
+        try:
+            yield
+        except ImageError as error:
+            if not self.skip:
+                raise
+            self.skipped.append(error.bare())
+
+    def leave_out(self, images: Iterable[int]) -> None:
+        """Forget images, given by number."""
+        gone = set(images)
+        for name in ("image_ids", "sizes", "counts", "places"):
+            setattr(self, name, [value for number, value in enumerate(getattr(self, name)) if number not in gone])
+
 
 @dataclass
 class Regions:
     """One image as its source has it; `where` it stands is for messages."""
 
     where: str
-    size: tuple[int, int]  # width, height
+    size: tuple[int, int]  # width, height; 1, 1 where the source has fractions alone and no sizes
     features: np.ndarray  # (n, F) float32
     boxes: np.ndarray  # (n, 4) float32, pixels
-    labels: dict[str, np.ndarray]  # by the store's names; none where the source has none
+    labels: dict[str, np.ndarray] = field(default_factory=dict)  # by the store's names; those that there are
+    fractions: bool = False  # the boxes are fractions already
 
-    def columns(self) -> dict[str, np.ndarray]:
+    def columns(
+        self, handling: Handling = _AS_IT_IS, names: Mapping[str, int] | None = None
+    ) -> dict[str, np.ndarray]:
         """The image's part of each column of the store.
 
+        Args:
+            handling: what is done about boxes that are a little outside.
+            names: how many names the detector has, where that is known (`label_columns`).
+
         Raises:
-            StoreError: a value is wrong.
+            ImageError: a value is wrong.
         """
-        self._check_features()
+        check_features(self.features, self.where)
         return {
             # torch casts to fp16 ten times faster than numpy
             "features": torch.from_numpy(self.features).half().numpy(),
-            "boxes": self._fractions(),
-            **self._labels(),
+            "boxes": self._boxes(handling),
+            **label_columns(self.labels, len(self.boxes), self.where, names),
         }
 
-    def _check_features(self) -> None:
-        # NaN fails both comparisons
-        if self.features.min() >= -_LARGEST_FP16 and self.features.max() <= _LARGEST_FP16:
-            return
-        region, place = np.argwhere(~(np.abs(self.features) <= _LARGEST_FP16))[0]
-        value = self.features[region, place]
-        reject(self.where, f"feature {place} of region {region} is {value}, expected -65504 to 65504 to fit fp16")
+    def errors(self, handling: Handling = _AS_IT_IS, names: Mapping[str, int] | None = None) -> list[ImageError]:
+        """All that `columns` would raise: of the features, the boxes, the labels."""
+        found = []
+        for check in (
+            lambda: check_features(self.features, self.where),
+            lambda: self._boxes(handling),
+            lambda: label_columns(self.labels, len(self.boxes), self.where, names),
+        ):
+            try:
+                check()
+            except ImageError as error:
+                found.append(error)
+        return found
 
-    def _fractions(self) -> np.ndarray:
-        width, height = self.size
-        with np.errstate(invalid="ignore"):
-            boxes = self.boxes / np.array([width, height, width, height], np.float32)
-        in_order = (boxes[:, 2:] >= boxes[:, :2]).all(1)
-        # NaN fails every comparison
-        if boxes.min() > -BOX_TOLERANCE and boxes.max() < 1 + BOX_TOLERANCE and in_order.all():
-            if in_fractions(self.boxes, width):
-                reject(self.where, "boxes in fractions of the image, expected pixels")
-            return boxes
-        inside = ((boxes < 1 + BOX_TOLERANCE) & (boxes > -BOX_TOLERANCE)).all(1)
-        wrong = np.flatnonzero(~(inside & in_order))[0]
-        reject(
-            self.where,
-            f"box {wrong} is {self.boxes[wrong].tolist()}, expected pixels x1 <= x2, y1 <= y2 in "
-            f"an image {width} wide and {height} high",
-        )
-
-    def _labels(self) -> dict[str, np.ndarray]:
-        columns = {}
-        for kind in ("object", "attribute"):
-            ids = self.labels.get(f"{kind}_ids")
-            conf = self.labels.get(f"{kind}_conf")
-            if conf is None:
-                conf = np.zeros(len(self.boxes))
-            if ids is None:
-                ids = np.full(len(self.boxes), UNKNOWN_LABEL)
-            elif ids.min() < 0 or ids.max() > np.iinfo(np.int32).max:
-                reject(self.where, f"{kind} ids from {ids.min()} to {ids.max()}, expected 0 or more")
-            if not np.isfinite(conf).all():
-                reject(self.where, f"{kind} confidences hold NaN or infinity, expected numbers")
-            columns[f"{kind}_ids"] = ids.astype(np.int32)
-            columns[f"{kind}_conf"] = conf.astype(np.float32)
-        return columns
-
-
-def in_fractions(boxes: np.ndarray, width: float) -> bool:
-    """Whether all boxes (n, 4) of an image lie in its first pixel: nobody's pixels, but fractions."""
-    return width > 2 and bool(boxes.max() <= 1 + BOX_TOLERANCE)
-
-
-def check_id(image_id: bytes, where: str) -> None:
-    """Refuse what is no id: a store could not keep it, or nobody ask for it."""
-    if not image_id:
-        reject(where, "img_id is empty, expected the image's id")
-    if len(image_id) > LONGEST_ID:
-        reject(where, f"img_id is of {len(image_id):,} bytes, expected at most {LONGEST_ID}")
-    if found := _NOT_IN_IDS.search(image_id):
-        reject(where, f"img_id holds {found[0]!r}, expected no control characters")
-    try:
-        image_id.decode()
-    except UnicodeDecodeError:
-        reject(where, f"img_id is {image_id!r}, expected UTF-8 text")
-
-
-def shown_id(image_id: bytes) -> str:
-    """An image's id in a message."""
-    text = image_id[:80].decode(errors="replace")
-    return text if text.isprintable() else ascii(text)
-
-
-def reject(where: str, what: str) -> NoReturn:
-    """Refuse what stands at a place of a source."""
-    raise StoreError(f"{where}: {what}. The file is damaged or of another format: get it again or mend this row.")
+    def _boxes(self, handling: Handling) -> np.ndarray:
+        return box_fractions(self.boxes, self.size, self.where, fractions=self.fractions, clip=handling.clip)
 
 
 # -------------------------------------------------------------------------------------- conversion
@@ -173,20 +150,23 @@ def convert_regions(
     store: Path,
     detector: str,
     progress: bool,
-    make_index: Callable[[Path, tqdm], Index],
-    read: Callable[[Path, Index, int], Iterable[Regions]],
+    make_index: Callable[[Path, tqdm, Index], None],
+    read: Callable[[Path, Index, int], Generator[Regions, None, None]],
+    handling: Handling = _AS_IT_IS,
 ) -> Path:
-    """Make a region store of a source that was not made of it as it is now.
+    """Make a region store of a source that was not made of it, in this way, as it is now.
 
-    One process makes it; others that ask for it at the same time wait.
+    One process makes it; others that ask for it at the same time wait. Images left out are listed in
+    `skipped_list(store)`, a line each with the reason.
 
     Args:
         source: the file or folder, whose state the store keeps.
         store: the file to make.
         detector: what made the features, for the store's contract.
         progress: show progress bars.
-        make_index: goes over the source, moving the bar by its bytes, and tells its images.
+        make_index: goes over the source, moving the bar by its bytes, and tells its images to an index.
         read: gives the images of an index, from a number on.
+        handling: what is done about images that are not as they should be.
 
     Returns:
         `store`.
@@ -196,23 +176,36 @@ def convert_regions(
     """
     partial = store.with_name(f".{store.name}.partial")
     note = store.with_name(f".{store.name}.partial.json")
+    names = NAMES if detector == BOTTOM_UP_ATTENTION else None
     with locked(store), clear_write_errors(store):
-        if is_current(store, source) and RegionStore(store).contract["detector"] == detector:
+        if is_current(store, source) and _made_as(store) == (detector, str(handling)):
             return store
         if not source.exists():
             raise StoreError(f"{source}: no such file or folder. Check the path, or get the features first.")
         stamp = Source.of(source)
         try:
+            index = Index(skip=handling.skip)
             title, total = f"{source.name}: index", stamp.size
             with progress_bar(title, total, shown=progress) as bar:
-                index = make_index(source, bar)
-            layout = _resume(store, partial, note, index, replace(stamp, sha256=index.sha256), detector)
+                make_index(source, bar, index)
+            if handling.skip:
+                title, total = f"{source.name}: check", len(index.counts)
+                with progress_bar(title, total, "image", shown=progress) as bar:
+                    _leave_out_bad(source, index, read, handling, names, bar)
+            if not index.counts:
+                first = f" The first: {index.skipped[0]}" if index.skipped else ""
+                raise StoreError(f"{source}: no image in it can be used.{first}")
+            made = {"handling": str(handling), "left_out": len(index.skipped)} if str(handling) else {}
+            layout = _resume(store, partial, note, index, replace(stamp, sha256=index.sha256), detector, made)
             title, total, done = f"{source.name}: convert", len(index.counts), layout.done
-            with progress_bar(title, total, "image", done=done, shown=progress) as bar:
-                _fill(partial, note, layout, index.counts, read(source, index, done), bar)
+            bar_of_images = progress_bar(title, total, "image", done=done, shown=progress)
+            with bar_of_images as bar, closing(read(source, index, done)) as images:
+                columns = (regions.columns(handling, names) for regions in images)
+                _fill(partial, note, layout, index.counts, columns, bar)
             RegionStore(partial)  # what is published can be opened
             if not Source.of(source).same_file(stamp):
                 raise StoreError(f"{source}: changed while it was converted. Run the conversion again.")
+            _list_skipped(store, index.skipped)
             publish(partial, store)
         except Exception:
             # Only a kill or an interruption leaves the unfinished store, which the next run completes.
@@ -221,6 +214,54 @@ def convert_regions(
             raise
         note.unlink(missing_ok=True)
     return store
+
+
+def skipped_list(store: Path) -> Path:
+    """The text file beside a store that names the images left out; there are none where it is absent."""
+    return store.with_name(f"{store.name}.skipped.txt")
+
+
+def _list_skipped(store: Path, skipped: list[ImageError]) -> None:
+    path = skipped_list(store)
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    lines = ("".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{e.place}: {e.what}") for e in skipped)
+    temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
+    temporary.replace(path)
+
+
+def _made_as(store: Path) -> tuple[str, str]:
+    """Of what detector, and with what handling, a store was made."""
+    with open_store(store) as file:
+        handling = read_attribute(file, "handling")
+    return RegionStore(store).contract["detector"], str(handling or "")
+
+
+def _leave_out_bad(
+    source: Path,
+    index: Index,
+    read: Callable[[Path, Index, int], Generator[Regions, None, None]],
+    handling: Handling,
+    names: Mapping[str, int] | None,
+    bar: tqdm,
+) -> None:
+    """Take the images whose values are wrong out of the index; the store has no place for them."""
+    bad, number = [], 0
+    while number < len(index.counts):
+        try:
+            with closing(read(source, index, number)) as images:
+                for regions in images:
+                    regions.columns(handling, names)
+                    number += 1
+                    bar.update()
+        except ImageError as error:
+            index.skipped.append(error.bare())
+            bad.append(number)
+            number += 1
+            bar.update()
+    index.leave_out(bad)
 
 
 def check_file(path: Path) -> None:
@@ -247,7 +288,9 @@ class _Layout:
         temporary.replace(note)
 
 
-def _resume(store: Path, partial: Path, note: Path, index: Index, stamp: Source, detector: str) -> _Layout:
+def _resume(
+    store: Path, partial: Path, note: Path, index: Index, stamp: Source, detector: str, made: dict[str, Any]
+) -> _Layout:
     """The unfinished store that a killed run left of the same source, or a newly allocated one."""
     offsets = np.concatenate([[0], np.cumsum(index.counts)])
     regions = int(offsets[-1])
@@ -258,6 +301,7 @@ def _resume(store: Path, partial: Path, note: Path, index: Index, stamp: Source,
         "box_convention": BOX_CONVENTION,
         "detector": detector,
         **stamp.attributes(),
+        **made,
         "num_images": len(index.counts),
         "num_regions": regions,
         "min_regions": min(index.counts),
@@ -303,7 +347,12 @@ def _noted(note: Path, partial: Path, contract: dict[str, Any]) -> _Layout | Non
 
 
 def _fill(
-    partial: Path, note: Path, layout: _Layout, counts: list[int], images: Iterable[Regions], bar: tqdm
+    partial: Path,
+    note: Path,
+    layout: _Layout,
+    counts: list[int],
+    images: Iterable[dict[str, np.ndarray]],
+    bar: tqdm,
 ) -> None:
     """Write the regions of every image not yet done to their places in each column."""
     region = sum(counts[: layout.done])
@@ -313,8 +362,8 @@ def _fill(
     try:
         # The disk takes its time: the next images are decoded meanwhile.
         with ThreadPoolExecutor(1) as pool:
-            for regions in images:
-                for name, rows in regions.columns().items():
+            for columns in images:
+                for name, rows in columns.items():
                     _write_at(file, rows, offsets[name] + region * rows[0].nbytes)
                 region += counts[layout.done]
                 layout.done += 1

@@ -62,7 +62,7 @@ class RegionStore:
     the file at its first read. Nothing of the file becomes resident memory of its own.
 
     Args:
-        path: a file made by `convert_tsv` or `convert_npz`.
+        path: a file made by `python -m datamodules.convert`, or by the functions behind it.
 
     Attributes:
         path: the file.
@@ -339,7 +339,7 @@ def _read_contract(path: Path) -> dict[str, Any]:
         if missing or str(read_attribute(file, "kind")) != "regions":
             raise StoreError(
                 f"{path}: not a region store (without {', '.join(missing) or 'its contract'}). Convert the "
-                "features with convert_tsv or convert_npz."
+                "features with `python -m datamodules.convert`."
             )
         version = read_attributes(file, {"format_version": int})["format_version"]
         if version != FORMAT_VERSION:

@@ -1,9 +1,10 @@
 """Look into data files and report on them: `python -m datamodules.validate PATH`.
 
-PATH is a file or a folder: region files (TSV, stores), texts (the LXMERT release's, the makers', stores), answer
-lists and predictions. The report has counts, and statistics beside those of the original release. It ends with
-the problems: broken or repeated rows, answers outside the list, boxes in another unit, features unlike the
-original's; in a folder that has regions also images without them. Texts are read whole, regions by a sample.
+PATH is a file or a folder: region files (stores, and what becomes one), texts (the LXMERT release's, the makers',
+stores), answer lists and predictions. The report has counts, and statistics beside those of the original release.
+It ends with the problems: broken or repeated rows, answers outside the list, boxes in another unit, features
+unlike the original's; in a folder that has regions also images without them. Texts are read whole, regions by a
+sample.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from datamodules.formats.region_formats import NotConvertible, recognise
 from datamodules.formats.rows import ENDINGS as TEXTS
 from datamodules.stores import open_store, read_attribute
 from datamodules.validate.findings import Findings
-from datamodules.validate.regions import check_gqa_objects, check_region_store, check_tsv
+from datamodules.validate.regions import check_gqa_objects, check_region_store, check_regions
 from datamodules.validate.texts import (
     Unknown,
     check_json,
@@ -32,7 +34,7 @@ from datamodules.validate.texts import (
 )
 from lxmert.files import InputError
 
-ENDINGS = (*TEXTS, ".h5")
+ENDINGS = (*TEXTS, ".h5", ".hdf5")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +60,8 @@ def validate(path: Path) -> tuple[list[Findings], list[Path]]:
         reported on.
     """
     reports, others = [], []
+    if path.is_dir() and (found := _check_folder(path)):
+        reports.append(found)
     for file in _files(path):
         found = Findings(file)
         try:
@@ -75,6 +79,22 @@ def validate(path: Path) -> tuple[list[Findings], list[Path]]:
     return reports, others
 
 
+def _check_folder(path: Path) -> Findings | None:
+    """The report on a folder that is regions as a whole, such as npz files or an LMDB."""
+    found = Findings(path)
+    try:
+        form = recognise(path)
+        if form.source != path:
+            return None  # a file in it, which is reported on by itself
+    except InputError:
+        return None
+    try:
+        check_regions(form, path, found)
+    except (InputError, OSError) as error:
+        found.wrong(str(error).removeprefix(f"{path}: "))
+    return found
+
+
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
@@ -88,10 +108,10 @@ def _check(file: Path, found: Findings) -> None:
         found.wrong("empty file")
     elif suffix in (".csv", ".tsv") and looks_like_table(file):
         check_own(file, found)
-    elif suffix == ".h5":
+    elif suffix in (".h5", ".hdf5"):
         _check_store(file, found)
     elif suffix == ".tsv":
-        check_tsv(file, found)
+        check_regions(recognise(file), file, found)
     elif suffix == ".json":
         check_json(file, found)
     elif suffix in (".jsonl", ".csv", ".txt"):
@@ -110,7 +130,18 @@ def _check_store(file: Path, found: Findings) -> None:
     elif {"features", "bboxes"} <= names:
         check_gqa_objects(file, found)
     else:
-        raise Unknown("HDF5, but neither a region store nor a text store")
+        _check_foreign(file, found)
+
+
+def _check_foreign(file: Path, found: Findings) -> None:
+    """An HDF5 file that is none of ours."""
+    try:
+        form = recognise(file)
+    except NotConvertible:
+        raise
+    except InputError as error:
+        raise Unknown("HDF5, but neither a region store nor a text store nor region features") from error
+    check_regions(form, file, found)
 
 
 def _check_together(reports: Sequence[Findings]) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from datamodules.progress import LARGE, progress_bar
+from datamodules.stores import Source
 
 SHOWN = 3  # examples of a problem
 LONGEST = 300  # characters of one
@@ -74,7 +75,7 @@ class Findings:
 
 @contextmanager
 def progress(path: Path) -> Iterator[tqdm]:
-    """A bar over a file's bytes, shown for large files only."""
-    size = path.stat().st_size
+    """A bar over the bytes of a file, or of those in a folder, shown where they are many."""
+    size = Source.of(path).size
     with progress_bar(path.name, size, shown=size >= LARGE, leave=False) as bar:
         yield bar

@@ -1,8 +1,7 @@
-"""Region files: the release's TSV, region stores, the makers' object features of GQA."""
+"""Region files: region stores, all formats that become one, the makers' object features of GQA."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,21 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.formats.gqa_objects import gqa_chunk
-from datamodules.formats.release_tsv import tsv_lines, tsv_row
+from datamodules.formats.region_formats import RegionFormat
 from datamodules.stores import (
     BOTTOM_UP_ATTENTION,
-    BOX_TOLERANCE,
-    Regions,
+    NAMES,
+    NOT_FINITE,
+    ImageError,
+    Index,
     RegionStore,
-    StoreError,
-    in_fractions,
+    box_fractions,
+    check_ids,
     map_dataset,
 )
 from datamodules.validate.findings import Findings, progress
 
 SAMPLE = 1000  # images whose regions are looked at
 BATCH = 50
-LABELS = {"object": 1600, "attribute": 400}  # names of the detector
+UNKNOWN = -1  # as the label of a region
 IMAGES = {"train2014": 82_783, "val2014": 40_504, "test2015": 81_434}  # by part of the file name
 FEATURE_DIM = 2048
 # Of the original's features: what ten real images have, and how far a whole file's may be from that.
@@ -71,96 +72,46 @@ class Statistics:
                 )
 
 
-def box_problem(boxes: np.ndarray, width: float, height: float) -> str | None:
-    """What is wrong with the boxes (n, 4) of an image, if anything; x1 y1 x2 y2 in the unit of its sides."""
-    sides = np.array([width, height, width, height])
-    slack = BOX_TOLERANCE * sides
-    if not np.isfinite(boxes).all():
-        return "boxes that are not numbers"
-    if in_fractions(boxes, width):
-        return "boxes in fractions of the image, expected pixels"
-    if width == 1 and boxes.max() > 2:
-        return "boxes in pixels, expected fractions of the image"
-    if (boxes[:, 2:] < boxes[:, :2]).any():
-        return "boxes that end before they begin: perhaps x y width height, expected x1 y1 x2 y2"
-    if (boxes >= -slack).all() and (boxes <= sides + slack).all():
-        return None
-    turned = sides[[1, 0, 3, 2]]
-    if (boxes >= -slack).all() and (boxes <= turned * (1 + BOX_TOLERANCE)).all():
-        return "boxes that fit when width and height are exchanged"
-    return "boxes outside the image"
+def check_regions(form: RegionFormat, path: Path, found: Findings) -> None:
+    """The structure of every image; boxes, labels and features of about `SAMPLE` images, evenly spaced.
 
-
-def check_tsv(path: Path, found: Findings) -> None:
-    """The structure of every line; boxes, labels and features of about `SAMPLE` images, evenly spaced.
-
-    A line that conversion refuses is a problem here, by the same checks.
+    An image that conversion refuses is a problem here, by the same checks.
     """
-    found.kind = "regions of the LXMERT release"
-    seen: dict[bytes, int] = {}
-    counts: Counter[int] = Counter()
-    statistics, dim, step, sampled, number = Statistics(), 0, 1, 0, 0
-    labels = {name: -1 for name in LABELS}
-    with path.open("rb", buffering=0) as file, progress(path) as bar:
-        for number, line in enumerate(tsv_lines(file, path), 1):
-            length = len(line.content)
-            bar.update(length)
-            if number == 1:
-                step = max(1, path.stat().st_size // length // SAMPLE)
-            try:
-                row = tsv_row(line, path, number, dim)
-                dim = row.feature_dim
-                first = seen.setdefault(row.image_id, number)
-                if first != number:
-                    found.wrong(
-                        "images that are there twice", f"{row.image_id.decode()}, lines {first} and {number}"
-                    )
-                counts[row.count] += 1
-                if (number - 1) % step:
-                    continue
-                regions = row.regions()
-            except StoreError as error:
-                found.wrong("lines that cannot be used", _short(error, path))
-                continue
-            sampled += 1
-            _look_into(regions, f"line {number}", path, labels, statistics, found)
-    if not number:
-        found.wrong("empty file")
-    found.region_images = {name.decode() for name in seen}
-    _note_regions(path, found, len(seen), counts, dim)
-    found.fact("images looked into", f"{sampled:,} of {number:,}")
-    _note_labels(labels, found)
-    statistics.report(found, compare=dim == FEATURE_DIM)
-
-
-def _look_into(
-    regions: Regions, where: str, path: Path, most: dict[str, int], statistics: Statistics, found: Findings
-) -> None:
-    """What is wrong with the values of an image: in words for its sort, or else in those of the conversion."""
-    finite = statistics.add(regions.features)
-    if what := box_problem(regions.boxes, *regions.size):
-        found.wrong(what, f"{where}, image {regions.where.rpartition(', image ')[2]}")
-    ids = {name: regions.labels[f"{name}_ids"] for name in LABELS}
-    if _check_labels(ids, most, where, found) and finite and not what:
+    found.kind = form.name
+    index = Index(skip=True)
+    with progress(form.source) as bar:
+        form.index(form.source, bar, index)
+    for error in index.skipped:
+        _note(error, path, found)
+    found.region_images = {name.decode() for name in index.image_ids}
+    _note_regions(path, found, len(index.counts), Counter(index.counts), index.feature_dim)
+    images = np.unique(np.linspace(0, len(index.counts) - 1, min(SAMPLE, len(index.counts))).astype(np.int64))
+    found.fact("images looked into", f"{len(images):,} of {len(index.counts) + len(index.skipped):,}")
+    names = NAMES if form.detector == BOTTOM_UP_ATTENTION else None
+    statistics, most = Statistics(), dict.fromkeys(NAMES, UNKNOWN)
+    for image in images.tolist():
         try:
-            regions.columns()
-        except StoreError as error:
-            found.wrong("lines that cannot be used", _short(error, path))
+            regions = next(iter(form.read(form.source, index, image)))
+        except ImageError as error:
+            _note(error, path, found)
+            continue
+        finite = statistics.add(regions.features)
+        for name in NAMES:
+            if (ids := regions.labels.get(f"{name}_ids")) is not None:
+                most[name] = max(most[name], int(ids.max()))
+        for each in regions.errors(names=names):
+            if finite or each.sort != NOT_FINITE:  # which the statistics count
+                _note(each, path, found)
+    _note_labels(most, found)
+    statistics.report(found, compare=names is not None and index.feature_dim == FEATURE_DIM)
 
 
-def _check_labels(ids: Mapping[str, np.ndarray], most: dict[str, int], where: str, found: Findings) -> bool:
-    """Note ids that the detector has no names for, keep the largest in `most`; whether all are in order."""
-    good = True
-    for name, values in ids.items():
-        low, high = int(values.min()), int(values.max())
-        most[name] = max(most[name], high)
-        if low < -1 or high >= LABELS[name]:
-            good = False
-            found.wrong(
-                f"{name} ids outside the detector's {LABELS[name]:,} names (0 to {LABELS[name] - 1:,})",
-                f"{where}, {low if low < -1 else high}",
-            )
-    return good
+def _note(error: ImageError, path: Path, found: Findings) -> None:
+    place = error.place.removeprefix(f"{path}: ").removeprefix(f"{path}/")
+    if error.sort:
+        found.wrong(error.sort, place)
+    else:
+        found.wrong("images that cannot be used", f"{place}: {error.what}")
 
 
 def _note_regions(path: Path, found: Findings, images: int, counts: Counter[int], dim: int) -> None:
@@ -175,7 +126,7 @@ def _note_regions(path: Path, found: Findings, images: int, counts: Counter[int]
 
 def _note_labels(most: Mapping[str, int], found: Findings) -> None:
     for name, value in most.items():
-        found.fact(f"largest {name} id", "none" if value < 0 else value, LABELS[name] - 1)
+        found.fact(f"largest {name} id", "none" if value < 0 else value, NAMES[name] - 1)
 
 
 def check_region_store(path: Path, found: Findings) -> None:
@@ -185,26 +136,34 @@ def check_region_store(path: Path, found: Findings) -> None:
     found.region_images = {name.decode() for name in store.image_ids.tolist()}
     sizes = np.diff(np.asarray(map_dataset(path, "offsets")))
     _note_regions(path, found, len(store), Counter(sizes.tolist()), store.feature_dim)
+    original = store.contract["detector"] == BOTTOM_UP_ATTENTION
     found.fact("detector", store.contract["detector"], BOTTOM_UP_ATTENTION)
     found.fact("made from", store.contract["source_name"])
-    labels = {name: -1 for name in LABELS}
-    for name in LABELS:
-        _check_labels({name: np.asarray(map_dataset(path, f"{name}_ids"))}, labels, "its labels", found)
+    most = {}
+    for name in NAMES:
+        ids = np.asarray(map_dataset(path, f"{name}_ids"))
+        most[name] = int(ids.max())
+        try:
+            check_ids(ids, name, f"{path}: its labels", NAMES if original else None, least=UNKNOWN)
+        except ImageError as error:
+            _note(error, path, found)
         if not np.isfinite(np.asarray(map_dataset(path, f"{name}_conf"))).all():
             found.wrong(f"{name} confidences that are not numbers")
     images = np.unique(np.linspace(0, len(store) - 1, min(SAMPLE, len(store))).astype(np.int64))
     found.fact("images looked into", f"{len(images):,} of {len(store):,}")
-    _note_labels(labels, found)
+    _note_labels(most, found)
     statistics = Statistics()
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         features, boxes, mask = store.read(batch)
         statistics.add(features[mask].float().numpy())
         for image, image_boxes, real in zip(batch, boxes.numpy(), mask.numpy(), strict=True):
-            if what := box_problem(image_boxes[real], 1, 1):
-                found.wrong(what, f"image {store.image_ids[image].decode()}")
-    original = store.feature_dim == FEATURE_DIM and store.contract["detector"] == BOTTOM_UP_ATTENTION
-    statistics.report(found, compare=original)
+            place = f"{path}: image {store.image_ids[image].decode()}"
+            try:
+                box_fractions(image_boxes[real], (1, 1), place, fractions=True)
+            except ImageError as error:
+                _note(error, path, found)
+    statistics.report(found, compare=original and store.feature_dim == FEATURE_DIM)
 
 
 def check_gqa_objects(path: Path, found: Findings) -> None:
@@ -220,8 +179,3 @@ def check_gqa_objects(path: Path, found: Findings) -> None:
     for image in sample:
         statistics.add(np.asarray(features[int(image)]))
     statistics.report(found, compare=False)
-
-
-def _short(error: StoreError, path: Path) -> str:
-    """An error's message without what the report says anyway."""
-    return re.sub(r"\. The file is damaged.*", "", str(error).removeprefix(f"{path}: "))

@@ -13,19 +13,25 @@ import h5py
 import numpy as np
 import pytest
 from folders import write_regions
+from foreign import FORMATS, images
 from fuzzing import COUNT, VALUES, damaged, mistaken_json
 from fuzzing import survives as survives_many
 
-from datamodules.convert import convert_gqa_objects, convert_npz, convert_tsv
+from datamodules.convert import convert_gqa_objects, convert_tsv
+from datamodules.convert import convert_npz as convert_npz_of
+from datamodules.formats.region_formats import recognise
 from datamodules.formats.release_vqa import convert_vqa
+from datamodules.stores.region_writer import convert_regions
 from datamodules.stores.regions import RegionStore
 from datamodules.stores.texts import ExampleStore
+from datamodules.validate.__main__ import validate
 from datamodules.validate.findings import Findings
-from datamodules.validate.regions import check_gqa_objects, check_region_store, check_tsv
+from datamodules.validate.regions import check_gqa_objects, check_region_store
 from datamodules.validate.texts import check_text_store
 from lxmert.files import InputError
 
 survives = partial(survives_many, count=max(COUNT // 4, 1) if COUNT <= 40 else COUNT)
+convert_npz = partial(convert_npz_of, detector="mine")
 IMAGES = [f"image{i}" for i in range(6)]
 
 
@@ -347,8 +353,7 @@ def test_a_text_store_of_another_structure_is_refused_or_read_rightly(texts):
 
 def test_a_damaged_tsv_is_judged_alike_by_its_conversion_and_its_report(tsv):
     def judged(path):
-        report = Findings(path)
-        check_tsv(path, report)
+        (report,) = validate(path)[0]
         try:
             converted(convert_tsv, path, path.with_name("b.h5"))
         except InputError:
@@ -389,3 +394,40 @@ def test_damaged_object_features_of_gqa_are_refused_or_converted(chunk, kind):
     if kind == "structure":
         verify = None
     survives(read, chunk, change, verify=verify)
+
+
+FOREIGN = ["six columns", "npz with info", "npz of UNITER", "npy of MMF", "VinVL, objects", "VinVL, three columns"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_damaged_bytes_of_other_projects_files_are_judged_alike_by_conversion_and_report(tmp_path, name):
+    source = FORMATS[name][0](tmp_path, images())
+    file = source if source.is_file() else max(source.iterdir())
+
+    def judged(path):
+        report = next(report for report in validate(source)[0] if report.path == source)
+        try:
+            converted_as(recognise(source), tmp_path / "made")
+        except InputError:
+            assert report.problems, "conversion refuses what the report finds good"
+            raise
+        assert not report.problems, report.problems
+
+    survives(judged, file, damaged)
+
+
+@pytest.mark.parametrize("name", ["h5 of 36", "h5 of 100", "h5 of one's own", "h5 of VOLTA"])
+@pytest.mark.parametrize("kind", ["bytes", "structure"])
+def test_damaged_hdf5_of_other_projects_is_refused_or_converted(tmp_path, name, kind):
+    source = FORMATS[name][0](tmp_path, images())
+
+    def read(path):
+        return converted_as(recognise(path), tmp_path / "made")
+
+    change = damaged if kind == "bytes" else MistakenStore(source)
+    survives(read, source, change)
+
+
+def converted_as(known, store):
+    store.unlink(missing_ok=True)
+    return rows_of_regions(convert_regions(known.source, store, "mine", False, known.index, known.read))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules.convert import convert_tsv
 from datamodules.pretrain import PretrainDataModule
 from datamodules.stores.hdf5 import StoreError
 from datamodules.stores.texts import ExampleStore
@@ -298,6 +299,10 @@ def test_entries_that_cannot_be_used_are_refused_by_file_entry_and_image(root, c
 
 def test_labels_beyond_the_models_are_refused_with_the_image(root):
     write_regions(root, "train2014", [0, 2, 4], ids=np.array([3, 1600, 2]))
+    with pytest.raises(StoreError, match=r"000: object ids from 2 to 1600, expected 0 to 1,599, its detector's"):
+        open_data(root, missing_images="drop")
+    source, store = (root / each / "mscoco_imgfeat" / "train2014_obj36" for each in ("", "stores"))
+    convert_tsv(source.with_suffix(".tsv"), store.with_suffix(".h5"), detector="mine", progress=False)
     with pytest.raises(StoreError, match=r"object id 1600 of image COCO_train2014_0+;.*1600 object labels"):
         open_data(root, missing_images="drop")
 

@@ -193,7 +193,7 @@ def test_truncated_lines_and_repeated_images_are_named(tmp_path):
     whole = region_line("a")
     assert "features has" in the_problem(write(tmp_path / "cut.tsv", whole + region_line("b")[:-20]))
     assert "columns, expected 10" in the_problem(write(tmp_path / "columns.tsv", whole + "b\t480\t640\n"))
-    assert "images that are there twice: a, lines 1 and 2" in problems(write(tmp_path / "two.tsv", whole * 2))
+    assert "images that are there twice: line 2, image a" in problems(write(tmp_path / "two.tsv", whole * 2))
     assert the_problem(write(tmp_path / "empty.tsv", "")) == "empty file"
 
 
