@@ -56,7 +56,7 @@ def index_npy(source: Path, bar: tqdm, index: Index) -> None:
     """Read the shape of every array, and the info of MMF's."""
     files_of: dict[str, str] = {}
     for path in sorted(source.glob("*.npy")):
-        if path.name.endswith(INFO):
+        if path.name.endswith(INFO) and path.with_name(f"{path.name.removesuffix(INFO)}.npy").exists():
             continue
         image_id = image_id_of(path.name, ".npy")
         where = _place(path, os.fsencode(image_id))

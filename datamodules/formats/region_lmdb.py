@@ -71,8 +71,8 @@ def convert_lmdb(
 def index_lmdb(source: Path, bar: tqdm, index: Index) -> None:
     """Read every value; keep ids, sizes, counts and keys."""
     seen: set[bytes] = set()
-    size = (source / "data.mdb").stat().st_size
     with _opened(source) as (transaction, entries):
+        size = (source / "data.mdb").stat().st_size
         for key, value in transaction.cursor():
             bar.update(size // max(1, entries))
             if bytes(key) in _NO_IMAGES:

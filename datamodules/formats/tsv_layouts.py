@@ -107,5 +107,7 @@ def _first_lines(path: Path) -> list[list[bytes]]:
     """The columns of the first lines, one at least; of an endless one its begin."""
     with path.open("rb") as file:
         lines = [file.readline(_LONGEST).rstrip(b"\r\n") for _ in range(_LINES)]
+    if not any(lines):
+        raise StoreError(f"{path}: the file is empty, expected a line for each image. Check the path.")
     lines[0] = lines[0].removeprefix(BOM)
     return [line.split(b"\t") for number, line in enumerate(lines) if line or not number]

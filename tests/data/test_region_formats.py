@@ -393,6 +393,63 @@ def test_lines_whose_structure_is_wrong_are_left_out_too_and_the_rest_is_as_with
     assert not store.with_name("bad.h5.skipped.txt").exists()
 
 
+def test_bad_images_of_gqa_are_left_out_wherever_they_are_bad(tmp_path):
+    some = {f"{n}": Image(n, 3) for n in range(4)}
+    spoil_features(some["2"])
+    info = {name: {"width": 640, "height": 480, "objectsNum": 3, "idx": int(name), "file": 0} for name in some}
+    info["0"]["objectsNum"], info["1"]["width"] = 4, "640"
+    (tmp_path / "gqa_objects_info.json").write_text(json.dumps(info))
+    with h5py.File(tmp_path / "gqa_objects_0.h5", "w") as file:
+        file["features"] = np.stack([image.features for image in some.values()])
+        file["bboxes"] = np.stack([image.boxes for image in some.values()])
+    assert run(tmp_path, tmp_path / "a.h5", "--on-error", "skip") == 0
+    reasons = (tmp_path / "a.h5.skipped.txt").read_text().splitlines()
+    assert len(reasons) == 3
+    for reason, part in zip(reasons, ("expected counts", "idx 0 and objectsNum 4", "is nan"), strict=True):
+        assert part in reason
+    assert_store(tmp_path / "a.h5", {"3": some["3"]})
+
+
+def test_a_pictures_ending_is_no_part_of_an_id_and_is_taken_off_once(tmp_path):
+    for number, write in enumerate((npz(".npz"), mmf)):
+        (tmp_path / str(number)).mkdir()
+        source = write(tmp_path / str(number), images(["a.JPG", "b.jpg.png", "c.jpeg", "d.gif", "e"]))
+        assert run(source, tmp_path / f"{number}.h5") == 0
+        assert RegionStore(tmp_path / f"{number}.h5").image_ids.tolist() == [b"a", b"b.jpg", b"c", b"d.gif", b"e"]
+
+
+def test_facts_without_their_features_are_not_passed_over(tmp_path, capsys):
+    source = mmf(tmp_path, images())
+    (source / f"{IDS[2]}.npy").unlink()
+    assert "image a.b c_info: cannot be read" in refusal(capsys, source, tmp_path / "a.h5")
+
+
+def test_an_empty_file_and_one_that_is_absent_are_named(tmp_path, capsys):
+    (tmp_path / "a.tsv").touch()
+    assert "a.tsv: the file is empty" in refusal(capsys, tmp_path / "a.tsv", tmp_path / "a.h5")
+    assert "b.tsv: no such file or folder" in refusal(capsys, tmp_path / "b.tsv", tmp_path / "a.h5")
+
+
+def test_a_first_line_that_is_damaged_leaves_the_layout_known(tmp_path, capsys):
+    source = tsv(SIX)(tmp_path, images())
+    source.write_bytes(b"cut\t64\n" + source.read_bytes())
+    assert "line 1, image cut: 2 columns, expected 6" in refusal(capsys, source, tmp_path / "a.h5")
+    assert run(source, tmp_path / "a.h5", "--on-error", "skip") == 0
+    assert_store(tmp_path / "a.h5", images())
+
+
+def test_a_store_that_left_images_out_is_made_again_without(tmp_path, capsys):
+    some = images()
+    spoil_boxes(some[IDS[1]])
+    source, store = tsv(SIX)(tmp_path, some), tmp_path / "a.h5"
+    assert run(source, store, "--on-error", "skip") == 0
+    assert run(source, store) == 1  # as it was, and its list beside
+    assert len(RegionStore(store)) == 2 and store.with_name("a.h5.skipped.txt").exists()
+    tsv(SIX)(tmp_path, images())
+    assert run(source, store) == 0
+    assert len(RegionStore(store)) == 3 and not store.with_name("a.h5.skipped.txt").exists()
+
+
 def test_a_source_without_a_good_image_makes_no_store(tmp_path, capsys):
     some = images()
     for image in some.values():
