@@ -45,16 +45,17 @@ class Nlvr2DataModule(ExampleDataModule):
     Pairs of one's own have their texts in a `folder` of their own, as `convert_own` reads them.
 
     Args, beside those of ExampleDataModule, whose batch sizes count statements here:
+        task: whose submission format and score predictions have: nlvr2, or own.
         folder: of the text files and their stores.
         region_folder: of the regions of images whose ids name no file of the release's; any may have any image.
         columns: as of VqaDataModule; None for the release's format.
     """
 
     title = "NLVR2"
-    task = "nlvr2"
     released_splits = RELEASED_SPLITS
 
     _: KW_ONLY
+    task: str = "nlvr2"
     folder: str = "nlvr2"
     region_folder: str = REGION_FOLDER
     columns: Mapping[str, str] | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -84,3 +85,33 @@ def known_labels(store: ExampleStore, rows: np.ndarray, answers: np.ndarray) -> 
         used[rows] = True
         known = known[np.repeat(used, np.diff(store.column("answer/offsets")))]
     return len(known), int(known.sum())
+
+
+def guess_accuracy(train: Iterable[ExampleStore], valid: Iterable[ExampleStore]) -> float:
+    """The mean score of guessing from the text alone: a model that looks at pictures should be above it.
+
+    Args:
+        train: labelled stores. To a text of theirs the guess is the answer with the most score there; to any
+            other text, that with the most score of all.
+        valid: labelled stores that are guessed.
+    """
+    by_text: dict[str, Counter[str]] = {}
+    overall: Counter[str] = Counter()
+    for text, label in _labels(train):
+        by_text.setdefault(text, Counter()).update(label)
+        overall.update(label)
+    usual = max(overall, key=overall.__getitem__, default="")
+    guesses = {text: max(scores, key=scores.__getitem__, default=usual) for text, scores in by_text.items()}
+    scores = [label.get(guesses.get(text, usual), 0.0) for text, label in _labels(valid)]
+    return sum(scores) / max(len(scores), 1)
+
+
+def _labels(stores: Iterable[ExampleStore]) -> Iterator[tuple[str, dict[str, float]]]:
+    """The text, lower-cased, and the label of every example."""
+    for store in stores:
+        answers = store.table("answers")
+        for start in range(0, len(store), _AT_ONCE):
+            read = store.read(np.arange(start, min(start + _AT_ONCE, len(store))))
+            given = zip(read.answers.tolist(), read.scores.tolist(), strict=True)
+            for text, number in zip(read.texts, read.answer_counts.tolist(), strict=True):
+                yield text.lower(), {answers[code]: score for code, score in islice(given, number)}

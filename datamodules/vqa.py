@@ -10,6 +10,7 @@ from datamodules.base import ExampleDataModule, split_names
 from datamodules.formats.release_vqa import convert_vqa
 from datamodules.layout import COCO, VISUAL_GENOME, Layout
 from datamodules.release import ORIGIN, ReleaseFolder, own_folder
+from datamodules.statistics import guess_accuracy
 from lxmert.files import InputError
 
 ANNOTATED_FOLDERS = ("train2014", "val2014", "test2015")
@@ -109,6 +110,16 @@ class VqaDataModule(ExampleDataModule):
             origin=ORIGIN if released else other,
             sources=lambda source: [source, *_annotations(source).values()],
         )
+
+    def baselines(self) -> dict[str, float]:
+        """Of data of one's own, whose words alone may tell the answer; once trained and validated."""
+        if self.columns is None or not {"train", "valid"} <= self.datasets.keys() or not self._labelled("valid"):
+            return {}
+        train, valid = ([self._examples[split] for split in self.splits[role]] for role in ("train", "valid"))
+        return {"best guess from the text alone": guess_accuracy(train, valid)}
+
+    def _labelled(self, role: str) -> bool:
+        return all(self._examples[split].labelled for split in self.splits[role])
 
     def prepare_data(self, stage: str | None = None) -> None:
         """As ExampleDataModule; FileNotFoundError also when the folder of another data set has no splits."""

@@ -56,8 +56,10 @@ def test_the_imports_are_found():
     assert any(i.of("lxmert.batch") for i in within("datamodules/"))
 
 
-def test_lxmert_never_imports_datamodules_or_the_command_line():
-    wrong = [i for i in within("lxmert/") if i.of("datamodules") or i.of("train")]
+def test_lxmert_never_imports_datamodules_or_the_command_line_commands_excepted():
+    commands = ("lxmert/evaluate/__main__.py",)
+    found = [i for i in within("lxmert/") if i.file not in commands]
+    wrong = [i for i in found if i.of("datamodules") or i.of("train")]
     refuse(wrong, "lxmert/ must know nothing of files and data sets:")
 
 

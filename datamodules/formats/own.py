@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,49 @@ def convert_own(
 def made_with(columns: Mapping[str, str], *, pairs: bool) -> str:
     """The settings that a store depends on, as it tells them."""
     return json.dumps({"columns": dict(sorted(columns.items())), "pairs": pairs})
+
+
+def named_columns(texts: Sequence[str]) -> dict[str, str]:
+    """The columns that a command line names, WHAT=NAME each.
+
+    Raises:
+        InputError: one is of another form.
+    """
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (_, equals, name) in zip(texts, pairs, strict=True) if not equals or not name]:
+        raise InputError(f"--columns {wrong[0]}: expected WHAT=NAME, such as text=Frage.")
+    return {what: name for what, _, name in pairs}
+
+
+def truth_rows(source: Path, columns: Mapping[str, str], *, labelled: bool) -> list[dict[str, Any]]:
+    """The truth of a file in the release's form: `question_id`, `label`, and types where there are some.
+
+    Args:
+        source: as of `convert_own`. Rows that have this form already need no text and no image.
+        columns: as of `convert_own`.
+        labelled: whether answers are needed.
+
+    Raises:
+        InputError: as of `convert_own`, or there are no answers and they are needed.
+    """
+    rows = list(read_rows(source))
+    if not rows:
+        raise InputError(f"{source}: no rows. Is it the right file?")
+    needed = {"question_id", "label"} if labelled else {"question_id"}
+    kept = [row for _, row in rows]
+    if not columns and not looks_own(kept[0] if labelled else {}) and _have(kept, needed):
+        return kept
+    answers = source.parent / ANSWER_LIST
+    listed = read_answer_list(answers) if answers.exists() else None
+    reader = OwnRows(rows[0], columns, listed, pairs=has_pairs(rows[0][1], columns))
+    if labelled and not reader.labelled:
+        raise InputError(f"{source}: no column of answers. Give the file that has them.")
+    found = []
+    for number, row in enumerate(rows):
+        _, identifier, _, label, groups, _ = reader.read(row, number)
+        types = dict(zip(reader.groups, groups[-len(reader.groups) :], strict=True)) if reader.groups else {}
+        found.append({"question_id": identifier, "label": label, **types})
+    return found
 
 
 class OwnRows:
@@ -292,6 +335,10 @@ def has_pairs(fields: Any, columns: Mapping[str, str] | None = None) -> bool:
         role for role in ("image", "left") if isinstance(fields, dict) and set(USUAL_NAMES[role]) & set(fields)
     }
     return bool(given & {"left", "right"}) or ("left" in usual and "image" not in given | usual)
+
+
+def _have(rows: Sequence[Any], names: set[str]) -> bool:
+    return all(isinstance(row, dict) and names <= row.keys() for row in rows)
 
 
 def _truth(where: Where, name: str, value: Any) -> str:

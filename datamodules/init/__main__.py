@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.formats.own import IMAGES, find_columns, has_pairs
+from datamodules.formats.own import IMAGES, find_columns, has_pairs, named_columns
 from datamodules.formats.rows import read_rows
 from datamodules.init.vocabulary import SIZE, write_vocabulary
 from datamodules.release import ReleaseFolder, own_folder
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--into", type=Path, help="the experiment (own/experiment/NAME.yaml)")
     options = parser.parse_args(arguments)
     try:
-        found = look(options.folder, options.stores, _pairs_of(options.columns))
+        found = look(options.folder, options.stores, named_columns(options.columns))
         say(found)
         path = options.into or Path("own", "experiment", f"{found.name}.yaml")
         if path.exists():
@@ -181,13 +181,6 @@ def experiment(found: Found, vocabulary: Path | None) -> str:
 def _texts(store: ExampleStore) -> Iterator[str]:
     for start in range(0, len(store), _AT_ONCE):
         yield from store.texts(np.arange(start, min(start + _AT_ONCE, len(store))))
-
-
-def _pairs_of(columns: Sequence[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in columns]
-    if wrong := [text for text, (_, equals, name) in zip(columns, pairs, strict=True) if not equals or not name]:
-        raise InputError(f"--columns {wrong[0]}: expected WHAT=NAME, such as text=Frage.")
-    return {what: name for what, _, name in pairs}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,17 @@ COLUMNS = [
     *(f"answer_{place}" for place in range(1, SHOWN + 1)),
     *(f"probability_{place}" for place in range(1, SHOWN + 1)),
 ]
+
+
+def confusions(paths: Iterable[Path], most: int = 10) -> list[tuple[str, str, int]]:
+    """(right answer, the model's, how often) where these differ, of tables that are there, most frequent first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for path in paths:
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                pairs = ((row["truth"], row["answer_1"]) for row in csv.DictReader(file))
+                counts.update((right, given) for right, given in pairs if right and right != given)
+    return [(*pair, count) for pair, count in counts.most_common(most)]
 
 
 def write_answer_table(

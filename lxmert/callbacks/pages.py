@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning import Trainer
 
+from lxmert.callbacks.answer_table import confusions
 from lxmert.files import read_json
 from lxmert.objectives.metrics import log_safe
 from lxmert.report import Example, Facts, write_report
@@ -19,7 +20,6 @@ def write_page(
     trainer: Trainer,
     curves: str,
     examples: Sequence[Example] = (),
-    confusions: Sequence[tuple[str, str, int]] = (),
 ) -> None:
     """Write the report page of what `trainer` has just validated or tested.
 
@@ -28,15 +28,14 @@ def write_page(
         trainer: with its data module.
         curves: SVG of the training; may be empty.
         examples: shown as cards.
-        confusions: as of `Facts`.
     """
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
     role = "test" if trainer.testing else "valid"
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    facts = Facts(facts_of(page.parent, datamodule), sizes_of(datamodule, role), confusions)
-    write_report(
-        page, metrics, f"{datamodule.title}: {', '.join(datamodule.splits[role])}", curves, examples, facts
-    )
+    splits = datamodule.splits[role]
+    tables = [page.parent / "predictions" / f"{split}_answers.csv" for split in splits] if trainer.testing else []
+    facts = Facts(facts_of(page.parent, datamodule), sizes_of(datamodule, role), confusions(tables))
+    write_report(page, metrics, f"{datamodule.title}: {', '.join(splits)}", curves, examples, facts)
 
 
 def facts_of(folder: Path, datamodule: Any) -> dict[str, str]:

@@ -23,16 +23,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lxmert.evaluate import TASKS, ScoreReport, ScoringError, check_submission, read_ids
+from lxmert.evaluate import TASKS, ScoreReport, ScoringError, check_submission, read_ids, score_labels
 from lxmert.evaluate.ensemble import average_scores, read_scores, write_scores
-from lxmert.files import write_text
+from lxmert.evaluate.files import read_json
+from lxmert.evaluate.tasks import OWN, Task, chosen
+from lxmert.files import InputError, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    task = TASKS[options.command]
+    task = _task(options.command, options.columns)
     given = {name: getattr(options, name) for name in task.further}
     further = {name: path for name, path in given.items() if path is not None}
     only = None if options.split is None else set(read_ids(task, options.split))
@@ -64,6 +68,24 @@ def _score(options: argparse.Namespace) -> int:
         write_text(options.json, json.dumps(content, indent=2, allow_nan=False) + "\n")
     _print(options.command, report)
     return 0
+
+
+def _task(name: str, columns: Sequence[str]) -> Task:
+    """A task; one's own reads the truth as training does, from CSV and JSON lines too; `columns` are WHAT=NAME."""
+    if name != OWN.name:
+        return TASKS[name]
+    from datamodules.formats.own import named_columns, truth_rows  # a command may know files
+
+    def read(path: Path, labelled: bool = False) -> list[dict[str, Any]]:
+        try:
+            return truth_rows(path, named_columns(columns), labelled=labelled)
+        except InputError as error:
+            raise ScoringError(str(error)) from error
+
+    def score(predictions: Path, truth: Path, further: Mapping[str, Path], only: Any) -> ScoreReport:
+        return score_labels(read_json(predictions), chosen(read(truth, labelled=True), "question_id", only))
+
+    return replace(OWN, score=score, rows=read)
 
 
 def _print(task: str, report: ScoreReport) -> None:
@@ -87,7 +109,7 @@ def _print(task: str, report: ScoreReport) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    task = TASKS[options.task]
+    task = _task(options.task, options.columns)
     ids = read_ids(task, options.questions)
     problems = check_submission(task, task.read_submission(options.predictions), ids)
     if not problems:
@@ -121,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         score.add_argument("annotations", type=Path, help=task.truth[1])
         score.add_argument("--split", type=Path, metavar="QUESTIONS", help="score on this file's questions alone")
         score.add_argument("--json", type=Path, metavar="OUT", help="also write the scores here")
+        _add_columns(score) if name == OWN.name else score.set_defaults(columns=[])
         for further, about in task.further.items():
             score.add_argument(f"--{further.replace('_', '-')}", type=Path, help=about)
     check = commands.add_parser("check", help="what an evaluation server would object to")
@@ -130,11 +153,18 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "questions", type=Path, help="all questions of the split, the makers' file or the release's"
     )
+    _add_columns(check)
     ensemble = commands.add_parser("ensemble", help="average score files")
     ensemble.set_defaults(run=_ensemble)
     ensemble.add_argument("scores", type=Path, nargs="+", help="*_scores.npz")
     ensemble.add_argument("--out", type=Path, required=True, help="the submission to write")
     return parser
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--columns", nargs="+", default=[], metavar="WHAT=NAME", help="of your own truth, such as answer=Antwort"
+    )
 
 
 if __name__ == "__main__":

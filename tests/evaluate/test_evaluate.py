@@ -655,3 +655,23 @@ def test_an_array_that_is_not_of_the_size_its_header_says_is_not_unpacked(tmp_pa
                 archive.writestr(name, changed)
         with pytest.raises(ScoringError, match=r"answer\.npy holds \d+ bytes, its header says"):
             read_scores(path)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json"])
+def test_own_truth_is_read_as_training_reads_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    rows = [{"qid": "a 1", "Bild": 1, "question": "wo ?", "Antwort": "ja"}]
+    rows += [{"qid": "ü/2", "Bild": 2, "question": "was ?", "Antwort": "nein"}]
+    lines = ["qid,Bild,question,Antwort", "a 1,1,wo ?,ja", "ü/2,2,was ?, nein "]
+    content = {"csv": "\n".join(lines), "jsonl": "\n".join(map(json.dumps, rows)), "json": json.dumps(rows)}[form]
+    truth, out = tmp_path / f"truth.{form}", tmp_path / "scores.json"
+    truth.write_text(content)
+    predictions = write(tmp_path / "p.json", [{"question_id": row["qid"], "answer": "ja"} for row in rows])
+    columns = ["--columns", "image=Bild", "answer=Antwort"]
+    assert run("own", predictions, truth, "--json", out, *columns) == 0
+    assert json.loads(out.read_text())["metrics"] == {"accuracy": 50.0}
+    assert run("check", "own", predictions, truth, *columns) == 0
+    assert "2 ids answered" in capsys.readouterr().out
+    assert run("own", predictions, truth, "--columns", "image=Bild", "answer=Wort") == 1
+    assert "no column 'Wort'" in capsys.readouterr().err

@@ -268,6 +268,16 @@ def test_the_page_of_the_loss_curves_is_written_after_each_validation(losses):
     class Data:
         title = "toy pre-training"
         splits = {"valid": ["minival"], "test": ["test"]}  # noqa: RUF012
+        datasets = {"valid": range(1234), "test": range(7)}  # noqa: RUF012
+
+        def report():
+            return {"minival": {"examples": 1234, "images": 99}}
+
+        def group_sizes(role):
+            return {"answer_type": {"yes/no": 12}}
+
+        def baselines():
+            return {"best guess from the text alone": 0.25}
 
     class Trainer:
         is_global_zero, sanity_checking, testing = True, False, False
@@ -280,6 +290,7 @@ def test_the_page_of_the_loss_curves_is_written_after_each_validation(losses):
     curves.on_validation_end(Trainer, None)
     html = page.read_text()
     assert "<h1>toy pre-training: minival</h1>" in html and "original #22, from BERT, training" in html
+    assert "1,234 examples, 99 images" in html and "accuracy 0.250" in html
     assert Trainer.loggers[0].saved == 1
     Trainer.testing = True
     curves.on_test_end(Trainer, None)
