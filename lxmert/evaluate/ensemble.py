@@ -130,10 +130,10 @@ def average_scores(files: Mapping[str, Scores]) -> Scores:
         ScoringError: the files are not about the same questions, or not of the same task.
     """
     first, *_ = files.values()
-    tasks = {name: scores.task for name, scores in files.items()}
-    if len(set(tasks.values())) > 1:
-        told = ", ".join(f"{name}: {task or 'not told'}" for name, task in tasks.items())
-        raise ScoringError(f"the score files are of several tasks ({told}). Average files of one split.")
+    tasks = {scores.task: name for name, scores in files.items() if scores.task}
+    if len(tasks) > 1:
+        told = ", ".join(f"{name} of {task}" for task, name in tasks.items())
+        raise ScoringError(f"the score files are of several tasks: {told}. Average files of one split.")
     orders = [_same_order(*item, *next(iter(files.items()))) for item in files.items()]
     texts: dict[str, int] = {}
     translations = [
@@ -154,7 +154,7 @@ def average_scores(files: Mapping[str, Scores]) -> Scores:
         np.concatenate([answer for answer, _ in parts]).astype(np.int32),
         np.concatenate([probability for _, probability in parts]).astype(np.float32),
         np.array(list(texts)),
-        first.task,
+        next(iter(tasks), ""),
     )
 
 

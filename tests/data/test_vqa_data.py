@@ -17,6 +17,7 @@ from datamodules.stores.hdf5 import StoreError
 from datamodules.stores.regions import RegionStore
 from datamodules.vqa import VqaDataModule
 from lxmert.batch import Batch
+from lxmert.files import InputError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 WORDS = ["what", "is", "red", "cat", "dog", "?", "how", "many", "are", "there"]
@@ -91,6 +92,18 @@ def open_data(root, stage=None, **options):
     data.prepare_data(stage)
     data.setup(stage)
     return data
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "vqa2"}, "data.task=vqa2; expected one of vqa, vizwiz, gqa, nlvr2, own"),
+        ({"predict": "test,minival,test"}, "data.predict names test twice; name each split once"),
+    ],
+)
+def test_a_task_that_is_none_and_a_split_named_twice_are_refused(root, options, message):
+    with pytest.raises(InputError, match=message):
+        open_data(root, **options)
 
 
 class Respelling(VqaDataModule):

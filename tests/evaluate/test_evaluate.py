@@ -556,6 +556,8 @@ def test_a_score_file_names_its_task_where_its_ids_do_not_tell_it(
         written = TASKS[task or "gqa"].submission_text({"b": "wood", "a": "metal"})
         assert (tmp_path / "out.json").read_text() == written
         assert read_scores(tmp_path / "out_scores.npz").described_by() is TASKS[task or "gqa"]
+    assert run("ensemble", tmp_path / ".npz", tmp_path / "own.npz", "--out", tmp_path / "out.json") == 0
+    assert read_scores(tmp_path / "out_scores.npz").task == "own"  # one of the files tells it
     assert run("ensemble", tmp_path / "own.npz", tmp_path / "vizwiz.npz", "--out", tmp_path / "x") == 1
     assert "of several tasks" in capsys.readouterr().err
     np.savez(tmp_path / "a.npz", **vars(scores) | {"task": np.array(["own", "vqa"])})

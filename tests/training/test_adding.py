@@ -9,6 +9,8 @@ import pytest
 from folders import F, write_regions, write_rows, write_vocabulary
 from runs import ROOT, environment, latest, metrics, summary, train
 
+from lxmert.evaluate.__main__ import main as evaluate
+from lxmert.evaluate.ensemble import read_scores
 from lxmert.weights import read_weights
 from lxmert.weights.export import main as export
 
@@ -144,10 +146,18 @@ def test_a_data_set_in_a_known_format_takes_one_yaml(folder):
         ]
         write_rows(folder / "data" / "mine" / f"{split}.json", rows)
     tokenizer = f"data.tokenizer={folder}/data/vocab.txt"
-    run = train("experiment=mine", tokenizer, *TINY, "--config-dir", f"{folder}/own", folder=folder)
+    run = train(
+        "experiment=mine", tokenizer, *TINY, "data.task=own", "--config-dir", f"{folder}/own", folder=folder
+    )
     measured = summary(run)
     assert measured["data"]["valid"]["examples"] == 7 and "test/answering/accuracy" in measured["metrics"]
-    assert len(json.loads((run / "predictions" / "valid.json").read_text())) == 7
+    predictions, labels = run / "predictions" / "valid.json", folder / "data" / "mine" / "valid.json"
+    assert len(json.loads(predictions.read_text())) == 7
+    assert evaluate(["check", "own", str(predictions), str(labels)]) == 0
+    assert evaluate(["own", str(predictions), str(labels), "--json", str(folder / "scores.json")]) == 0
+    scored = json.loads((folder / "scores.json").read_text())["metrics"]["accuracy"]
+    assert scored == pytest.approx(100 * measured["metrics"]["test/answering/accuracy"], abs=0.006)
+    assert read_scores(run / "predictions" / "valid_scores.npz").described_by().name == "own"
 
 
 def test_a_task_takes_two_files_and_an_objective_two_and_the_rest_asks_them(folder, capsys):
