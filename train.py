@@ -9,6 +9,7 @@ import textwrap
 import time
 import warnings
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,18 @@ from lxmert.weights import (
 log = logging.getLogger(__name__)
 
 CONF = Path(__file__).parent / "conf"
+HYDRA_VALUES = (
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+)
 ACTIONS = ("fit", "validate", "test", "predict")
 SPLIT_KEYS = {"validate": "valid", "test": "test", "predict": "predict"}
 
@@ -264,6 +277,9 @@ def check(config: DictConfig) -> None:
         raise InputError(f"action={config.action} needs checkpoint=PATH, the folder of a run or a *.ckpt in it")
     if config.action != "fit" and (config.resume or config.init):
         raise InputError(f"resume= and init= are for fitting; action={config.action} uses checkpoint=")
+    for key in ("checkpoint", "resume", "init", "init_answers"):
+        if config[key] and config[key] not in ("last", "auto") and Path(config[key]).exists():
+            config[key] = str(Path(config[key]).resolve())  # outputs/latest soon is this run's
     if config.checkpoint and Path(config.checkpoint).is_dir():
         found = run_checkpoint(config.checkpoint)
         if found is None:
@@ -323,6 +339,21 @@ def start(config: DictConfig) -> float | None:
         raise Refused(f"{type(error).__name__}: {error}") from error
 
 
+def options_first(arguments: list[str]) -> list[str]:
+    """A command's options, then its overrides: what it or Lightning adds to these may not be parted from them."""
+    if {"--info", "-i"} & set(arguments):  # whose value may be left out
+        return arguments
+    options: list[str] = []
+    overrides: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in HYDRA_VALUES:
+            options += [argument, *islice(rest, 1)]
+        else:
+            (options if argument.startswith("-") else overrides).append(argument)
+    return [*options, *overrides]
+
+
 def main() -> None:
     """Entry point, also of the installed command `lxmert-train`."""
     asked = {"-h", "--help"} & set(sys.argv[1:])
@@ -330,6 +361,7 @@ def main() -> None:
     if not chosen and (asked or not any(argument.startswith("-") for argument in sys.argv[1:])):
         print(usage(), file=sys.stdout if asked else sys.stderr)
         sys.exit(0 if asked else 2)
+    sys.argv[1:] = options_first(sys.argv[1:])
     # Tokenizer threads and forked data workers do not go together.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     ConfigStore.instance().store("root_schema", Root)

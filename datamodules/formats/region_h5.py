@@ -38,6 +38,7 @@ from datamodules.stores import (
     convert_regions,
     map_datasets,
     open_store,
+    read_texts,
     reject,
     sha256_of,
     shown_id,
@@ -114,7 +115,8 @@ class H5Reader:
         inside = next((name for name in _IDS if name in names), None)
         beside = self.ids or source.with_name(f"{source.stem}_imgid2idx.pkl")
         if self.ids is None and inside:
-            column = np.asarray(map_datasets(source, [inside])[inside])
+            texts = read_texts(source, inside)
+            column = np.array(texts) if texts else np.asarray(map_datasets(source, [inside])[inside])
             if column.ndim != 1 or len(column) != count or column.dtype.kind not in "iuS":
                 raise StoreError(f"{source}: {inside} is {column.dtype} {column.shape}, expected {count} ids.")
             rows = dict(enumerate(column.tolist()))

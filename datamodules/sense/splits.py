@@ -94,13 +94,13 @@ _ODD = (0xD1B54A32D192ED03, 0xAEF17502108EF2D9)  # of the left and the right ima
 def shared_ids(splits: Sequence[Split]) -> list[tuple[str, str, int, Any]]:
     """Pairs of splits that share identifiers: both names, how many, and one of them.
 
-    Not counted are identifiers that are no more than their image's number, as VizWiz has them.
+    Not counted are identifiers that are no more than their image's number, as VizWiz has them, or their row's.
     """
     hashes = [split.store.hashes("id") for split in splits]
     found = []
     for (one, ours), (other, theirs) in combinations(zip(splits, hashes, strict=True), 2):
         rows = np.flatnonzero(_among(ours, theirs))
-        if len(rows) and not _number_their_images(one, rows):
+        if len(rows) and not (_number_their_images(one, rows) or _number_rows(one, rows)):
             found.append((one.name, other.name, len(rows), one.store.read(rows[:1]).ids[0]))
     return found
 
@@ -109,6 +109,10 @@ def _among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Which of `values` are among `others`; half the time of `np.isin`."""
     ordered = np.append(np.sort(others), 0)
     return ordered[np.searchsorted(ordered[:-1], values)] == values if len(others) else np.zeros(len(values), bool)
+
+
+def _number_rows(split: Split, rows: np.ndarray) -> bool:
+    return split.store.read(rows).ids == rows.tolist()
 
 
 def _number_their_images(split: Split, rows: np.ndarray) -> bool:

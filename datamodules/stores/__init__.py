@@ -14,6 +14,7 @@ from datamodules.stores.hdf5 import (
     open_store,
     publish,
     read_attribute,
+    read_texts,
     sha256_of,
 )
 from datamodules.stores.region_checks import (
@@ -83,6 +84,7 @@ __all__ = [
     "open_store",
     "publish",
     "read_attribute",
+    "read_texts",
     "reject",
     "sha256_of",
     "shown_id",

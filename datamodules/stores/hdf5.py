@@ -141,6 +141,21 @@ def map_datasets(path: Path | str, names: Iterable[str]) -> dict[str, Column]:
     return {name: place.column(path, name, memory) for name, place in places.items()}
 
 
+def read_texts(path: Path | str, name: str) -> list[bytes] | None:
+    """The values of a list of texts of any length, as h5py writes them; None where the dataset is no such list.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
+    path = Path(path)
+    with open_store(path) as file, _clear_read_errors(path, name):
+        dataset = _follow(file, path, name)
+        kind = h5py.check_string_dtype(dataset.dtype)
+        if kind is None or kind.length is not None or dataset.ndim != 1 or dataset.external or dataset.is_virtual:
+            return None
+        return [text if isinstance(text, bytes) else str(text).encode() for text in dataset[()]]
+
+
 def offsets_of(path: Path, names: Iterable[str]) -> dict[str, int]:
     """Where in the file contiguous datasets begin, in bytes; StoreError where one is not as it was allocated."""
     with open_store(path) as file:

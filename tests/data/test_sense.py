@@ -181,10 +181,12 @@ def test_a_split_to_train_and_validate_on_is_said(root, warned):
     assert "both.json: 16 of its 16 examples are trained on too" in said
 
 
-def test_ids_of_two_splits_are_counted_but_for_those_that_number_the_images(root, warned):
-    fit(root, valid=[row | {"question_id": n} for n, row in enumerate(VALID)])
+def test_ids_of_two_splits_are_counted_but_for_those_that_number_the_images_or_the_rows(root, warned):
+    rows = [row | {"question_id": n} for n, row in enumerate(VALID)]
+    fit(root, train=[row | {"question_id": 15 - n} for n, row in enumerate(TRAIN)], valid=rows)
     (said,) = warned()
-    assert "train.json and " in said and "minival.json share 8 ids, such as 0." in said
+    assert "train.json and " in said and "minival.json share 8 ids, such as 7." in said
+    fit(root, train=TRAIN, valid=rows)
 
     def numbered(rows):
         return [row | {"question_id": int(row["img_id"][-1]), "sent": f"is {n}"} for n, row in enumerate(rows)]
