@@ -58,7 +58,7 @@ class Nlvr2DataModule(ExampleDataModule):
     task: str = "nlvr2"
     folder: str = "nlvr2"
     region_folder: str = REGION_FOLDER
-    columns: Mapping[str, str] | None = None
+    columns: Mapping[str, str | None] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -251,7 +251,7 @@ def own_folder(
     stores: str | Path | None,
     folder: str,
     region_folder: str,
-    columns: Mapping[str, str],
+    columns: Mapping[str, str | None],
     *,
     pairs: bool = False,
 ) -> ReleaseFolder:
@@ -262,9 +262,10 @@ def own_folder(
         stores: folder of the stores; None for `root`/stores.
         folder: of the texts, below both.
         region_folder: of the regions, below both.
-        columns: of the texts, as of `convert_own`.
+        columns: of the texts, as of `convert_own`; None for one that has a usual name.
         pairs: whether a text has two images.
     """
+    named = {what: name for what, name in columns.items() if name is not None}
 
     def sources(source: Path) -> list[Path]:
         return [path for path in (source, source.parent / ANSWER_LIST) if path.exists()]
@@ -274,14 +275,14 @@ def own_folder(
         stores,
         folder=folder,
         layout=Layout((), (region_folder,), {}),
-        convert=lambda source, store: convert_own(source, store, columns, pairs=pairs),
+        convert=lambda source, store: convert_own(source, store, named, pairs=pairs),
         data_set=folder,
         toy="toy_nlvr2" if pairs else "toy_vqa",
         origin="docs/own_data.md says what makes them.",
         sources=sources,
         image_columns=left_and_right if pairs else one_image,
         endings=ENDINGS,
-        made_with=made_with(columns, pairs=pairs),
+        made_with=made_with(named, pairs=pairs),
     )
 
 

@@ -57,8 +57,8 @@ class VqaDataModule(ExampleDataModule):
         folder: of the text files and their stores.
         region_folder: of the region files. In the release's, mscoco_imgfeat, COCO's and Visual Genome's ids name
             their file; in another, any file may have any image.
-        columns: for texts of one's own, what a column is -> its name, such as {text: Frage}; {} where all have
-            usual names; None for the release's format.
+        columns: for texts of one's own, what a column is -> its name, such as {text: Frage}; those that are left
+            out, or None, have usual names. None in place of all for the release's format.
 
     Raises:
         InputError: a split of `test_only` to train or validate on.
@@ -72,7 +72,7 @@ class VqaDataModule(ExampleDataModule):
     test_only: str | Sequence[str] = ()
     folder: str = RELEASED
     region_folder: str = COCO_FOLDER
-    columns: Mapping[str, str] | None = None
+    columns: Mapping[str, str | None] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

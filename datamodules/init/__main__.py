@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, experiment(found, vocabulary if vocabulary.exists() else None))
     except (InputError, OSError) as error:
-        here = "\n  Here data.columns.WHAT=NAME is --columns WHAT=NAME." if "data.columns." in str(error) else ""
+        here = "\n  Here --columns WHAT=NAME says it." if "data.columns." in str(error) else ""
         print(f"error: {error}{here}", file=sys.stderr)
         return 1
     root = found.release.root

@@ -21,8 +21,8 @@ CONF = ROOT / "conf"
 FILES = sorted([*ROOT.glob("lxmert/**/*.py"), *ROOT.glob("datamodules/**/*.py"), ROOT / "train.py"])
 GROUPS = ("data", "model", "trainer", "optimizer", "callbacks", "objective", "logger", "recipe", "paths", "hydra")
 KEY = re.compile(rf"(?<![\w./-])(\+*)((?:{'|'.join(GROUPS)})(?:\.(?:[A-Za-z_]\w*|\{{\}}))+)")
-# Other things of such names: a tokenizer.json's part, a model's method, a parameter.
-NO_KEYS = {"model.vocab", "model.state_dict", "model.encoder.x_layers"}
+# Other things of such names: a tokenizer.json's part, a model's method, a parameter, a file of LMDB.
+NO_KEYS = {"model.vocab", "model.state_dict", "model.encoder.x_layers", "data.mdb"}
 # Of other programs, of Hydra, and those that the evaluation makes of its files' names.
 FLAGS = {
     "--cfg",
