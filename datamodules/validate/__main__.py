@@ -153,14 +153,18 @@ def _check_together(reports: Sequence[Findings]) -> None:
         for report in reports:
             lost = sorted(report.images - regions)
             report.wrong_all(f"images without regions in this folder (of {len(report.images):,})", lost)
-    asked: dict[str, set[int]] = {}
+    asked: dict[str, dict[int, int]] = {}
+    answered: dict[str, dict[int, int]] = {}
     for report in reports:
-        if report.asks:
-            asked[report.subset] = asked.get(report.subset, set()) | report.asks
+        asked.setdefault(report.subset, {}).update(report.asks)
+        answered.setdefault(report.subset, {}).update(report.answers)
     for report in reports:
-        if report.answers and report.subset in asked:
-            stray = report.answers - asked[report.subset]
-            report.wrong_all("annotations without a question", sorted(stray))
+        ask, answer = asked[report.subset], answered[report.subset]
+        if ask and answer:
+            report.wrong_all("annotations without a question", sorted(report.answers.keys() - ask.keys()))
+            report.wrong_all("questions without an annotation", sorted(report.asks.keys() - answer.keys()))
+            others = [question for question, image in report.asks.items() if answer.get(question, image) != image]
+            report.wrong_all("questions whose annotation is of another image", others)
 
 
 def _print(path: Path, reports: Sequence[Findings], others: Sequence[Path]) -> None:

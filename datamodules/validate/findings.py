@@ -34,7 +34,8 @@ class Findings:
         images: ids of the images that its texts are about, as region files name them, or what follows the
             first underscore of these.
         region_images: ids of the images that it has regions of.
-        asks, answers: ids of the questions that an official VQA file asks, and of those that one answers.
+        asks, answers: ids of the questions that an official VQA file asks, and of those that one answers, with
+            the numbers of their images.
         subset: of an official VQA file, such as train2014.
     """
 
@@ -43,8 +44,8 @@ class Findings:
     facts: list[Fact] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
     region_images: set[str] = field(default_factory=set)
-    asks: set[int] = field(default_factory=set)
-    answers: set[int] = field(default_factory=set)
+    asks: dict[int, int] = field(default_factory=dict)
+    answers: dict[int, int] = field(default_factory=dict)
     subset: str = ""
     _wrong: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
 

@@ -295,7 +295,9 @@ def _official_questions(path: Path, found: Findings) -> None:
     images: set[int] = set()
     rows = _checked(_rows(member, path, "questions"), path, "question", found, official_vqa.take_question)
     for where, _, (question, _, image) in rows:
-        _repeated(found.asks, question, "question_id", where, found)
+        if question in found.asks:
+            found.wrong("question_id that is there twice", f"{where}, {question}")
+        found.asks[question] = image
         images.add(image)
     found.images = _coco_images(found.subset, images)
     found.fact("questions", len(found.asks), QUESTIONS.get(found.subset, ""))
@@ -307,14 +309,26 @@ def _official_annotations(path: Path, found: Findings) -> None:
     found.subset = _subset(path)
     images: set[int] = set()
     answers: Counter[str] = Counter()
+    without: list[str] = []
+    others = 0
     rows = _checked(_rows(member, path, "annotations"), path, "annotation", found, official_vqa.take_annotation)
     for where, row, annotation in rows:
-        _repeated(found.answers, annotation.question, "question_id", where, found)
+        if annotation.question in found.answers:
+            found.wrong("question_id that is there twice", f"{where}, {annotation.question}")
+        found.answers[annotation.question] = annotation.image
         images.add(annotation.image)
-        if annotation.groups[0] not in ("yes/no", "number", "other"):
-            found.wrong("answer types other than yes/no, number, other", f"{where}, {annotation.groups[0]}")
-        usual = row.get("multiple_choice_answer")
+        others += annotation.groups[0] not in ("yes/no", "number", "other")
+        if "multiple_choice_answer" not in row:
+            without.append(where)
+            continue
+        usual = row["multiple_choice_answer"]
+        if not isinstance(usual, str):
+            found.wrong("multiple_choice_answer that is not a text", f"{where}, {shorten(usual)}")
         answers[usual if isinstance(usual, str) else shorten(usual)] += 1
+    if answers:  # OK-VQA has none at all
+        found.wrong_all("without multiple_choice_answer", without)
+    if others:
+        found.fact("answer types other than yes/no, number, other", others, 0)
     found.images = _coco_images(found.subset, images)
     found.fact("annotated questions", len(found.answers), QUESTIONS.get(found.subset, ""))
     found.fact("images", len(images))
@@ -349,6 +363,7 @@ def _gqa_questions(path: Path, found: Findings) -> None:
     ids: set[str] = set()
     answers: Counter[str] = Counter()
     balanced = 0
+    without: list[str] = []
     for name, row in _rows(entries, path):
         _repeated(ids, name, "question id", "the file", found)
         try:
@@ -360,7 +375,12 @@ def _gqa_questions(path: Path, found: Findings) -> None:
             continue
         found.images.add(image)
         balanced += row.get("isBalanced") is True
-        answers.update([] if answer is None else [answer])
+        if answer is None:
+            without.append(name)
+        else:
+            answers[answer] += 1
+    if answers:  # a split for the server has none at all
+        found.wrong_all("questions without an answer", without)
     found.fact("questions", len(ids))
     found.fact("balanced", balanced)
     found.fact("images", len(found.images))
@@ -609,7 +629,7 @@ LISTS: list[tuple[set[str], Check]] = [
     ({"img_id", "sentf"}, _pretraining),
     ({"question_id", "answer"}, _vqa_predictions),
     ({"questionId", "prediction"}, _gqa_predictions),
-    ({"ans", "dsets"}, _answer_table),
+    ({"ans"}, _answer_table),
     ({"id", "regions"}, _visual_genome_regions),
     ({"id", "qas"}, _visual_genome_questions),
     ({"image_id", "url", "width", "height"}, _visual_genome_images),

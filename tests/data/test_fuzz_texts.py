@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import random
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from fuzzing import COUNT, damaged, mistaken_json, survives
 
 from datamodules.formats.answer_lists import read_answer_list
+from datamodules.formats.own import convert_own
 from datamodules.formats.release_nlvr2 import convert_nlvr2
 from datamodules.formats.release_pretrain import convert_pretraining
 from datamodules.formats.release_vqa import convert_vqa
@@ -96,7 +98,11 @@ FILES = {
         "data_subtype": "train2014",
         "questions": [{"image_id": n // 1000, "question": "What is it?", "question_id": n} for n in IDS],
     },
-    "vqa/v2_mscoco_train2014_annotations.json": {"info": {}, "annotations": ANNOTATIONS},
+    "vqa/v2_mscoco_train2014_annotations.json": {
+        "info": {},
+        "data_subtype": "train2014",
+        "annotations": ANNOTATIONS,
+    },
     "vizwiz/train.json": [
         {
             "image": f"VizWiz_train_0000000{n}.jpg",
@@ -146,6 +152,15 @@ FILES = {
     "vg/question_answers.json": [
         {"id": n, "qas": [{"question": "What is it?", "answer": "A cat."}]} for n in range(1, 5)
     ],
+}
+
+
+FILES |= {
+    "own/train.csv": "id,image,text,answer,question_type\n"
+    + "".join(f"{n},k {n % 3},what is {n} ?,cat,what\n" for n in range(9)),
+    "own/train.jsonl": "".join(
+        json.dumps({"id": n, "image": n % 3, "text": "what ?", "answer": {"cat": 0.3}}) + "\n" for n in range(9)
+    ),
 }
 
 
@@ -293,6 +308,8 @@ READERS = {
     ),
     "makers gqa choices": ("gqa/train_choices.json", prepared("gqa", lambda p: prepare_gqa(p, ["train"], False))),
     "makers nlvr2": ("nlvr2/dev.json", prepared("nlvr2", lambda p: prepare_nlvr2(p, ["valid"]))),
+    "own table": ("own/train.csv", converted(convert_own)),
+    "own lines": ("own/train.jsonl", converted(convert_own)),
     "answer list": ("lists/trainval_label2ans.json", read_answer_list),
     "answer table": ("lists/all_ans.json", read_answer_list),
     "vqa predictions": ("predictions/vqa.json", scored("vqa", "FILE", VQA_TRUTH)),
@@ -344,3 +361,29 @@ def test_a_damaged_file_of_the_mixture_is_refused_in_words(root, name, change):
         prepare_pretrain(Preparation("pretrain", mixture))
 
     survives(quietly(read), mixture / name, change, TRIES)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in READERS if name.split()[0] in ("release", "makers", "own", "answer")]
+)
+def test_what_conversion_refuses_the_report_names_and_nothing_else(root, name):
+    if name in ("release annotations", "makers vizwiz", "makers vqacp questions", "makers gqa choices"):
+        pytest.skip("the report does not read this file, or it is a part of what is converted")
+    file, read = READERS[name]
+    path = root / "alike" / file
+    shutil.copytree((root / file).parent, path.parent, dirs_exist_ok=True)
+    good = path.read_bytes()
+    for seed in range(max(TRIES, 20)):
+        chance = random.Random(seed)
+        mistaken = seed % 2 and path.suffix != ".csv"
+        path.write_bytes((mistaken_json if mistaken else damaged)(good, chance))
+        try:
+            quietly(read)(path)
+            refused = ""
+        except InputError as error:
+            refused = str(error)
+        for made in ("stores", "prepared"):
+            shutil.rmtree(path.parent / made, ignore_errors=True)
+        reports = [report for each in (path, path.parent) for report in quietly(validate)(each)[0]]
+        problems = [problem for report in reports for problem in report.problems]
+        assert bool(refused) == bool(problems), (seed, refused, problems)

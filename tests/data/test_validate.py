@@ -329,7 +329,6 @@ def test_the_kinds_are_all_different(tmp_path):
             annotations({**ANNOTATION, "answers": ANNOTATION["answers"][:9]}),
             "annotation 0 (question 1): expected 10 answers",
         ),
-        (annotations({**ANNOTATION, "answer_type": "text"}), "answer types other than"),
         (
             {**GOOD["captions.json"], "images": []},
             "captions of images that the file does not list: annotation 0, 1",
