@@ -32,17 +32,22 @@ class Places:
         """
         places = np.full(len(images), -1, np.int64)
         named = [self.layout.files_of(image, split) for image in images]
-        for rank in range(max(map(len, named), default=0)):
-            ranked = np.array([names[rank] if rank < len(names) else "" for names in named])
-            for name in self.stores:
-                self._find(images, name, np.flatnonzero((ranked == name) & (places < 0)), places)
-        anywhere = np.array([not names for names in named], bool)
+        first = np.array([names[0] if names else "" for names in named])
+        self._look(images, first, places)
+        if any(len(names) > 1 for names in named):
+            self._look(images, np.array([names[1] if len(names) > 1 else "" for names in named]), places)
+        anywhere = first == ""
         if anywhere.any():
             stems = [stem_of(image) for image in images]
             for spelt in (images, stems):
                 for name in self.stores:
                     self._find(spelt, name, np.flatnonzero(anywhere & (places < 0)), places)
         return places
+
+    def _look(self, images: list[str], files: np.ndarray, places: np.ndarray) -> None:
+        """Look for images that have no place yet in the file named for each."""
+        for name in self.stores:
+            self._find(images, name, np.flatnonzero((files == name) & (places < 0)), places)
 
     def _find(self, images: list[str], name: str, which: np.ndarray, places: np.ndarray) -> None:
         """Fill in the places of those images that are in a store."""
