@@ -17,7 +17,7 @@ from datamodules.formats.answer_lists import read_answer_list
 from datamodules.formats.checks import is_text, no_repeat, take
 from datamodules.formats.coco import image_name
 from datamodules.formats.json_stream import items, member
-from datamodules.formats.visual_genome import take_coco_id, take_text
+from datamodules.formats.visual_genome import take_coco_id, take_image, take_text
 from datamodules.prepare.preparation import Counts, Preparation, shown
 from datamodules.stores import CHUNK, ExampleStore, Rows, writing_rows
 from lxmert.evaluate import canonical_answer, counting_spellings
@@ -108,7 +108,7 @@ class Places:
         path = files["image_data.json"]
         for number, row in enumerate(shown(items, path)):
             where = (path, "image", number)
-            (image,) = take(row, where, image_id=int)
+            image = take_image(row, where)
             if image in self.visual_genome:
                 no_repeat(set(self.visual_genome), image, where)
             coco = take_coco_id(row, where)
@@ -155,7 +155,7 @@ def _regions(files: Mapping[str, Path], places: Places) -> Iterator[Sentence]:
     path = files["region_descriptions.json"]
     for number, row in enumerate(shown(items, path)):
         where = (path, "image", number)
-        image, regions = take(row, where, id=int, regions=list)
+        image, (regions,) = take_image(row, where), take(row, where, regions=list)
         store, image_id = places.of_visual_genome(image, where)
         for region in regions:
             yield Sentence(store, image_id, "vg", take_text(region, where, "phrase"), {})
@@ -165,7 +165,7 @@ def _visual_genome_questions(files: Mapping[str, Path], places: Places) -> Itera
     path = files["question_answers.json"]
     for number, row in enumerate(shown(items, path)):
         where = (path, "image", number)
-        image, questions = take(row, where, id=int, qas=list)
+        image, (questions,) = take_image(row, where), take(row, where, qas=list)
         store, image_id = places.of_visual_genome(image, where)
         for question in questions:
             answer = take_text(question, where, "answer")

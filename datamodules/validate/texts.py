@@ -22,7 +22,7 @@ from datamodules.formats.release_nlvr2 import RIGHT, statement_problem
 from datamodules.formats.release_pretrain import read_entry
 from datamodules.formats.release_vqa import identifier_of, name_of, question_problem
 from datamodules.formats.rows import json_lines, read_rows
-from datamodules.formats.visual_genome import take_coco_id
+from datamodules.formats.visual_genome import take_coco_id, take_image, take_text
 from datamodules.stores import ExampleStore
 from datamodules.validate.findings import Findings, progress
 from lxmert.evaluate import canonical_answer, identifier_problem
@@ -441,8 +441,7 @@ def _visual_genome_images(path: Path, found: Findings) -> None:
     found.kind = "images of Visual Genome"
     ids: set[int] = set()
     coco = 0
-    check = _fields(image_id=int, width=int, height=int)
-    for where, row, (image, _, _) in _checked(_rows(items, path), path, "image", found, check):
+    for where, row, image in _checked(_rows(items, path), path, "image", found, take_image):
         _repeated(ids, image, "image_id", where, found)
         try:
             coco += take_coco_id(row, (path, "image", image)) >= 0
@@ -465,19 +464,24 @@ def _visual_genome_questions(path: Path, found: Findings) -> None:
 
 def _visual_genome(path: Path, found: Findings, name: str, field: str, plural: str) -> None:
     ids: set[int] = set()
-    count = 0
-    for number, row in enumerate(_rows(items, path)):
-        if not isinstance(row, dict) or type(row.get("id")) is not int or not isinstance(row.get(name), list):
-            found.wrong(f"images without id and {name}", f"row {number}, {shorten(row)}")
-            continue
-        _repeated(ids, row["id"], "image id", f"row {number}", found)
-        for part in row[name]:
+    count = blank = 0
+
+    def check(row: Any, where: Where) -> tuple[int, list[Any]]:
+        return take_image(row, where), take(row, where, **{name: list})[0]
+
+    for where, _, (image, parts) in _checked(_rows(items, path), path, "row", found, check):
+        _repeated(ids, image, "image id", where, found)
+        for part in parts:
             count += 1
-            if not isinstance(part, dict) or not is_text(part.get(field)):
-                found.wrong(f"{name} without a {field}", f"image {row['id']}, {shorten(part)}")
+            try:
+                blank += not is_text(take_text(part, (path, name, image), field))
+            except InputError as error:
+                found.wrong(f"{name} that cannot be used", _short(error, path))
     found.images = set(map(str, ids))
     found.fact("images", len(ids), 108_077)
     found.fact(plural, count)
+    if blank:
+        found.fact("blank ones, left out", blank)
 
 
 def _subset(path: Path) -> str:
@@ -630,9 +634,9 @@ LISTS: list[tuple[set[str], Check]] = [
     ({"question_id", "answer"}, _vqa_predictions),
     ({"questionId", "prediction"}, _gqa_predictions),
     ({"ans"}, _answer_table),
-    ({"id", "regions"}, _visual_genome_regions),
-    ({"id", "qas"}, _visual_genome_questions),
-    ({"image_id", "url", "width", "height"}, _visual_genome_images),
+    ({"regions"}, _visual_genome_regions),
+    ({"qas"}, _visual_genome_questions),
+    ({"coco_id"}, _visual_genome_images),
 ]
 MEMBERS: list[tuple[set[str], Check]] = [
     ({"questions"}, _official_questions),

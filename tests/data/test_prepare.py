@@ -399,7 +399,10 @@ def mixture(vqa, gqa):
     # 1 is in train2014, 2 in minival, 3 only in Visual Genome, 4 of COCO's other images.
     coco = {1: 5, 2: 20, 3: None, 4: 999}
     write(vqa / "vg" / "image_data.json", [{"image_id": i, "coco_id": c} for i, c in coco.items()])
-    regions = [{"id": i, "regions": [{"phrase": f"region of {i}"}, {"phrase": " "}]} for i in coco]
+    regions = [
+        {"id" if i % 2 else "image_id": i, "regions": [{"phrase": f"region of {i}"}, {"phrase": " "}]}
+        for i in coco
+    ]
     write(vqa / "vg" / "region_descriptions.json", regions)
     answers = ("A Cat.", "the grey", "Two.", "unheard")
     asked = [{"id": i, "qas": [{"question": f"VG {i}?", "answer": answer} for answer in answers]} for i in coco]

@@ -344,7 +344,10 @@ def test_the_kinds_are_all_different(tmp_path):
             json.dumps({**OFFICIAL_STATEMENT, "identifier": "dev"}),
             "expected split-set-pair-sentence and True or False",
         ),
-        ([{"id": 7, "regions": [{"phrase": ""}]}], "regions without a phrase: image 7"),
+        (
+            [{"id": 7, "regions": [{"phrase": 3}]}],
+            "regions that cannot be used: regions 7: phrase is 3, expected a text",
+        ),
         ([{"question_id": "1", "answer": "cat"}], "question_id that is not an integer, as the server expects"),
         ([{"questionId": 12, "prediction": "yes"}], "questionId that is not a text, as the server expects"),
         ([{"question_id": 1, "answer": 3}], "answer that is not a text: row 0, 3"),
