@@ -32,7 +32,7 @@ from lxmert.callbacks import (
 )
 from lxmert.files import InputError, run_checkpoint
 from lxmert.finite import NotFiniteError
-from lxmert.learner import LxmertLearner
+from lxmert.learner import LxmertLearner, detector_difference
 from lxmert.runs import (
     RunFolder,
     compare_settings,
@@ -53,6 +53,7 @@ from lxmert.weights import (
     load_weights,
     match_answer_head,
     read_answers,
+    read_detector,
     read_vocabulary,
     read_weights,
 )
@@ -250,6 +251,8 @@ def initialize_from(learner: LxmertLearner, source: str, answers: str) -> None:
             f"({own[:12]}): the pieces, their order, or how words are cased differ. Use that of its "
             "training, which a run's folder and an export have: data.tokenizer=FOLDER"
         )
+    if difference := detector_difference(read_detector(source), learner.model.config.detector):
+        log.warning("init=%s %s", source, difference)
     if any("answering" in name for name in learner.objectives):
         ours = learner.model.config.answers or []
         matched = match_answer_head(weights, read_answers(answers), ours)

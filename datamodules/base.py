@@ -377,6 +377,11 @@ class ExampleDataModule(LightningDataModule):
         """The makers' own files of a split that are there, by what they are, for their metrics after a test."""
         return {}
 
+    @property
+    def detector(self) -> str | None:
+        """What found the regions, as the opened stores tell it."""
+        return " and ".join(self.release.detectors) or None
+
     def picture(self, image_id: str) -> Path | None:
         """The picture of an image; see `ReleaseFolder.picture`."""
         return self.release.picture(image_id)

@@ -228,6 +228,11 @@ class ReleaseFolder:
                 self._open[name].check_feature_dim(feature_dim)
         return Places({name: self._open[name] for name in names}, self.layout)
 
+    @property
+    def detectors(self) -> list[str]:
+        """What found the regions of the opened stores."""
+        return sorted({str(store.contract["detector"]) for store in self._open.values()})
+
     def picture(self, image_id: str) -> Path | None:
         """The picture of an image, `images/<image_id>.jpg|jpeg|png` or in a folder there; None without one.
 

@@ -70,6 +70,8 @@ class LxmertConfig:
             weights so that answer heads are always matched by text.
         vocab_sha256: `LxmertTokenizer.sha256` of the vocabulary that the weights are for; None where it is not
             known; not in the reference.
+        detector: what found the regions that the weights were trained on; None where it is not known; not in the
+            reference.
 
     Raises:
         InputError: a value of another type, out of its range, or sizes that do not fit together.
@@ -107,6 +109,7 @@ class LxmertConfig:
     mask_token_id: int = 103
     answers: list[str] | None = None
     vocab_sha256: str | None = None
+    detector: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -64,6 +64,7 @@ class LxmertLearner(LightningModule):
         super().__init__()
         self.settings = dict(settings or {})
         self.watch = FiniteWatch()
+        self._told = ""  # of the detector of a checkpoint
         self._since_step: list[Trained] = []  # batches whose gradients are added up
         self.model = model
         self.objectives = nn.ModuleDict(objectives)
@@ -257,7 +258,7 @@ class LxmertLearner(LightningModule):
         checkpoint["settings"] = self.settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another architecture, vocabulary or answer list.
+        """Refuse a checkpoint of another architecture, vocabulary or answer list; warn of another detector, once.
 
         Raises:
             InputError: what differs, and how to mend it.
@@ -266,6 +267,10 @@ class LxmertLearner(LightningModule):
         differences = config_differences(checkpoint.get("lxmert_config"), self.model.config.to_dict(), listed)
         if differences:
             raise InputError("the checkpoint does not fit this run:\n  " + "\n  ".join(differences))
+        trained_on = checkpoint["lxmert_config"].get("detector")
+        if (difference := detector_difference(trained_on, self.model.config.detector)) != self._told:
+            log.warning("the checkpoint %s", difference)
+            self._told = difference
 
 
 @dataclass(frozen=True)
@@ -302,7 +307,7 @@ def describe(place: str, batches: Sequence[Trained], norm: float | None = None) 
 
 # Fields that change neither the shape nor the meaning of the weights.
 FREE_FIELDS = {
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "output_attentions",
+    "detector", "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "output_attentions",
     "output_hidden_states", "return_dict", "visual_loss_normalizer", "mask_token_id",
 }  # fmt: skip
 
@@ -336,6 +341,17 @@ def config_differences(
             option = f"model.{key}" if key in listed else f"+model.{key}"
             lines.append(f"{key}: {there} in the checkpoint, {here} in this run; set {option}={there}")
     return lines
+
+
+def detector_difference(trained_on: str | None, used: str | None) -> str:
+    """What is said where weights were trained on another detector's regions than are used; otherwise nothing."""
+    if not trained_on or not used or trained_on == used:
+        return ""
+    return (
+        f"was trained on regions of {trained_on!r}, and these are of {used!r}: features of another detector, or "
+        "of another port of it, mean something else to the model. Convert features of the same one, or train on "
+        "these."
+    )
 
 
 def vocabulary_difference(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:

@@ -72,6 +72,7 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         vocab_size=len(datamodule.tokenizer),
         mask_token_id=datamodule.tokenizer.mask_token_id,
         vocab_sha256=datamodule.tokenizer.sha256,
+        detector=datamodule.detector,
         num_qa_labels=len(answers),
         answers=answers,
     )

@@ -6,6 +6,7 @@ from lxmert.weights.files import (
     kept_config,
     open_weights,
     read_answers,
+    read_detector,
     read_vocabulary,
     read_weights,
     tokenizer_beside,
@@ -18,6 +19,7 @@ from lxmert.weights.transfer import match_answer_head
 
 __all__ = [
     "HEADS", "WEIGHT_SUFFIXES", "LoadReport", "answers_beside", "compare", "is_bert", "kept_config",
-    "load_weights", "match_answer_head", "open_weights", "read_answers", "read_vocabulary", "read_weights",
+    "load_weights", "match_answer_head", "open_weights", "read_answers", "read_detector", "read_vocabulary",
+    "read_weights",
     "reference_names", "refuse_unloaded", "tokenizer_beside", "tokenizer_with", "upgrade", "write_folder",
 ]  # fmt: skip

@@ -263,6 +263,20 @@ def read_vocabulary(source: str | Path) -> str | None:
     Args:
         source: as of `read_answers`. What the weights' config says goes before a vocabulary beside them.
     """
+    if found := _config_of(source).get("vocab_sha256"):
+        return str(found)
+    tokenizer = tokenizer_with(source)
+    return tokenizer.sha256 if tokenizer else None
+
+
+def read_detector(source: str | Path) -> str | None:
+    """What found the regions that weights were trained on, None where it is not known; `source` as `read_answers`."""
+    found = _config_of(source).get("detector")
+    return None if found is None else str(found)
+
+
+def _config_of(source: str | Path) -> dict[str, Any]:
+    """The config that goes with weights; empty where there is none."""
     path = run_checkpoint(source) or Path(source).expanduser()
     config: Any = None
     if path.suffix == ".ckpt":
@@ -270,10 +284,7 @@ def read_vocabulary(source: str | Path) -> str | None:
     elif not path.is_file():
         with suppress(FileNotFoundError):
             config = read_json(fetch(source, ["config.json"]))
-    if isinstance(config, dict) and config.get("vocab_sha256"):
-        return str(config["vocab_sha256"])
-    tokenizer = tokenizer_with(source)
-    return tokenizer.sha256 if tokenizer else None
+    return config if isinstance(config, dict) else {}
 
 
 def tokenizer_beside(weights: Path) -> Path:

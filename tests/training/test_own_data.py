@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from folders import write_regions
-from runs import ROOT, checkpoint, latest, summary, train
+from runs import ROOT, checkpoint, latest, said, summary, train
 
 from datamodules.convert.__main__ import main as convert
 from datamodules.init.__main__ import main as init
@@ -374,3 +374,21 @@ def test_the_pages_example_runs_as_it_is_written_but_shorter(tmp_path, monkeypat
     asked = [each for each in asking[2:] if each not in ("--config-dir", "own")]
     run = train(*asked, *TINY[1:7], "--config-dir", str(tmp_path / "own"), folder=tmp_path)
     assert predicted(run, "ask", 1)[0]["question"] == "What colour is the square?"
+
+
+def test_weights_of_another_detectors_regions_are_told_of_in_one_line(tmp_path, monkeypatch):
+    kind = KINDS["one region"]
+    write(tmp_path, kind)
+    monkeypatch.chdir(tmp_path)
+    assert init(["data/mine", "--vocabulary"]) == 0
+    command, own = ["experiment=mine", *TINY], ["--config-dir", f"{tmp_path}/own"]
+    run = train(*command, *own, folder=tmp_path)
+    assert checkpoint(run)["lxmert_config"]["detector"] == "a test's numbers"
+    assert "trained on regions" not in said(tmp_path)
+    store = "data/stores/mine_imgfeat/mine.h5"
+    Path(store).unlink()
+    assert convert(["features", store, "--detector", "another", "--features", "Fxn"]) == 0
+    line = "trained on regions of \"a test's numbers\", and these are of 'another'"
+    for more in (["action=test", f"checkpoint={run}"], [f"init={run}", "trainer.max_steps=1"]):
+        train(*command, *more, *own, folder=tmp_path)
+        assert said(tmp_path).count(line) == 1
