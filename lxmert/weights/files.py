@@ -270,7 +270,7 @@ def read_vocabulary(source: str | Path) -> str | None:
 
 
 def read_detector(source: str | Path) -> str | None:
-    """What found the regions that weights were trained on, None where it is not known; `source` as `read_answers`."""
+    """What found the regions that weights were trained on, None where not known; `source` as `read_answers`."""
     found = _config_of(source).get("detector")
     return None if found is None else str(found)
 
