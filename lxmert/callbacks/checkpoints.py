@@ -129,6 +129,12 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,  # after a validation: without one nothing is best
             enable_version_counter=False,
         )
+        self.stage = ""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Note what is done."""
+        self.stage = stage
+        super().setup(trainer, pl_module, stage)
 
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
         save(trainer, Path(filepath))
@@ -136,7 +142,9 @@ class BestCheckpoint(ModelCheckpoint):
         self._last_checkpoint_saved = filepath
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the best so far."""
+        """Go on with the best so far; an evaluation of a checkpoint has no use for it."""
+        if self.stage != "fit":
+            return
         before, folder = Path(state_dict["best_model_path"]), Path(str(self.dirpath))
         here = folder / "best.ckpt"
         if not state_dict["best_model_path"]:

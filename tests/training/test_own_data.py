@@ -370,6 +370,7 @@ def test_the_pages_example_runs_as_it_is_written_but_shorter(tmp_path, monkeypat
     assert [path.name for path in Path("own/experiment").iterdir()] == ["mine.yaml"]
     assert len(predicted(run, "valid", 27)) == 27
     [asking] = [line.split() for line in commands if "action=predict" in line]
+    asking = [each.replace("outputs/mine/<time>", str(run)) for each in asking]
     Path("data/mine/ask.csv").write_text("question,image\nWhat colour is the square?,valid 0.png\n")
     asked = [each for each in asking[2:] if each not in ("--config-dir", "own")]
     run = train(*asked, *TINY[1:7], "--config-dir", str(tmp_path / "own"), folder=tmp_path)

@@ -107,6 +107,7 @@ def test_test_predict_and_validate_use_the_checkpoint_and_the_split_they_are_giv
     folder, overrides = toy
     best = f"checkpoint={toy_run}/checkpoints/best.ckpt"
     predicted = train(*overrides, "action=predict", "split=test", best, folder=folder)
+    assert not list(predicted.rglob("*.ckpt"))  # an evaluation copies no weights
     questions = json.loads((folder / "data" / "toy" / "vqa" / "test.json").read_text())
     assert len(json.loads((predicted / "predictions" / "test.json").read_text())) == len(questions)
     validated = train(*overrides, "action=validate", "split=minival", best, folder=folder)
