@@ -292,7 +292,10 @@ class ExampleDataModule(LightningDataModule):
         without = [split for split in self.splits["train"] if not self._examples[split].labelled]
         if without:
             files = listed(str(self.release.text_file(split)) for split in without)
-            raise InputError(f"{files}: no labels to train on. Choose other splits for data.train.")
+            raise InputError(
+                f"{files}: no labels to train on. Choose other splits for data.train, or, for texts of your own, "
+                "name the column of the answers: data.columns.answer=NAME."
+            )
 
     # ---------------------------------------------------------------------------------------- looking
 

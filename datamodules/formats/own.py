@@ -33,6 +33,7 @@ USUAL_NAMES = {
 }
 IMAGES = {False: ("image",), True: ("left", "right")}  # of an example, by whether it has two
 GROUPS = ("answer_type", "question_type")
+OPTIONAL = ("answer", "class", *GROUPS)  # columns that a split may lack
 ANSWER_LIST = "trainval_label2ans.json"  # beside the text files
 
 
@@ -120,7 +121,11 @@ def truth_rows(source: Path, columns: Mapping[str, str], *, labelled: bool) -> l
     listed = read_answer_list(answers) if answers.exists() else None
     reader = OwnRows(rows[0], columns, listed, pairs=has_pairs(rows[0][1], columns))
     if labelled and not reader.labelled:
-        raise InputError(f"{source}: no column of answers. Give the file that has them.")
+        there = ", ".join(map(str, rows[0][1]))
+        raise InputError(
+            f"{source}: no column of answers, only {there}. Give the file that has them, or name the column: "
+            "--columns answer=NAME."
+        )
     found = []
     for number, row in enumerate(rows):
         _, identifier, _, label, groups, _ = reader.read(row, number)
@@ -293,8 +298,11 @@ def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) 
     there = ", ".join(map(str, fields))
     columns: dict[str, str] = {}
     for role in known:
-        names = [given[role]] if role in given else [name for name in USUAL_NAMES[role] if name in fields]
+        usual = [name for name in USUAL_NAMES[role] if name in fields]
+        names = [given[role]] if role in given else usual
         if role in given and given[role] not in fields:
+            if role in OPTIONAL and not usual:  # as in a split whose answers are not known
+                continue
             raise InputError(
                 f"{place_of(where)}: no column {shorten(given[role])}, which data.columns.{role} names. There "
                 f"are {there}."

@@ -169,6 +169,12 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path, second, message):
         ("a.csv", "words,image\nwhat ?,1\n", {}, "no column is the text: expected sent or question or"),
         ("a.csv", "text,question,image\na,b,1\n", {}, "question and text could both be the text"),
         ("a.csv", "text,image\na,1\n", {"text": "words"}, "no column 'words', which data.columns.text names"),
+        (
+            "a.csv",
+            "text,image,answer\na,1,b\n",
+            {"answer": "reply"},
+            "no column 'reply', which data.columns.answer",
+        ),
         ("a.csv", "text,image\na,1\n", {"words": "text"}, "data.columns.words: expected one of id, image, text"),
         ("a.csv", "text,image,answer,class\na,1,b,2\n", {}, "answer and class could both be the answer"),
         ("a.csv", "text,image,class\na,1,-1\n", {}, "class is '-1', expected a whole number from 0"),

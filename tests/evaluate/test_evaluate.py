@@ -676,4 +676,4 @@ def test_own_truth_is_read_as_training_reads_it(
     assert run("check", "own", predictions, truth, *columns) == 0
     assert "2 ids answered" in capsys.readouterr().out
     assert run("own", predictions, truth, "--columns", "image=Bild", "answer=Wort") == 1
-    assert "no column 'Wort'" in capsys.readouterr().err
+    assert "no column of answers, only qid, Bild, question, Antwort" in capsys.readouterr().err

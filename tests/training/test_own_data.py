@@ -222,8 +222,9 @@ KINDS = {
     "hidden test": Kind(
         "JSON lines; a test split without answers, to predict",
         "jsonl",
-        lambda n, i: asked(n, i, id=n, answer=answered(n)),
+        lambda n, i: asked(n, i, id=n, Antwort=answered(n)),
         PLAIN,
+        columns={"answer": "Antwort"},
         splits={"train": 14, "valid": 7, "test": 5},
         hidden=("test",),
     ),
@@ -267,7 +268,7 @@ def write(folder, kind):
     for place, (split, count) in enumerate(kind.splits.items()):
         rows = [kind.rows(n, kind.images[(n + place) % len(names)]) for n in range(count)]
         if split in kind.hidden:
-            rows = [{k: v for k, v in row.items() if k not in ("answer", "label")} for row in rows]
+            rows = [{k: v for k, v in row.items() if k not in ("answer", "Antwort")} for row in rows]
         content = WRITERS[kind.form.removesuffix(".gz")](rows).encode()
         path = folder / "data" / "mine" / f"{split}.{kind.form}"
         path.parent.mkdir(parents=True, exist_ok=True)
