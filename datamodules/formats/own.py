@@ -115,7 +115,7 @@ def truth_rows(source: Path, columns: Mapping[str, str], *, labelled: bool) -> l
         raise InputError(f"{source}: no rows. Is it the right file?")
     needed = {"question_id", "label"} if labelled else {"question_id"}
     kept = [row for _, row in rows]
-    if not columns and not looks_own(kept[0] if labelled else {}) and _have(kept, needed):
+    if not columns and _have(kept, needed) and not (labelled and looks_own(kept[0])):
         return kept
     answers = source.parent / ANSWER_LIST
     listed = read_answer_list(answers) if answers.exists() else None
