@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lxmert.base import LxmertPreTrainedModel
     from lxmert.config import LxmertConfig
     from lxmert.outputs import (
         LxmertForPreTrainingOutput,
@@ -32,6 +33,7 @@ __all__ = [
     "LxmertForVisualReasoningOutput",
     "LxmertModel",
     "LxmertModelOutput",
+    "LxmertPreTrainedModel",
     "LxmertTokenizer",
     "LxmertTokenizerFast",
     "TrainedRun",
@@ -39,7 +41,7 @@ __all__ = [
     "save_run_model",
 ]
 
-_MODULES = ("config", "outputs", "pretrained", "tokenization", "runs.load")
+_MODULES = ("config", "outputs", "base", "pretrained", "tokenization", "runs.load")
 
 
 def __getattr__(name: str) -> Any:

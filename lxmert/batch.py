@@ -18,6 +18,11 @@ import torch
 from torch import Tensor
 
 
+def is_recorded() -> bool:
+    """Whether calls are compiled, exported or traced now: nothing may depend on the numbers in a tensor."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 @dataclass
 class Packing:
     """Where the real elements of a padded `(B, L, ...)` tensor lie, to compute on those alone.
@@ -26,12 +31,20 @@ class Packing:
     """
 
     mask: Tensor  # (B, L) bool, True where real
-    index: Tensor | None  # (T,) int64, flat places of the real elements, row by row; None: no padding
+    index: Tensor | None  # (T,) int64, flat places of the real elements, row by row; None: all places are computed
+    full: bool  # there is no padding
 
     @classmethod
     def of(cls, mask: Tensor) -> Packing:
-        """The packing of a (B, L) bool mask."""
-        return cls(mask, None if bool(mask.all()) else mask.flatten().nonzero().squeeze(1))
+        """The packing of a (B, L) bool mask.
+
+        Where a call is recorded instead of run, all places are computed, whatever the mask holds then: the record
+        is for other masks too.
+        """
+        if is_recorded():
+            return cls(mask, None, False)
+        full = bool(mask.all())
+        return cls(mask, None if full else mask.flatten().nonzero().squeeze(1), full)
 
     def pack(self, padded: Tensor) -> Tensor:
         """`(B, L, ...)` to `(T, ...)`: the real elements alone."""
@@ -41,12 +54,15 @@ class Packing:
     def pad(self, packed: Tensor) -> Tensor:
         """`(T, ...)` to `(B, L, ...)`, zero where there is padding."""
         if self.index is None:
-            return packed.unflatten(0, self.mask.shape)
+            padded = packed.unflatten(0, self.mask.shape)
+            return padded if self.full else padded.masked_fill(~self.mask[(..., *[None] * (packed.ndim - 1))], 0)
         flat = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
         return flat.index_copy(0, self.index, packed).unflatten(0, self.mask.shape)
 
     def first(self) -> Tensor:
         """(B,) int64: the place of each sequence's first element among the packed ones."""
+        if self.index is None:
+            return torch.arange(self.mask.shape[0], device=self.mask.device) * self.mask.shape[1]
         lengths = self.mask.sum(1)
         return lengths.cumsum(0) - lengths
 
@@ -138,7 +154,7 @@ class Batch:
             if isinstance(value, Tensor):
                 return function(value)
             if isinstance(value, Packing):
-                return Packing(convert(value.mask), convert(value.index))
+                return replace(value, mask=convert(value.mask), index=convert(value.index))
             if isinstance(value, dict):
                 return {key: convert(item) for key, item in value.items()}
             return value

@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,113 @@ class InputError(ValueError):
     """
 
 
-def fetch(name_or_path: str | Path, names: Sequence[str]) -> Path:
+@dataclass(frozen=True)
+class Hub:
+    """Which version of a hub repository is meant, and how it is got, in the hub library's words.
+
+    Args:
+        revision: branch, tag or commit.
+        cache_dir: where downloads are kept; None: the hub library's place.
+        token: for repositories that are not public; True: the one that `hf auth login` kept.
+        subfolder: folder within the repository, or within a folder on this machine.
+        local_files_only: take what has been downloaded already.
+        force_download: download again.
+    """
+
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    token: str | bool | None = None
+    subfolder: str = ""
+    local_files_only: bool = False
+    force_download: bool = False
+
+    @classmethod
+    def take(cls, options: dict[str, Any]) -> Hub:
+        """The hub's part of a call's options, which is taken out of them.
+
+        So is what has a meaning in the reference library alone: no code of a repository is ever run here, and the
+        hub library's version is the one installed.
+        """
+        for name in ("trust_remote_code", "code_revision", "proxies", "resume_download"):
+            options.pop(name, None)
+        for name in [name for name in options if name.startswith("_")]:  # the reference's talk with itself
+            del options[name]
+        found = {field.name: options.pop(field.name) for field in fields(cls) if field.name in options}
+        return cls(**{name: value for name, value in found.items() if value is not None})
+
+    def local(self, name_or_path: str | Path) -> Path:
+        """The path meant by `name_or_path`, if it is one."""
+        return Path(name_or_path).expanduser() / self.subfolder
+
+    def download(self, name: str, file: str) -> Path:
+        """A file of the hub repository `name`; errors as of the hub library."""
+        from huggingface_hub import hf_hub_download
+
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Path(hf_hub_download(name, file, **{**options, "subfolder": self.subfolder or None}))
+
+
+HUB = Hub()
+
+
+def push(
+    save: Callable[[str], Any],
+    repo_id: str,
+    *,
+    commit_message: str | None = None,
+    commit_description: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Send files to a hub repository, which is made where there is none.
+
+    It wants a token, or `hf auth login` before.
+
+    Args:
+        save: writes the files into the folder that it is given.
+        repo_id: owner/name.
+        commit_message: of the change.
+        commit_description: of the change.
+        private: whether a new repository is private.
+        token: as of `Hub`.
+        revision: branch to change.
+        create_pr: propose the change instead of making it.
+
+    Returns:
+        The change's address.
+    """
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as folder:
+        save(folder)
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        change = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=commit_message or "Upload LXMERT",
+            commit_description=commit_description,
+            revision=revision,
+            create_pr=create_pr,
+        )
+    return str(change.commit_url)
+
+
+def fetch(name_or_path: str | Path, names: Sequence[str], hub: Hub = HUB) -> Path:
     """The first of `names` found in a folder, or in the hub repository called `name_or_path`.
 
     Raises:
         FileNotFoundError: neither has any of them.
     """
-    folder = Path(name_or_path).expanduser()
+    folder = hub.local(name_or_path)
     if folder.is_dir():
         for name in names:
             if (folder / name).is_file():
                 return folder / name
         raise FileNotFoundError(f"{folder} holds none of {', '.join(names)}")
 
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
@@ -47,7 +141,7 @@ def fetch(name_or_path: str | Path, names: Sequence[str]) -> Path:
     failure: Exception | None = None
     for name in names:
         try:
-            return Path(hf_hub_download(str(name_or_path), name))
+            return hub.download(str(name_or_path), name)
         except LocalEntryNotFoundError as error:  # offline: a later name may still be in the cache
             failure = error
         except EntryNotFoundError:

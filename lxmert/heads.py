@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,10 +73,19 @@ class MaskedLanguageHead(nn.Module):
         self.transform = Transform(config)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialize(self, config.initializer_range)
+        self.register_load_state_dict_pre_hook(_without_decoder)
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
         """Logits; `word_embeddings` is (vocab_size, D)."""
         return F.linear(self.transform(hidden), word_embeddings, self.bias)
+
+
+def _without_decoder(head: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Take the reference's decoder, which is the word embeddings and the bias again, out of its state dict."""
+    state.pop(f"{prefix}decoder.weight", None)
+    bias = state.pop(f"{prefix}decoder.bias", None)
+    if bias is not None:
+        state.setdefault(f"{prefix}bias", bias)
 
 
 class MatchingHead(nn.Linear):
@@ -112,7 +123,7 @@ class RegionHead(nn.Module):
 
 
 def answer_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Loss of answer scores (R, A) against class indices (R,) or soft scores (R, A); a scalar.
+    """Loss of answer scores (R, A) against class indices (R,) or (R, 1), or soft scores (R, A); a scalar.
 
     Raises:
         ValueError: labels of another shape or type.
@@ -121,8 +132,8 @@ def answer_loss(scores: Tensor, labels: Tensor) -> Tensor:
         # The original multiplies the mean by the number of answers, which sets the scale of its
         # gradients against the clipping at 5.
         return F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype)) * scores.shape[1]
-    if labels.shape == scores.shape[:1] and not labels.is_floating_point():
-        return index_loss(scores, labels)
+    if labels.numel() == len(scores) and not labels.is_floating_point():
+        return index_loss(scores, labels.flatten())
     raise ValueError(
         f"labels of shape {tuple(labels.shape)} and type {labels.dtype}; expected {tuple(scores.shape[:1])} class "
         f"indices or {tuple(scores.shape)} soft scores in a floating-point type"

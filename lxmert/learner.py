@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from lxmert.batch import Batch
+from lxmert.config import FIELDS
 from lxmert.evaluate import TASKS
 from lxmert.files import InputError
 from lxmert.finite import FiniteWatch
@@ -322,7 +323,7 @@ def config_differences(
     if saved is None:
         return ["it holds no lxmert_config: it was not written by this project's train.py (use init= for weights)"]
     lines = []
-    for key in sorted(set(saved) | set(current) - FREE_FIELDS):
+    for key in sorted(FIELDS & (set(saved) | set(current))):
         there, here = saved.get(key), current.get(key)
         if key in FREE_FIELDS or there == here:
             continue

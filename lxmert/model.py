@@ -12,7 +12,8 @@ inside attention alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import cast
 
 import torch
@@ -31,7 +32,24 @@ OUTPUTS = frozenset({"pooled", "language", "vision"})
 
 def activation(name: str) -> nn.Module:
     """The activation module called `name` in the config."""
-    return {"gelu": nn.GELU, "relu": nn.ReLU}[name]()
+    return ACTIVATION_MODULES[name]()
+
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of any shape."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+TANH_GELU = partial(nn.GELU, approximate="tanh")
+ACTIVATION_MODULES: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU, "gelu_fast": TANH_GELU, "gelu_new": TANH_GELU, "gelu_python": nn.GELU,
+    "gelu_pytorch_tanh": TANH_GELU, "leaky_relu": nn.LeakyReLU, "linear": nn.Identity, "mish": nn.Mish,
+    "quick_gelu": QuickGELU, "relu": nn.ReLU, "relu6": nn.ReLU6, "sigmoid": nn.Sigmoid, "silu": nn.SiLU,
+    "swish": nn.SiLU, "tanh": nn.Tanh,
+}  # fmt: skip
 
 
 class Embeddings(nn.Module):
@@ -105,7 +123,7 @@ class Heads(nn.Module):
         query = self._split(self.query(x), packing)  # (B, H, Lx, D/H)
         key = self._split(self.key(context), context_packing)  # (B, H, Lc, D/H)
         value = self._split(self.value(context), context_packing)
-        mask = None if context_packing.index is None else context_packing.mask[:, None, None, :]  # (B, 1, 1, Lc)
+        mask = None if context_packing.full else context_packing.mask[:, None, None, :]  # (B, 1, 1, Lc)
         dropout = self.dropout if self.training else 0.0
         if maps is None:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
@@ -231,7 +249,7 @@ class CrossLayer(nn.Module):
             query, query_packing = crossed, language_packing
             if "language" not in needed:
                 query = crossed.index_select(0, language_packing.first())
-                query_packing = Packing(language_packing.mask[:, :1], None)
+                query_packing = Packing(language_packing.mask[:, :1], None, full=True)
             words = self.lang_self_att(
                 query, query_packing, crossed, language_packing, maps and maps.cross_language
             )
@@ -296,10 +314,15 @@ class Trace:
         self.language: list[Tensor] = []
         self.vision: list[Tensor] = []
 
-    def note(self, states: list[Tensor], packed: Tensor, packing: Packing) -> None:
-        """Keep a layer's output among `language` or `vision`."""
-        if self.hidden_states:
-            states.append(packing.pad(packed))
+    def note(self, states: list[Tensor], packed: Tensor, packing: Packing) -> Tensor:
+        """Keep a layer's output among `language` or `vision`; returns what to go on with.
+
+        What is kept is on the way to the outputs, so that it gets a gradient and may be changed.
+        """
+        if not self.hidden_states:
+            return packed
+        states.append(packing.pad(packed))
+        return packing.pack(states[-1])
 
     def fill(self, output: LxmertModelOutput) -> None:
         """Put what was noted into the output's fields."""
@@ -324,7 +347,7 @@ class Lxmert(nn.Module):
     """
 
     def __init__(self, config: LxmertConfig) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # LxmertModel has a second parent, with other arguments
         self.config = config
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
@@ -391,19 +414,19 @@ class Lxmert(nn.Module):
     def _encode_sentences(self, language: Tensor, batch: Batch, trace: Trace) -> Tensor:
         """(T, D) packed -> (S, L, D)."""
         packing = batch.token_packing
-        trace.note(trace.language, language, packing)
+        language = trace.note(trace.language, language, packing)
         for layer in self.encoder.layer:
             language = layer(language, packing, trace.maps and trace.maps.language)
-            trace.note(trace.language, language, packing)
+            language = trace.note(trace.language, language, packing)
         return packing.pad(language)
 
     def _encode_images(self, vision: Tensor, batch: Batch, trace: Trace) -> Tensor:
         """(T, D) packed -> (I, N, D)."""
         packing = batch.region_packing
-        trace.note(trace.vision, vision, packing)
+        vision = trace.note(trace.vision, vision, packing)
         for layer in self.encoder.r_layers:
             vision = layer(vision, packing, trace.maps and trace.maps.vision)
-            trace.note(trace.vision, vision, packing)
+            vision = trace.note(trace.vision, vision, packing)
         return packing.pad(vision)
 
     def encode_rows(
@@ -438,8 +461,9 @@ class Lxmert(nn.Module):
             is_last = number == len(self.encoder.x_layers)
             needed = outputs_needed if is_last else OUTPUTS
             language, vision = layer(language, token_packing, vision, region_packing, needed, trace.maps)
-            trace.note(trace.language, language, token_packing)
-            trace.note(trace.vision, vision, region_packing)
+            if trace.hidden_states:  # the last layer is whole then
+                language = trace.note(trace.language, language, token_packing)
+                vision = trace.note(trace.vision, vision, region_packing)
 
         output = LxmertModelOutput()
         if "pooled" in outputs_needed:
@@ -470,11 +494,19 @@ class Lxmert(nn.Module):
 
 
 def initialize(module: nn.Module, std: float) -> None:
-    """BERT's initialisation: normal weights, zero biases, unit layer norms, zero padding embeddings."""
+    """BERT's initialisation of all layers in `module`."""
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=std)
-        if isinstance(part, nn.Linear) and part.bias is not None:
-            nn.init.zeros_(part.bias)
-        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
-            nn.init.zeros_(part.weight[part.padding_idx].detach())
+        initialize_layer(part, std)
+
+
+def initialize_layer(layer: nn.Module, std: float) -> None:
+    """BERT's initialisation: normal weights, zero biases, unit layer norms, zero padding embeddings."""
+    if isinstance(layer, nn.Linear | nn.Embedding):
+        nn.init.normal_(layer.weight, std=std)
+    if isinstance(layer, nn.Linear) and layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    if isinstance(layer, nn.LayerNorm):
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    if isinstance(layer, nn.Embedding) and layer.padding_idx is not None:
+        nn.init.zeros_(layer.weight[layer.padding_idx].detach())

@@ -2,41 +2,102 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.utils._pytree import register_pytree_node
 
 
-@dataclass
-class ModelOutput:
-    """Fields readable as attributes, by name (`output["loss"]`) or by place among those that are set."""
+class ModelOutput(dict[str, Any]):
+    """Fields readable as attributes, as a dictionary's values, or by place among those that are set.
 
-    def keys(self) -> list[str]:
-        """Names of the fields that are set: a class's own before those it shares, as in the reference."""
-        names = [field.name for field in fields(self)]
-        own = type(self).__annotations__
-        ordered = [name for name in names if name in own] + [name for name in names if name not in own]
-        return [name for name in ordered if getattr(self, name) is not None]
+    The dictionary holds what the reference's output of that name holds, in its order, as far as it is set. What
+    goes beyond the reference is an attribute alone: `output[-1]` and `output.to_tuple()` are the reference's.
+    A field may be set, also to None; a dictionary, or pairs, as the only argument set several, as what gathers
+    outputs over devices does.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # subclasses are dataclasses
+
+    def __init_subclass__(cls) -> None:
+        # What exports a model, or gathers its outputs, has to know what they are made of.
+        register_pytree_node(
+            cls, _parts, partial(_made_of, cls), serialized_type_name=f"{cls.__module__}.{cls.__name__}"
+        )
+
+    def __post_init__(self) -> None:
+        first = next(name for name in type(self).__annotations__ if name in self.__dataclass_fields__)
+        value = getattr(self, first)
+        if value is not None and not isinstance(value, Tensor | tuple):
+            setattr(self, first, None)
+            for name, each in dict(value).items():
+                self[name] = each
+        self._arrange()
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """The fields that are set, in order."""
-        return tuple(getattr(self, key) for key in self.keys())
+        """The values in order."""
+        return tuple(self.values())
 
-    def __getitem__(self, key: str | int | slice) -> Any:
-        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
-    def __len__(self) -> int:
-        return len(self.keys())
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key not in self.__dataclass_fields__:
+            raise KeyError(f"{type(self).__name__} has no field {key!r}")
+        setattr(self, key, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        changed = name in vars(self)  # else it is being made
+        super().__setattr__(name, value)
+        if changed:
+            self._arrange()
+
+    def _arrange(self) -> None:
+        """Make the dictionary hold what the attributes say."""
+        own = type(self).__annotations__
+        ordered = [*own, *(name for name in Internals.__annotations__ if name not in own)]
+        values = {name: getattr(self, name) for name in ordered if name not in BEYOND}
+        super().clear()
+        super().update({name: value for name, value in values.items() if value is not None})
+
+    def __reduce__(self) -> Any:
+        values, names = _parts(self)
+        return _made_of, (type(self), values, names)
+
+    def _fixed(self, *_: Any, **__: Any) -> Any:
+        raise TypeError(f"the fields of a {type(self).__name__} are fixed; set one, to None to leave it out")
+
+    __delitem__ = pop = popitem = clear = setdefault = update = _fixed  # type: ignore[assignment]
 
 
-@dataclass
+def _parts(output: ModelOutput) -> tuple[list[Any], list[str]]:
+    """The values that are set, and their names."""
+    found = {name: value for name, value in vars(output).items() if value is not None}
+    return list(found.values()), list(found)
+
+
+def _made_of(cls: type[ModelOutput], values: Any, names: Any) -> ModelOutput:
+    """The output of `_parts`."""
+    return cls(**dict(zip(names, values, strict=True)))
+
+
+# Of `Internals`, what the reference does not have.
+BEYOND = frozenset({
+    "vision_to_language_attentions", "cross_language_attentions", "cross_vision_attentions",
+    "language_embeddings", "vision_embeddings",
+})  # fmt: skip
+
+
+@dataclass(kw_only=True)  # a class's own fields come first
 class Internals(ModelOutput):
     """Hidden states and attentions, each None unless asked for.
 
-    The first five fields are the reference's. Hidden states start after the first layer there; the
-    embeddings have fields of their own here. Attention probabilities are those the model used, before
-    dropout, so `retain_grad()` on them gives their gradients.
+    The first five fields are the reference's; the others are attributes alone. Hidden states start after the
+    first layer, as there; the embeddings have fields of their own. Attention probabilities are those the model
+    used, before dropout. States and probabilities are on the way to the outputs: `retain_grad()` on one gives its
+    gradient.
 
     `language_*` before the cross-modality layers belongs to the S distinct sentences and `vision_*` to
     the I distinct images of a batch (in the reference's call S = I = R, one per row).

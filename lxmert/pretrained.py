@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
 from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from lxmert.batch import Batch, Packing
+from lxmert.base import LxmertPreTrainedModel
+from lxmert.batch import Batch, Packing, is_recorded
 from lxmert.config import LxmertConfig
-from lxmert.files import InputError, run_checkpoint
 from lxmert.heads import (
     AnswerHead,
     MaskedLanguageHead,
@@ -34,133 +31,21 @@ from lxmert.outputs import (
     LxmertForVisualReasoningOutput,
     LxmertModelOutput,
 )
-from lxmert.weights import (
-    WEIGHT_SUFFIXES,
-    compare,
-    kept_config,
-    load_weights,
-    read_weights,
-    refuse_unloaded,
-    write_folder,
-)
 
 log = logging.getLogger(__name__)
 
-
-class _Uninitialized(TorchFunctionMode):
-    """Modules made in it keep whatever their memory holds."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", "") == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
+INTERNALS = tuple(field.name for field in fields(Internals))
+ENCODERS = ("embeddings.", "encoder.", "pooler.")
 
 
-class Pretrained(nn.Module):
-    """A model that opens and saves the reference library's folders."""
-
-    config: LxmertConfig
-
-    def reference_state(self) -> dict[str, Tensor]:
-        """Its weights, not copied, under the names they have in the reference's models with heads."""
-        return self.state_dict()
-
-    @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | Path, *, config: LxmertConfig | None = None, allow_missing: bool = False
-    ) -> Self:
-        """Open a model from a folder, a hub name, a run or a weights file of the original release.
-
-        Args:
-            name_or_path: a folder with `config.json` and `model.safetensors`, a hub repository's name,
-                a run's folder or checkpoint, or a weights file (which has no config: the published sizes
-                are assumed).
-            config: sizes to use instead of those found.
-            allow_missing: go on when encoder weights are missing or of another shape.
-
-        Returns:
-            The model, in evaluation mode. One report of what was loaded is logged.
-
-        Raises:
-            FileNotFoundError: nothing of that name, here or on the hub.
-            InputError: a file cannot be read, or config and weights do not fit; no memory was taken then.
-        """
-        kept = kept_with(name_or_path) if config is None else None
-        weights = read_weights(name_or_path)
-        return cls.from_weights(
-            config or kept or LxmertConfig(), weights, str(name_or_path), allow_missing, bool(kept)
-        )
-
-    @classmethod
-    def from_weights(
-        cls,
-        config: LxmertConfig,
-        weights: dict[str, Tensor],
-        source: str,
-        allow_missing: bool = False,
-        strict: bool = True,
-    ) -> Self:
-        """The model of `config` with `weights` as `read_weights` gives them, in evaluation mode.
-
-        Args:
-            config: sizes.
-            weights: under the reference's names.
-            source: named in the report and in errors.
-            allow_missing: go on when encoder weights are missing or of another shape.
-            strict: the config is that of the weights, so that heads may not be of another shape either.
-
-        Raises:
-            InputError: config and weights do not fit; no memory was taken for the model.
-        """
-        report = compare(cls.shapes(config), weights, source)
-        if not allow_missing:
-            refuse_unloaded(report)
-            if strict and report.reshaped:
-                raise InputError(
-                    f"{report}\nthe config kept with these weights is another model's. Get both from one place, "
-                    "or pass the config= to use."
-                )
-        # Random numbers that are overwritten at once would take most of the time.
-        with nullcontext() if report.missing or report.reshaped else _Uninitialized():
-            model = cls(config)  # type: ignore[call-arg]
-        load_weights(model.reference_state(), weights, source, allow_missing)
-        return model.eval()
-
-    @classmethod
-    def shapes(cls, config: LxmertConfig) -> dict[str, Tensor]:
-        """`reference_state` of a model of `config` without its memory: for the shapes alone."""
-        with torch.device("meta"), _Uninitialized():
-            return cls(config).reference_state()  # type: ignore[call-arg]
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, readable by the reference library."""
-        write_folder(Path(folder), self.config.to_dict(), self.reference_state(), type(self).__name__)
-
-
-def kept_with(source: str | Path) -> LxmertConfig | None:
-    """The architecture kept with weights: in a run's checkpoint or a folder; None for a bare weights file.
-
-    Raises:
-        FileNotFoundError: the checkpoint does not exist, or the folder or hub repository has no config.
-        InputError: it cannot be read.
-    """
-    path = run_checkpoint(source) or Path(source).expanduser()
-    if path.suffix == ".ckpt":
-        values = kept_config(path)
-        return None if values is None else LxmertConfig.from_file_content(values, f"{path}, lxmert_config")
-    bare = path.is_file() or (path.suffix in WEIGHT_SUFFIXES and not path.is_dir())
-    return None if bare else LxmertConfig.from_pretrained(source)
-
-
-class LxmertModel(Lxmert, Pretrained):
+class LxmertModel(Lxmert, LxmertPreTrainedModel):
     """LXMERT without heads, called as the reference library's: one sentence and one image a row."""
 
     _boxes_seen = False  # whether those of a call have been looked at
 
-    def reference_state(self) -> dict[str, Tensor]:
-        """Its weights, not copied, under the names they have in the reference's models with heads."""
-        return {f"lxmert.{name}": tensor for name, tensor in self.state_dict().items()}
+    def _reference_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # A subclass may have added a head of its own.
+        return {f"lxmert.{name}" if name.startswith(ENCODERS) else name: each for name, each in state.items()}
 
     def forward(
         self,
@@ -174,8 +59,11 @@ class LxmertModel(Lxmert, Pretrained):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **unused: Any,
     ) -> LxmertModelOutput | tuple:
         """The reference's call: row r is sentence r and image r.
+
+        A side with one row goes with all rows of the other: one picture and many questions encode it once.
 
         Args:
             input_ids: (R, L) token ids, [CLS] first.
@@ -188,6 +76,7 @@ class LxmertModel(Lxmert, Pretrained):
             output_attentions: return all attentions.
             output_hidden_states: return all hidden states.
             return_dict: False returns a tuple.
+            unused: anything else is reported in one warning.
 
         Returns:
             The output; positions whose mask is 0 are not computed and are zero.
@@ -195,6 +84,7 @@ class LxmertModel(Lxmert, Pretrained):
         Raises:
             ValueError: an input is missing, of the wrong shape, or masks a row's [CLS] or all its regions.
         """
+        self.check_unused(unused)
         output = self.encode_call(
             OUTPUTS, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
             inputs_embeds, output_attentions, output_hidden_states,
@@ -240,7 +130,7 @@ class LxmertModel(Lxmert, Pretrained):
         """
         if self._boxes_seen or type(visual_pos) is not Tensor or visual_pos.is_meta or not visual_pos.numel():
             return
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if is_recorded():
             return
         if visual_pos.is_cuda and torch.cuda.is_current_stream_capturing():
             return
@@ -271,54 +161,74 @@ def batch_from_call(
     shape = cast(Tensor, input_ids).shape if inputs_embeds is None else inputs_embeds.shape[:-1]
     if len(shape) != 2:
         raise ValueError(f"token shape {tuple(shape)}; expected (rows, tokens)")
-    rows, length = shape
+    length, regions = shape[1], visual_feats.shape[1:2]
     if length > config.max_position_embeddings:
         raise ValueError(f"{length} tokens; the model has {config.max_position_embeddings} positions: truncate")
-    regions = visual_feats.shape[1:2]
-    for name, tensor, expected in (
-        ("visual_feats", visual_feats, (rows, *regions, config.visual_feat_dim)),
-        ("visual_pos", visual_pos, (rows, *regions, config.visual_pos_dim)),
-        ("attention_mask", attention_mask, (rows, length)),
-        ("visual_attention_mask", visual_attention_mask, (rows, *regions)),
-        ("token_type_ids", token_type_ids, (rows, length)),
-        ("inputs_embeds", inputs_embeds, (rows, length, config.hidden_size)),
-    ):
-        if tensor is not None and tuple(tensor.shape) != expected:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {expected}")
+    sentence: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
+        "input_ids": (input_ids, (length,)),
+        "attention_mask": (attention_mask, (length,)),
+        "token_type_ids": (token_type_ids, (length,)),
+        "inputs_embeds": (inputs_embeds, (length, config.hidden_size)),
+    }
+    image: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
+        "visual_feats": (visual_feats, (*regions, config.visual_feat_dim)),
+        "visual_pos": (visual_pos, (*regions, config.visual_pos_dim)),
+        "visual_attention_mask": (visual_attention_mask, regions),
+    }
+    given = [tensor.shape[0] for tensor, _ in (*sentence.values(), *image.values()) if tensor is not None]
+    rows = next((number for number in given if number != 1), given[0])
+    for name, (tensor, expected) in (*sentence.items(), *image.items()):
+        if tensor is not None and (tensor.shape[1:] != expected or tensor.shape[0] not in (1, rows)):
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {(rows, *expected)}")
     if not length or not regions[0]:
         raise ValueError(f"{length} tokens and {regions[0]} regions a row; a row needs at least one of each")
+    ids, token_mask, types, embeds = _alike(*(tensor for tensor, _ in sentence.values()))
+    features, boxes, region_mask = _alike(*(tensor for tensor, _ in image.values()))
     device = visual_feats.device
-    token_mask = (
-        torch.ones(shape, dtype=torch.bool, device=device) if attention_mask is None else attention_mask != 0
-    )
-    region_mask = (
-        torch.ones(visual_feats.shape[:2], dtype=torch.bool, device=device)
-        if visual_attention_mask is None
-        else visual_attention_mask != 0
-    )
-    if attention_mask is not None and not token_mask[:, 0].all():
-        raise ValueError("attention_mask hides the first token ([CLS]) of a row; pad sentences on the right")
-    if visual_attention_mask is not None and not region_mask.any(1).all():
-        raise ValueError("visual_attention_mask hides all regions of a row; each row needs at least one")
-    identity = torch.arange(rows, device=device)
+    sentences, images = cast(Tensor, embeds if ids is None else ids), cast(Tensor, features)
+    token_mask = _whole(sentences) if token_mask is None else token_mask != 0
+    region_mask = _whole(images) if region_mask is None else region_mask != 0
+    if not is_recorded():
+        if attention_mask is not None and not token_mask[:, 0].all():
+            raise ValueError("attention_mask hides the first token ([CLS]) of a row; pad sentences on the right")
+        if visual_attention_mask is not None and not region_mask.any(1).all():
+            raise ValueError("visual_attention_mask hides all regions of a row; each row needs at least one")
     tokens, regions_at = Packing.of(token_mask), Packing.of(region_mask)
+    identity = torch.arange(rows, device=device)
+    row_sentence = identity if sentences.shape[0] == rows else torch.zeros_like(identity)
+    row_image = identity if images.shape[0] == rows else torch.zeros_like(identity)
     return Batch(
-        token_ids=torch.zeros(shape, dtype=torch.long, device=device) if input_ids is None else input_ids,
+        token_ids=torch.zeros(sentences.shape[:2], dtype=torch.long, device=device) if ids is None else ids,
         token_mask=token_mask,
-        token_types=token_type_ids,
-        region_features=visual_feats,
-        region_boxes=visual_pos,
+        token_types=types,
+        region_features=images,
+        region_boxes=cast(Tensor, boxes),
         region_mask=region_mask,
-        row_sentence=identity,
-        row_image=identity,
+        row_sentence=row_sentence,
+        row_image=row_image,
         token_packing=tokens,
-        row_token_packing=tokens,
+        row_token_packing=tokens if row_sentence is identity else Packing.of(token_mask[row_sentence]),
         region_packing=regions_at,
-        row_region_packing=regions_at,
+        row_region_packing=regions_at if row_image is identity else Packing.of(region_mask[row_image]),
     )
 
 
-class WithAnswerHead(Pretrained):
+def _whole(side: Tensor) -> Tensor:
+    """(B, L) bool: nothing is padding."""
+    return side.new_ones(side.shape[:2], dtype=torch.bool)
+
+
+def _alike(*tensors: Tensor | None) -> list[Tensor | None]:
+    """What tells of one side, each with as many rows as the one with most."""
+    given = [tensor.shape[0] for tensor in tensors if tensor is not None]
+    rows = next((number for number in given if number != 1), given[0])
+    return [
+        tensor if tensor is None or tensor.shape[0] == rows else tensor.expand(rows, *tensor.shape[1:])
+        for tensor in tensors
+    ]
+
+
+class WithAnswerHead(LxmertPreTrainedModel):
     """What models with an answer head share."""
 
     answer_head: AnswerHead
@@ -366,8 +276,7 @@ class LxmertForQuestionAnswering(WithAnswerHead):
     """LXMERT with an answer head on the pooled output."""
 
     def __init__(self, config: LxmertConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.lxmert = LxmertModel(config)
         self.answer_head = AnswerHead(config)
 
@@ -384,10 +293,11 @@ class LxmertForQuestionAnswering(WithAnswerHead):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **unused: Any,
     ) -> LxmertForQuestionAnsweringOutput | tuple:
         """As `LxmertModel.forward`, plus the answers.
 
-        `labels` are (R,) int64 class indices (cross-entropy, as the reference; -100 is ignored), or
+        `labels` are (R,) or (R, 1) int64 class indices (cross-entropy, as the reference; -100 is ignored), or
         (R, num_qa_labels) soft scores in 0..1 (binary cross-entropy x number of labels, as the original
         trains VQA and GQA).
 
@@ -395,6 +305,7 @@ class LxmertForQuestionAnswering(WithAnswerHead):
             `loss` when labels are given, and `question_answering_score` (R, num_qa_labels). The loss is
             zero, with gradients of zero, when every label is ignored.
         """
+        self.check_unused(unused)
         config = self.config
         encoded = self.lxmert.encode_call(
             {"pooled"}, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
@@ -409,12 +320,11 @@ class LxmertForQuestionAnswering(WithAnswerHead):
         return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
 
-class LxmertForVisualReasoning(Pretrained):
+class LxmertForVisualReasoning(LxmertPreTrainedModel):
     """LXMERT for statements about two images (NLVR2), as the original's NLVR2Model; not in the reference."""
 
     def __init__(self, config: LxmertConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.lxmert = LxmertModel(config)
         self.pair_head = PairHead(config)
 
@@ -510,8 +420,7 @@ class LxmertForPreTraining(WithAnswerHead):
     """LXMERT with the heads of all pre-training objectives (paper section 3.1)."""
 
     def __init__(self, config: LxmertConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.lxmert = LxmertModel(config)
         self.cls = PreTrainingHeads(config)
         if config.task_obj_predict:
@@ -535,6 +444,7 @@ class LxmertForPreTraining(WithAnswerHead):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **unused: Any,
     ) -> LxmertForPreTrainingOutput | tuple:
         """As `LxmertModel.forward`, plus the objectives; hiding tokens and regions is the caller's job.
 
@@ -554,6 +464,7 @@ class LxmertForPreTraining(WithAnswerHead):
             output_attentions: see there.
             output_hidden_states: see there.
             return_dict: see there.
+            unused: see there; `masked_lm_labels` is another name of `labels`.
 
         Returns:
             Scores of every head, and `loss` when any labels were given. A loss whose labels are all
@@ -562,6 +473,9 @@ class LxmertForPreTraining(WithAnswerHead):
         Raises:
             ValueError: `obj_labels` lacks a name, or inputs do not fit.
         """
+        if labels is None:
+            labels = unused.pop("masked_lm_labels", None)  # as the TensorFlow classes, and older ones, call them
+        self.check_unused(unused)
         config = self.config
         encoded = self.lxmert.encode_call(
             OUTPUTS, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
@@ -574,7 +488,7 @@ class LxmertForPreTraining(WithAnswerHead):
         if labels is not None and config.task_mask_lm:
             losses.append(index_loss(tokens.flatten(0, 1), labels.flatten()))
         if matched_label is not None and config.task_matched:
-            losses.append(index_loss(matching, matched_label))
+            losses.append(index_loss(matching, matched_label.flatten()))
         if obj_labels is not None and config.task_obj_predict:
             losses += self._region_losses(encoded.vision_output, obj_labels)
         if ans is not None and answers is not None:
@@ -587,6 +501,19 @@ class LxmertForPreTraining(WithAnswerHead):
             **internals(encoded),
         )
         return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """As of every model; the masked-language head's bias follows, with the mean for new word pieces."""
+        words = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        head, kept = self.cls.predictions, min(words.num_embeddings, len(self.cls.predictions.bias))
+        if len(head.bias) != words.num_embeddings:
+            bias = head.bias.detach()
+            new = (bias.mean() if mean_resizing else bias.new_zeros(())).repeat(words.num_embeddings)
+            new[:kept] = bias[:kept]
+            head.bias = nn.Parameter(new, head.bias.requires_grad)
+        return words
 
     def _region_losses(
         self, vision_output: Tensor | None, labels: dict[str, tuple[Tensor, Tensor]]
@@ -608,7 +535,7 @@ class LxmertForPreTraining(WithAnswerHead):
 
 def internals(output: LxmertModelOutput) -> dict[str, Any]:
     """Hidden states and attentions of an output, to hand on."""
-    return {field.name: getattr(output, field.name) for field in fields(Internals)}
+    return {name: getattr(output, name) for name in INTERNALS}
 
 
 Architecture: TypeAlias = (
@@ -635,16 +562,14 @@ def with_heads(config: LxmertConfig, weights: Mapping[str, Tensor]) -> LxmertCon
     """`config` with its switches as the heads in `weights` are."""
     heads = heads_of(weights)
     if heads & {"cls", "obj_predict_head"}:
-        config = replace(
-            config,
+        config = config.replace(
             task_mask_lm="cls.predictions.bias" in weights,
             task_matched="cls.seq_relationship.bias" in weights,
             task_obj_predict="obj_predict_head" in heads,
             task_qa="answer_head" in heads,
         )
     if "obj_predict_head" in heads:
-        config = replace(
-            config,
+        config = config.replace(
             visual_obj_loss="obj_predict_head.decoder_dict.obj.bias" in weights,
             visual_attr_loss="obj_predict_head.decoder_dict.attr.bias" in weights,
             visual_feat_loss="obj_predict_head.decoder_dict.feat.bias" in weights,

@@ -67,7 +67,18 @@ def test_lxmert_never_imports_datamodules_or_the_command_line_commands_excepted(
 ORDER = {
     "lxmert": [
         *("files", "hash_random", "batch", "outputs", "finite", "tokenization", "optim", "evaluate", "weights"),
-        *("config", "model", "heads", "pretrained", "objectives", "report", "learner", "callbacks", "runs"),
+        *(
+            "config",
+            "model",
+            "heads",
+            "base",
+            "pretrained",
+            "objectives",
+            "report",
+            "learner",
+            "callbacks",
+            "runs",
+        ),
         *("weights.export", "checkpoint", "__init__"),
     ],
     "datamodules": [

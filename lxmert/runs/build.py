@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +18,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from lxmert.callbacks import CheckpointFile
+from lxmert.config import FIELDS
 from lxmert.files import InputError
 from lxmert.learner import LxmertLearner
 from lxmert.model import Lxmert
@@ -53,6 +53,8 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
             "small split and validate on it: data.train=minival data.valid=minival trainer.limit_train_batches=10"
         )
     sizes = make(nodes["model"])
+    if unknown := sorted(set(nodes["model"]) - FIELDS - {"_target_"}):
+        raise InputError(f"model.{unknown[0]} is no setting of the model; expected {', '.join(sorted(FIELDS))}")
     check_device(nodes["trainer"])
     check_length(nodes["data"].get("max_length", 0), sizes.max_position_embeddings)
     datamodule = make(nodes["data"])
@@ -67,8 +69,7 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         raise InputError(
             "there is no answer list: neither labels, nor an answer file in the data folder, nor a checkpoint"
         )
-    sizes = replace(
-        sizes,
+    sizes = sizes.replace(
         vocab_size=len(datamodule.tokenizer),
         mask_token_id=datamodule.tokenizer.mask_token_id,
         vocab_sha256=datamodule.tokenizer.sha256,

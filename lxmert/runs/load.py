@@ -14,9 +14,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lxmert.base import LxmertPreTrainedModel
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError, read_json, run_checkpoint, shown, write_text
-from lxmert.pretrained import Pretrained, architecture_of, with_heads
+from lxmert.pretrained import architecture_of, with_heads
 from lxmert.tokenization import LxmertTokenizer
 from lxmert.weights import read_weights
 
@@ -35,7 +36,7 @@ class TrainedRun:
         reading: "sigmoid" (each answer for itself) or "softmax" (one answer is right).
     """
 
-    model: Pretrained
+    model: LxmertPreTrainedModel
     tokenizer: LxmertTokenizer
     answers: list[str]
     reading: str

@@ -1,5 +1,6 @@
 """Weights of ours and of others: their names, files, loading, moving an answer head; export is a command."""
 
+from lxmert.weights.card import model_card
 from lxmert.weights.files import (
     WEIGHT_SUFFIXES,
     answers_beside,
@@ -19,7 +20,7 @@ from lxmert.weights.transfer import match_answer_head
 
 __all__ = [
     "HEADS", "WEIGHT_SUFFIXES", "LoadReport", "answers_beside", "compare", "is_bert", "kept_config",
-    "load_weights", "match_answer_head", "open_weights", "read_answers", "read_detector", "read_vocabulary",
-    "read_weights",
-    "reference_names", "refuse_unloaded", "tokenizer_beside", "tokenizer_with", "upgrade", "write_folder",
+    "load_weights", "match_answer_head", "model_card", "open_weights", "read_answers", "read_detector",
+    "read_vocabulary", "read_weights", "reference_names", "refuse_unloaded", "tokenizer_beside", "tokenizer_with",
+    "upgrade", "write_folder",
 ]  # fmt: skip

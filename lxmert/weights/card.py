@@ -21,6 +21,7 @@ def model_card(
     heads: Sequence[str],
     answers: Sequence[str] | None,
     tokenizer: LxmertTokenizer | None,
+    opened_as: str | None = None,
 ) -> str:
     """A page in Markdown.
 
@@ -32,6 +33,7 @@ def model_card(
         heads: what they have beside the encoders.
         answers: of the answer head.
         tokenizer: of their vocabulary, where that is known.
+        opened_as: what they are opened by, if not the name of `out`.
     """
     rows = {
         "model": f"{architecture}: LXMERT of {config['l_layers']} language, {config['r_layers']} region and "
@@ -45,13 +47,15 @@ def model_card(
         "exported from": source,
     }
     table = "".join(f"| {name} | {_cell(text)} |\n" for name, text in rows.items() if text)
-    return f"{_FRONT}# {out.stem}\n\n| | |\n|---|---|\n{table}\n{_opening(out, architecture)}"
+    return (
+        f"{_FRONT}# {out.stem}\n\n| | |\n|---|---|\n{table}\n{_opening(out, architecture, opened_as or out.name)}"
+    )
 
 
 _FRONT = "---\nlibrary_name: transformers\ntags: [lxmert, visual-question-answering]\n---\n\n"
 
 
-def _opening(out: Path, architecture: str) -> str:
+def _opening(out: Path, architecture: str, name: str) -> str:
     if out.suffix == ".pth":
         option = "--loadLXMERT" if out.name.endswith("_LXRT.pth") else "--load"
         stem = out.name.removesuffix("_LXRT.pth").removesuffix(".pth")
@@ -63,8 +67,8 @@ def _opening(out: Path, architecture: str) -> str:
     library = "transformers" if architecture in IN_TRANSFORMERS else "lxmert"
     return (
         f"```python\nfrom {library} import {architecture}, LxmertTokenizer\n\n"
-        f'model = {architecture}.from_pretrained("{out.name}")\n'
-        f'tokenizer = LxmertTokenizer.from_pretrained("{out.name}")\n```\n'
+        f'model = {architecture}.from_pretrained("{name}")\n'
+        f'tokenizer = LxmertTokenizer.from_pretrained("{name}")\n```\n'
     )
 
 

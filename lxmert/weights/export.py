@@ -10,15 +10,15 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lxmert.base import kept_with
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError, replacing, write_text
-from lxmert.pretrained import Architecture, architecture_of, heads_of, kept_with, with_heads
+from lxmert.pretrained import Architecture, architecture_of, heads_of, with_heads
 from lxmert.tokenization import LxmertTokenizer
 from lxmert.weights.card import model_card
 from lxmert.weights.files import (
@@ -76,7 +76,7 @@ def export(source: str, out: Path, to: str, config_source: str | None = None) ->
     untrained = check(weights, architecture, config, source)
     tokenizer = vocabulary_of(source, config)
     if tokenizer:
-        config = replace(config, vocab_sha256=tokenizer.sha256)
+        config = config.replace(vocab_sha256=tokenizer.sha256)
     answers = config.answers if "answer_head" in heads_of(weights) else None
     names = sorted(heads_of(weights))
     card = model_card(source, out, config.to_dict(), architecture.__name__, names, answers, tokenizer)
@@ -104,7 +104,7 @@ def config_of(source: str, config_source: str | None, weights: Weights) -> Lxmer
     Raises:
         InputError: there is none, or its answers are another head's.
     """
-    config = kept_with(source) if config_source is None else given_config(config_source)
+    config = kept_with(source)[0] if config_source is None else given_config(config_source)
     if config is None:
         raise InputError(
             f"{source} has no config; give one with --config: a config.json, or a folder or hub repository with "
@@ -114,7 +114,7 @@ def config_of(source: str, config_source: str | None, weights: Weights) -> Lxmer
     last = weights.get("answer_head.logit_fc.3.bias")
     if last is None:
         return config
-    return replace(config, num_qa_labels=len(last), answers=config.answers or read_answers(source))
+    return config.replace(num_qa_labels=len(last), answers=config.answers or read_answers(source))
 
 
 def vocabulary_of(source: str, config: LxmertConfig) -> LxmertTokenizer | None:

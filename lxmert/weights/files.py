@@ -15,7 +15,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lxmert.files import InputError, check_answers, fetch, read_json, replacing, run_checkpoint, shown, write_text
+from lxmert.files import (
+    HUB,
+    Hub,
+    InputError,
+    check_answers,
+    fetch,
+    read_json,
+    replacing,
+    run_checkpoint,
+    shown,
+    write_text,
+)
 from lxmert.tokenization import LxmertTokenizer
 from lxmert.weights.names import HEADS, from_foreign, is_bert, reference_names, upgrade
 
@@ -87,19 +98,30 @@ def _unreadable(error: Exception) -> str:
     )
 
 
-def weights_file(source: str | Path) -> Path:
-    """The file with the weights of a file, folder, run's folder or hub name.
+def weights_file(
+    source: str | Path, hub: Hub = HUB, use_safetensors: bool | None = None, variant: str | None = None
+) -> Path:
+    """The file with the weights of a file, folder, run's folder or hub name; arguments as of `read_weights`.
 
     Raises:
         FileNotFoundError: nothing of that name, here or on the hub.
     """
-    path = Path(source).expanduser()
+    path = hub.local(source)
     if not path.is_dir() and (path.is_file() or path.suffix in WEIGHT_SUFFIXES):
         return path
-    return run_checkpoint(path) or fetch(source, WEIGHT_FILES)
+    names = [name for name in WEIGHT_FILES if use_safetensors in (None, name.endswith(".safetensors"))]
+    return run_checkpoint(path) or fetch(source, [_variant(name, variant) for name in names], hub)
 
 
-def read_weights(source: str | Path) -> dict[str, Tensor]:
+def _variant(name: str, variant: str | None) -> str:
+    """A file's name with `variant` before its ending."""
+    stem, dot, ending = name.rpartition(".")
+    return f"{stem}.{variant}{dot}{ending}" if variant else name
+
+
+def read_weights(
+    source: str | Path, hub: Hub = HUB, *, use_safetensors: bool | None = None, variant: str | None = None
+) -> dict[str, Tensor]:
     """Weights under the reference's names, from any file or folder that holds an LXMERT or a BERT.
 
     Args:
@@ -107,12 +129,15 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
             BERT; a file of the original release (`*_LXRT.pth`, `BEST.pth`), with or without `module.`
             prefixes; or a checkpoint of a run (`*.ckpt`), of which the model and its objectives count, or
             the run's folder.
+        hub: how to get it from the hub.
+        use_safetensors: True and False read the one or the other file alone.
+        variant: of the file's name in a folder: `model.<variant>.safetensors`.
 
     Raises:
         FileNotFoundError: nothing of that name, here or on the hub.
         InputError: the file is not a checkpoint that can be read safely.
     """
-    path = weights_file(source)
+    path = weights_file(source, hub, use_safetensors, variant)
     content = upgrade(open_weights(path))
     is_run = isinstance(content, dict) and "state_dict" in content
     weights = content["state_dict"] if is_run else content
@@ -298,7 +323,12 @@ def answers_beside(weights: Path) -> Path:
 
 
 def write_folder(
-    folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], architecture: str
+    folder: Path,
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    architecture: str,
+    safe: bool = True,
+    variant: str | None = None,
 ) -> None:
     """Write `config.json` and `model.safetensors` as the reference library has them.
 
@@ -308,6 +338,8 @@ def write_folder(
             time as id2label and label2id, where the reference's tools look for them.
         weights: under the reference's names.
         architecture: the class they belong to. A bare LxmertModel's names have no prefix in its files.
+        safe: else `pytorch_model.bin`.
+        variant: of the file's name, `model.<variant>.safetensors`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "lxmert." if all(name.startswith("lxmert.") for name in weights) else ""
@@ -317,5 +349,8 @@ def write_folder(
         values["id2label"] = {str(label): answer for label, answer in enumerate(config["answers"])}
         values["label2id"] = {answer: label for label, answer in enumerate(config["answers"])}
     write_text(folder / "config.json", json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-    with replacing(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    with replacing(folder / _variant(WEIGHT_FILES[0 if safe else 1], variant)) as temporary:
+        if safe:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        else:
+            torch.save(tensors, temporary)

@@ -126,11 +126,15 @@ def load_weights(
     return report
 
 
-def refuse_unloaded(report: LoadReport) -> None:
-    """Raise InputError where encoder weights are missing or of another shape."""
-    if report.unloaded_encoder:
+def refuse_unloaded(report: LoadReport, other_shapes: bool = True) -> None:
+    """Raise InputError where encoder weights are missing or (with `other_shapes`) of another shape, or all are."""
+    reshaped = {name for name, _, _ in report.reshaped}
+    unloaded = [name for name in report.unloaded_encoder if other_shapes or name not in reshaped]
+    if not report.loaded and not report.reshaped:
+        raise InputError(f"{report}\nno weight has the name of one of the model's: the file is of another model.")
+    if unloaded:
         raise InputError(
-            f"{report}\n{len(report.unloaded_encoder)} encoder weights would keep random values: the file is "
+            f"{report}\n{len(unloaded)} encoder weights would keep random values: the file is "
             f"of another architecture or incomplete. {report.other_vocabulary}Use the sizes of the weights "
             "(model.* in a run, config= in Python), or get the file again. In Python allow_missing=True goes on "
             "without."

@@ -25,13 +25,13 @@ from lxmert import (
     LxmertForVisualReasoning,
     LxmertModel,
 )
+from lxmert.base import kept_with
 from lxmert.files import InputError, replacing, write_text
 from lxmert.objectives.image_pair import ImagePair
 from lxmert.objectives.masked_language import MaskedLanguage
 from lxmert.objectives.masked_region import MaskedRegion
 from lxmert.objectives.matching import Matching
 from lxmert.objectives.question_answering import QuestionAnswering
-from lxmert.pretrained import kept_with
 from lxmert.weights import HEADS, load_weights, match_answer_head, read_answers, read_weights, reference_names
 from lxmert.weights import files as weights_files
 from lxmert.weights.export import main
@@ -116,12 +116,22 @@ def test_the_answers_travel_with_the_weights(sizes, tmp_path):
     assert reference.LxmertForQuestionAnswering.from_pretrained(tmp_path).num_qa_labels == 7
 
 
-def test_weights_of_half_precision_become_the_models_precision(make_reference, tmp_path):
-    theirs = make_reference("LxmertModel")
-    theirs.half().save_pretrained(tmp_path)
-    ours = LxmertModel.from_pretrained(tmp_path)
-    assert ours.pooler.dense.weight.dtype == torch.float32
-    assert torch.equal(ours.pooler.dense.weight, theirs.pooler.dense.weight.float())
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_stay_so_unless_asked_otherwise(make_reference, tmp_path, dtype):
+    theirs = make_reference("LxmertModel").to(dtype)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = LxmertModel.from_pretrained(tmp_path / "theirs")
+    assert ours.dtype == ours.pooler.dense.weight.dtype == dtype
+    assert torch.equal(ours.pooler.dense.weight, theirs.pooler.dense.weight)
+    ours.save_pretrained(tmp_path / "ours")
+    assert LxmertConfig.from_pretrained(tmp_path / "ours").dtype == dtype
+    assert reference.LxmertModel.from_pretrained(tmp_path / "ours").dtype == dtype
+    for name in ("dtype", "torch_dtype"):
+        for value in (torch.float32, "float32"):
+            wide = LxmertModel.from_pretrained(tmp_path / "theirs", **{name: value})
+            assert torch.equal(wide.pooler.dense.weight, theirs.pooler.dense.weight.float())
+    with pytest.raises(ValueError, match="dtype='int8'; expected 'auto', or a floating-point type"):
+        LxmertModel.from_pretrained(tmp_path / "theirs", dtype="int8")
 
 
 # The original release's files
@@ -175,7 +185,7 @@ def test_an_original_file_opens_without_a_config_at_the_published_size(monkeypat
     torch.save(renamed(pretraining, *ORIGINAL["pre-trained"]), path)
     asked = []
     monkeypatch.setattr(
-        lxmert.pretrained, "LxmertConfig", lambda: asked.append("published") or LxmertConfig(**sizes)
+        LxmertForQuestionAnswering, "config_class", lambda: asked.append("published") or LxmertConfig(**sizes)
     )
     LxmertForQuestionAnswering.from_pretrained(path)
     assert asked == ["published"]
@@ -224,7 +234,7 @@ def pretrained(pretraining, sizes):
 def test_a_runs_checkpoint_loads_into_a_model_with_its_own_sizes(pretrained, tmp_path, answering):
     path = save_run(tmp_path / "best.ckpt", pretrained, answering)
     assert_same_weights(LxmertForPreTraining.from_pretrained(path), pretrained)
-    assert kept_with(path) == pretrained.config
+    assert kept_with(path)[0] == pretrained.config
     assert read_answers(path) == ANSWERS
     assert read_weights(path).keys() == pretrained.state_dict().keys()
 
