@@ -1,0 +1,1024 @@
+"""LxmertTokenizer: sentences to WordPiece ids and back."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import WordPiece
+
+from lxmert.files import InputError, shown, write_text
+from lxmert.tokenization.encoding import BatchEncoding, check_tensor_type
+from lxmert.tokenization.files import (
+    NAMED,
+    NEEDED,
+    SETTINGS,
+    check_settings,
+    check_vocab,
+    find,
+    known_settings,
+    read_vocab,
+)
+from lxmert.tokenization.padding import as_columns, kind_of, pad_rows, plain
+from lxmert.tokenization.texts import (
+    NO_LIMIT,
+    PADDINGS,
+    TRUNCATIONS,
+    Setup,
+    Texts,
+    check_length,
+    check_multiple,
+    choose,
+    choose_side,
+    copy_of,
+    rows_of,
+    run,
+    with_overflow,
+)
+
+log = logging.getLogger(__name__)
+
+_FIXED = ("do_lower_case", "tokenize_chinese_chars", "strip_accents")
+_BUILT_IN = ("unk_token", "sep_token", "cls_token")  # the Rust tokenizer puts them itself
+_MOST_COPIES = 32
+_ENGLISH_SPACING = [(f" {mark}", mark) for mark in ".?!,"] + [(" ' ", "'")]
+_ENGLISH_SPACING += [(f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re")]
+
+
+class _Named:
+    """A special token of a tokenizer as an attribute: its text (`pad_token`) or its id (`pad_token_id`)."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name, self.is_id = name.removesuffix("_id"), name.endswith("_id")
+
+    def __get__(self, tokenizer: LxmertTokenizer | None, owner: type | None = None) -> Any:
+        if tokenizer is None:
+            return self
+        token = tokenizer._named[self.name]
+        return tokenizer._tokenizer.token_to_id(token) if self.is_id and token is not None else token
+
+    def __set__(self, tokenizer: LxmertTokenizer, value: Any) -> None:
+        if self.is_id and value is not None:
+            value = tokenizer._token_of(value)
+        tokenizer._assign(self.name, value)
+
+
+class LxmertTokenizer:
+    """Sentences to WordPiece ids and back.
+
+    `LxmertTokenizerFast` is this class. No call changes a later one, threads may share a tokenizer, and it can be
+    copied and pickled. `padding_side`, `truncation_side`, `model_max_length`, `clean_up_tokenization_spaces`,
+    `split_special_tokens` and `model_input_names` may be assigned later, and so may `pad_token` and `mask_token`
+    (or their ids) to another token of the vocabulary; what else decides the ids may not.
+
+    Args:
+        vocab: a vocab.txt (one piece a line, its id the line number from 0), or a dict of piece to id; None
+            holds the special tokens alone.
+        do_lower_case: lower-case the text (and strip its accents, unless `strip_accents` says otherwise).
+        unk_token, sep_token, pad_token, cls_token, mask_token: special tokens; each must be in `vocab` or
+            `added_tokens`.
+        tokenize_chinese_chars: each Chinese character is a word.
+        strip_accents: None does as `do_lower_case`.
+        model_max_length: where to truncate when a call asks for truncation without `max_length`.
+        clean_up_tokenization_spaces: whether `decode` joins English contractions ("isn ' t").
+        padding_side: "right" or "left", where padding goes.
+        truncation_side: "right" or "left", where tokens are cut off.
+        split_special_tokens: a special token within a text is text.
+        model_input_names: which of token_type_ids and attention_mask a call returns unless told.
+        bos_token, eos_token: other special tokens; nothing here uses them.
+        extra_special_tokens: further special tokens, added where `vocab` does not have them.
+        added_tokens: tokens found in the raw text before it is split; ids follow those of `vocab`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the vocabulary is empty, repeats a piece, skips an id or lacks a special token, or a setting is
+            of another type.
+    """
+
+    SPECIAL_TOKENS_ATTRIBUTES: ClassVar = list(NAMED)
+    vocab_files_names: ClassVar = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.json"}
+    padding_side = truncation_side = "right"
+    is_fast = True
+    pad_token_type_id = 0
+
+    bos_token, bos_token_id, eos_token, eos_token_id = _Named(), _Named(), _Named(), _Named()
+    unk_token, unk_token_id, sep_token, sep_token_id = _Named(), _Named(), _Named(), _Named()
+    pad_token, pad_token_id, cls_token, cls_token_id = _Named(), _Named(), _Named(), _Named()
+    mask_token, mask_token_id = _Named(), _Named()
+
+    def __init__(
+        self,
+        vocab: str | Path | dict[str, int] | None = None,
+        do_lower_case: bool = True,
+        unk_token: str | AddedToken = "[UNK]",
+        sep_token: str | AddedToken = "[SEP]",
+        pad_token: str | AddedToken = "[PAD]",
+        cls_token: str | AddedToken = "[CLS]",
+        mask_token: str | AddedToken = "[MASK]",
+        tokenize_chinese_chars: bool = True,
+        strip_accents: bool | None = None,
+        *,
+        model_max_length: int | None = None,
+        clean_up_tokenization_spaces: bool = False,
+        padding_side: str = "right",
+        truncation_side: str = "right",
+        split_special_tokens: bool = False,
+        model_input_names: Sequence[str] = ("input_ids", "token_type_ids", "attention_mask"),
+        bos_token: str | AddedToken | None = None,
+        eos_token: str | AddedToken | None = None,
+        extra_special_tokens: Sequence[str | AddedToken] = (),
+        added_tokens: Sequence[AddedToken] = (),
+    ) -> None:
+        named = {
+            "bos_token": bos_token, "eos_token": eos_token, "unk_token": unk_token, "sep_token": sep_token,
+            "pad_token": pad_token, "cls_token": cls_token, "mask_token": mask_token,
+        }  # fmt: skip
+        check_settings(named | {"extra_special_tokens": extra_special_tokens})
+        self.do_lower_case = do_lower_case
+        self.tokenize_chinese_chars = tokenize_chinese_chars
+        self.strip_accents = strip_accents
+        self.model_max_length = NO_LIMIT if model_max_length is None else model_max_length
+        self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
+        self.padding_side, self.truncation_side = padding_side, truncation_side
+        self.split_special_tokens = split_special_tokens
+        self.model_input_names = list(model_input_names)
+        self.name_or_path = ""
+        self.deprecation_warnings: dict[str, bool] = {}  # what was warned of already, as collators expect it
+        self._copies: dict[Setup, Tokenizer] = {}
+
+        special = [token for token in named.values() if token is not None]
+        texts = {name: None if token is None else str(token) for name, token in named.items()}
+        if vocab is None:
+            vocab = {str(t): i for i, t in enumerate((pad_token, unk_token, cls_token, sep_token, mask_token))}
+        pieces = vocab if isinstance(vocab, dict) else read_vocab(Path(vocab))
+        added = {token.content for token in added_tokens}
+        check_vocab(pieces, added, list(map(str, special)), "vocab" if pieces is vocab else str(vocab))
+        self._tokenizer = Tokenizer(WordPiece(pieces, unk_token=str(unk_token)))
+        self._tokenizer.normalizer = normalizers.BertNormalizer(
+            handle_chinese_chars=tokenize_chinese_chars, strip_accents=strip_accents, lowercase=do_lower_case
+        )
+        self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self._tokenizer.decoder = decoders.WordPiece()
+        new = [_special(token) for token in special if str(token) not in added]
+        found = {str(token) for token in special}
+        old = [_special(token) if token.content in found else token for token in added_tokens]
+        self._tokenizer.add_tokens([*new, *old])
+        known = {*found, *added}
+        self._tokenizer.add_tokens([_special(token) for token in extra_special_tokens if str(token) not in known])
+        self._named = texts
+        self._extra = list(map(str, extra_special_tokens))
+        self._in_text = _within_text(list(filter(None, texts.values())))
+        self._tokenizer.post_processor = processors.BertProcessing(
+            (self.sep_token, self.sep_token_id), (self.cls_token, self.cls_token_id)
+        )
+        self.init_kwargs: dict[str, Any] = {
+            name: getattr(self, name) for name in SETTINGS
+        } | self.special_tokens_map
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        use_fast: bool = True,
+        trust_remote_code: bool = False,
+        **settings: Any,
+    ) -> LxmertTokenizer:
+        """Open a vocab.txt, a tokenizer.json, a folder holding either, or a model on the Hugging Face hub.
+
+        In a folder tokenizer.json goes before vocab.txt, and tokenizer_config.json before both.
+
+        Args:
+            pretrained_model_name_or_path: file, folder or hub name such as "unc-nlp/lxmert-base-uncased".
+            cache_dir: of the hub's files.
+            force_download: get them again.
+            local_files_only: take them from the cache alone.
+            token: of the hub; None: of the login.
+            revision: branch, tag or commit of the hub model.
+            subfolder: folder within the folder or hub model.
+            use_fast: without a meaning: there is one class.
+            trust_remote_code: without a meaning: no code is fetched.
+            settings: constructor arguments that go before those in the files. Others are kept in `init_kwargs`,
+                with a warning.
+
+        Raises:
+            FileNotFoundError: neither a path nor a hub model that can be reached or is in the cache.
+            InputError: a file cannot be read, or asks for what this tokenizer does not do.
+            TypeError: an argument of another class of tokenizer, which would be missed.
+        """
+        for name in ("_from_auto", "_from_pipeline", "_commit_hash"):  # transformers' AutoTokenizer gives them
+            settings.pop(name, None)
+        settings, unknown = known_settings(settings)
+        if unknown:
+            log.warning(
+                "%s.from_pretrained: %s: no such setting, kept in init_kwargs", cls.__name__, ", ".join(unknown)
+            )
+        source, arguments, added, other = find(
+            pretrained_model_name_or_path,
+            subfolder or "",
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        try:
+            tokenizer = cls(**{**arguments, "added_tokens": [added[i] for i in sorted(added)], **settings})
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+        for i, added_token in added.items():
+            if tokenizer._tokenizer.token_to_id(added_token.content) != i:
+                raise InputError(
+                    f"{source}: added token {shown(added_token.content)} has id {i}: ids of added tokens must "
+                    "follow those of the vocabulary without gaps; get the file again"
+                )
+        tokenizer.name_or_path = str(pretrained_model_name_or_path)
+        tokenizer.init_kwargs |= other | unknown | {"name_or_path": tokenizer.name_or_path}
+        return tokenizer
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and name in self.__dict__:
+            raise AttributeError(
+                f"{name} cannot be changed: it decides the ids of a text. Open the tokenizer with {name}={value!r}"
+            )
+        if name in SETTINGS:
+            check_settings({name: value})
+            if name == "model_max_length":
+                value = NO_LIMIT if value is None else int(value)
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_copies": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __call__(
+        self,
+        text: Texts,
+        text_pair: Any = None,
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
+        split_special_tokens: bool | None = None,
+    ) -> BatchEncoding:
+        """Token ids of a sentence, a pair of sentences, or a list of either.
+
+        Args:
+            text: a str, or a list of str or of pairs of str.
+            text_pair: the second sentence(s), as many as in `text`.
+            add_special_tokens: [CLS] text [SEP], or [CLS] text [SEP] text_pair [SEP].
+            padding: True or "longest" (to the batch's longest), "max_length", False or "do_not_pad".
+            truncation: True or "longest_first" (a pair loses tokens where it is longer), "only_first",
+                "only_second", False or "do_not_truncate". None truncates when only `max_length` is given.
+                With 20 it is the original's: [CLS], the first 18 pieces, [SEP].
+            max_length: tokens, special ones included; left out, `model_max_length`.
+            stride: tokens that a part shares with the one before it, where truncation makes parts.
+            is_split_into_words: a sentence is a list of words, each split into pieces by itself.
+            pad_to_multiple_of: padded lengths are multiples of it.
+            padding_side: "right" or "left"; None: as the tokenizer's.
+            return_tensors: "pt", "np", or None for lists.
+            return_token_type_ids: also token_type_ids (S, L), 1 in the second sentence of a pair. None: as
+                `model_input_names`.
+            return_attention_mask: also attention_mask (S, L), 0 on padding. None: as `model_input_names`.
+            return_overflowing_tokens: what truncation cuts off follows as rows of its own;
+                overflow_to_sample_mapping (S,) says of which sentence a row is.
+            return_special_tokens_mask: also special_tokens_mask (S, L), 1 on special tokens and padding.
+            return_offsets_mapping: also offset_mapping (S, L, 2), first and last + 1 character of each token.
+            return_length: also length (S,), padding included.
+            verbose: warn once of rows longer than `model_max_length`.
+            split_special_tokens: a special token within a text is text; None: as the tokenizer's.
+
+        Returns:
+            input_ids (S, L) int64 and the above. As lists, without S for a single `text` (except length, and
+            except where its parts are returned).
+
+        Raises:
+            TypeError: text is not text.
+            ValueError: an unknown choice, one without effect, a missing or too short length, or tensors of unequal
+                lengths.
+        """
+        check_tensor_type(return_tensors)
+        rows, is_batch = rows_of(text, text_pair, is_split_into_words)
+        setup = self._setup(
+            padding, truncation, max_length, stride, pad_to_multiple_of, padding_side, split_special_tokens
+        )
+        limit = setup.limit
+        if stride and limit is not None and stride >= limit - (2 if add_special_tokens else 0):
+            raise ValueError(
+                f"stride={stride} must be less than the {limit} tokens of a row without special tokens"
+            )
+        tokenizer = self._copy(setup)
+        options = {"add_special_tokens": add_special_tokens, "is_pretokenized": is_split_into_words}
+        whole: Any = functools.partial(run, tokenizer.encode_batch, rows, limit, **options)
+        needs_whole = return_overflowing_tokens or return_offsets_mapping or is_split_into_words
+        # Fast: ids and masks alone.
+        encodings = whole() if needs_whole else run(tokenizer.encode_batch_fast, rows, limit, **options)
+        samples = []
+        if return_overflowing_tokens:
+            samples = [i for i, encoding in enumerate(encodings) for _ in range(1 + len(encoding.overflowing))]
+            encodings = with_overflow(encodings)
+        lengths = [len(encoding) for encoding in encodings]
+        longest = max(lengths)
+        if limit is not None and longest > limit:
+            raise ValueError(f"max_length={limit} leaves no room for the special tokens: 2, or 3 in a pair")
+        if verbose and limit is None and setup.length is None and max_length is None:
+            self._warn_of(longest)
+
+        if return_token_type_ids is None:
+            return_token_type_ids = "token_type_ids" in self.model_input_names
+        if return_attention_mask is None:
+            return_attention_mask = "attention_mask" in self.model_input_names
+        fields = [("input_ids", "ids", True)]
+        fields += [("token_type_ids", "type_ids", return_token_type_ids)]
+        fields += [("attention_mask", "attention_mask", return_attention_mask)]
+        fields += [("special_tokens_mask", "special_tokens_mask", return_special_tokens_mask)]
+        fields += [("offset_mapping", "offsets", return_offsets_mapping)]
+        result: dict[str, Any] = {
+            key: [getattr(e, name) for e in encodings] for key, name, wanted in fields if wanted
+        }
+        if return_tensors is None and not is_batch and not return_overflowing_tokens:
+            result = {key: value[0] for key, value in result.items()}
+        result |= {"length": lengths} if return_length else {}
+        result |= {"overflow_to_sample_mapping": samples} if return_overflowing_tokens else {}
+        if return_tensors is not None:
+            if min(lengths) != longest:
+                raise ValueError(f"no tensor of {min(lengths)} to {longest} tokens: give padding=True")
+            # numpy first: torch.tensor is four times slower at nested lists.
+            result = {key: np.array(value, dtype=np.int64) for key, value in result.items()}
+            if return_tensors == "pt":
+                result = {key: torch.from_numpy(value) for key, value in result.items()}
+        return BatchEncoding(result, encodings if needs_whole else whole)
+
+    def _setup(
+        self,
+        padding: bool | str,
+        truncation: bool | str | None,
+        max_length: int | None,
+        stride: int,
+        multiple: int | None,
+        padding_side: str | None,
+        splits_special: bool | None,
+    ) -> Setup:
+        """What these options of a call come to."""
+        padding = choose("padding", padding, PADDINGS)
+        if truncation is None:
+            if max_length is not None and padding == "longest":
+                raise ValueError(f"max_length={max_length} has no effect: give truncation=True as well")
+            truncation = max_length is not None and padding == "do_not_pad"
+        truncation = choose("truncation", truncation, TRUNCATIONS)
+        truncates, pads = truncation != "do_not_truncate", padding != "do_not_pad"
+        if not hasattr(stride, "__index__") or stride < 0:
+            raise ValueError(f"stride must be a number of tokens, got {stride!r}")
+        if stride and not truncates:
+            raise ValueError(f"stride={stride} has no effect: give truncation= and max_length= as well")
+        if (multiple is not None or padding_side is not None) and not pads:
+            raise ValueError("pad_to_multiple_of and padding_side have no effect: give padding=True as well")
+        side = self.padding_side if padding_side is None else choose_side("padding_side", padding_side)
+        limit = None
+        if truncates or padding == "max_length":
+            limit = check_length(self.model_max_length if max_length is None else max_length)
+        if pads and truncates and limit is not None and limit % (check_multiple(multiple) or 1):
+            raise ValueError(
+                f"max_length={limit} is no multiple of pad_to_multiple_of={multiple}: give one that is"
+            )
+        if pads:
+            self._check_pad_token()
+        return Setup(
+            padding=padding,
+            length=limit if padding == "max_length" else None,
+            multiple=check_multiple(multiple),
+            padding_side=side,
+            truncation=truncation,
+            limit=limit if truncates else None,
+            stride=stride,
+            truncation_side=self.truncation_side,
+            splits_special=self.split_special_tokens if splits_special is None else splits_special,
+        )
+
+    def _copy(self, setup: Setup) -> Tokenizer:
+        # Made once for the same options: it is 30 microseconds, more with many added tokens, and what an encoding
+        # is asked for later is made by a copy that no change of this tokenizer reaches.
+        copied = self._copies.get(setup)
+        if copied is None:
+            if len(self._copies) >= _MOST_COPIES:
+                self._copies = {}
+            copied = self._copies[setup] = copy_of(self._tokenizer, setup, self.pad_token_id, self.pad_token)
+        return copied
+
+    def _check_pad_token(self) -> None:
+        if self.pad_token is None:
+            raise ValueError("no pad_token to pad with: assign one, tokenizer.pad_token = '[PAD]'")
+
+    def _warn_of(self, length: int) -> None:
+        key = "sequence-length-is-longer-than-the-specified-maximum"  # as the reference calls it
+        if 0 < self.model_max_length < length and not self.deprecation_warnings.get(key):
+            log.warning(
+                "a row of %d tokens, more than the %d of this tokenizer's model_max_length: give truncation=True",
+                length,
+                self.model_max_length,
+            )
+            self.deprecation_warnings[key] = True
+
+    def pad(
+        self,
+        encoded_inputs: Any,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Bring encodings to one length: what data collators call.
+
+        Args:
+            encoded_inputs: an encoding (or a dict like one) of a row or of several, or a list of encodings of a
+                row. input_ids, token_type_ids, attention_mask and special_tokens_mask are padded, others kept.
+            padding: True or "longest", "max_length", False or "do_not_pad".
+            max_length: of "max_length", `model_max_length` when left out. Longer rows stay as they are.
+            pad_to_multiple_of: lengths are multiples of it.
+            padding_side: "right" or "left"; None: as the tokenizer's.
+            return_attention_mask: make one where there is none. None: as `model_input_names`.
+            return_tensors: "pt" or "np"; None: of what `encoded_inputs` is made.
+            verbose: without a meaning, nothing is warned of.
+
+        Raises:
+            TypeError: no encodings.
+            ValueError: encodings without input_ids, of different names or lengths, or options without effect.
+        """
+        check_tensor_type(return_tensors)
+        main = self.model_input_names[0]
+        columns = as_columns(encoded_inputs, main)
+        wants_mask = "attention_mask" in self.model_input_names
+        wants_mask = wants_mask if return_attention_mask is None else return_attention_mask
+        if columns[main] is None or len(columns[main]) == 0:
+            return BatchEncoding(columns | ({"attention_mask": []} if return_attention_mask else {}))
+        if kind := kind_of(columns[main]):
+            columns = {name: plain(value) for name, value in columns.items()}
+            return_tensors = return_tensors or kind
+        if "attention_mask" in columns and not wants_mask:
+            raise ValueError(
+                "these encodings have an attention_mask: leave it out, or give return_attention_mask=True"
+            )
+        padding = choose("padding", padding, PADDINGS)
+        if padding == "longest" and max_length is not None:
+            raise ValueError(f"max_length={max_length} has no effect: give padding='max_length' as well")
+        multiple = check_multiple(pad_to_multiple_of)
+        if padding == "do_not_pad" and (multiple or padding_side):
+            raise ValueError("pad_to_multiple_of and padding_side have no effect: give padding=True as well")
+        side = self.padding_side if padding_side is None else choose_side("padding_side", padding_side)
+
+        is_row = not isinstance(columns[main][0], list | tuple)
+        rows = [columns] if is_row else _rows(columns, len(columns[main]))
+        length = None
+        if padding != "do_not_pad":
+            self._check_pad_token()
+            longest = max(len(row[main]) for row in rows)
+            wanted = self.model_max_length if max_length is None else max_length
+            length = longest if padding == "longest" else check_length(wanted)
+            length = -(-length // (multiple or 1)) * (multiple or 1)
+        if wants_mask:
+            rows = [{**row, "attention_mask": row.get("attention_mask", [1] * len(row[main]))} for row in rows]
+        fills = {"attention_mask": 0, "token_type_ids": self.pad_token_type_id, "special_tokens_mask": 1}
+        padded = pad_rows(rows, main, {main: self.pad_token_id, **fills}, length, side)
+        result = padded[0] if is_row else {name: [row[name] for row in padded] for name in padded[0]}
+        return BatchEncoding(result, tensor_type=return_tensors)
+
+    def as_typed(self, texts: list[str]) -> list[str]:
+        """Sentences as people wrote them, for a call: a special token within them is one only as in the original.
+
+        There "[MASK]" between spaces is the token, and "[MASK]?" or "a[SEP]" is text, spelt in pieces. A call
+        without this finds special tokens anywhere, as the reference library does.
+
+        Returns:
+            The sentences, with a space after the "[" of what is text: its pieces are the same.
+        """
+        if self._in_text is None or not self._has_special("\n".join(texts)):  # seldom any: all at once
+            return texts
+        clean = normalizers.BertNormalizer(
+            handle_chinese_chars=self.tokenize_chinese_chars, strip_accents=False, lowercase=False
+        )
+        return [
+            self._in_text.sub(_spelt, clean.normalize_str(text)) if self._has_special(text) else text
+            for text in texts
+        ]
+
+    def _has_special(self, text: str) -> bool:
+        return any(token in text for token in self._named.values() if token is not None)
+
+    def encode(self, text: Texts, text_pair: Any = None, **options: Any) -> Any:
+        """The `input_ids` of a call."""
+        return self(text, text_pair, **options)["input_ids"]
+
+    def tokenize(
+        self,
+        text: str | Sequence[str],
+        pair: str | Sequence[str] | None = None,
+        add_special_tokens: bool = False,
+        **options: Any,
+    ) -> list[str]:
+        """The pieces of a sentence, or of a pair one after the other; options as of a call.
+
+        Raises:
+            TypeError: several sentences, or an option that a call does not have.
+        """
+        encoding = self(
+            text,
+            pair,
+            add_special_tokens=add_special_tokens,
+            **{"return_offsets_mapping": True, "verbose": False} | options,
+        )
+        if len(encoding.encodings or ()) != 1:
+            raise TypeError("tokenize takes one sentence, or with is_split_into_words=True the list of its words")
+        return encoding.tokens()
+
+    def decode(
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> Any:
+        """The text of one id, of a sequence of ids, or (as a list) of several sequences.
+
+        Args:
+            token_ids: int, list, list of lists, array or tensor, or an encoding; ids outside the vocabulary give
+                no text.
+            skip_special_tokens: leave out [CLS], [SEP], padding and the other special tokens.
+            clean_up_tokenization_spaces: also join English contractions; None: as the tokenizer was told.
+        """
+        ids = plain(token_ids["input_ids"] if isinstance(token_ids, dict) else token_ids)
+        if isinstance(ids, int):
+            ids = [ids]
+        nested = bool(ids) and not isinstance(ids[0], int)
+        try:
+            texts = self._tokenizer.decode_batch(ids if nested else [ids], skip_special_tokens=skip_special_tokens)
+        except OverflowError as error:
+            raise ValueError(
+                f"token ids must not be negative: put pad_token_id ({self.pad_token_id}) for ignored labels"
+            ) from error
+        if clean_up_tokenization_spaces is None:
+            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
+        if clean_up_tokenization_spaces:
+            texts = list(map(self.clean_up_tokenization, texts))
+        return texts if nested else texts[0]
+
+    def batch_decode(self, sequences: Any, **options: Any) -> list[str]:
+        """`decode` of several sequences; always a list."""
+        if not isinstance(sequences, dict) and len(sequences) == 0:
+            return []
+        texts = self.decode(sequences, **options)
+        return [texts] if isinstance(texts, str) else texts
+
+    @staticmethod
+    def clean_up_tokenization(text: str) -> str:
+        """`text` with English contractions and punctuation joined: "isn ' t" becomes "isn't"."""
+        for spaced, joined in _ENGLISH_SPACING:
+            text = text.replace(spaced, joined)
+        return text
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        """The id of a token, or the ids of several; that of `unk_token` for an unknown one."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        i = self._tokenizer.token_to_id(tokens)
+        return self.unk_token_id if i is None else i
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """The token of an id, or the tokens of several; None for an unknown id."""
+        ids = plain(ids)
+        if isinstance(ids, int):
+            return self._tokenizer.id_to_token(ids)
+        skipped = set(self.all_special_ids) if skip_special_tokens else ()
+        return [self._tokenizer.id_to_token(i) for i in plain(list(ids)) if i not in skipped]
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text that the pieces spell."""
+        return self._tokenizer.decoder.decode(tokens)
+
+    def build_inputs_with_special_tokens(self, ids: list[int], pair_ids: list[int] | None = None) -> list[int]:
+        """[CLS] ids [SEP], or [CLS] ids [SEP] pair_ids [SEP]."""
+        second = [] if pair_ids is None else [*pair_ids, self.sep_token_id]
+        return [self.cls_token_id, *ids, self.sep_token_id, *second]
+
+    def create_token_type_ids_from_sequences(self, ids: list[int], pair_ids: list[int] | None = None) -> list[int]:
+        """The segment of each token of `build_inputs_with_special_tokens`: 0 the first, 1 the second."""
+        return [0] * (len(ids) + 2) + [1] * (0 if pair_ids is None else len(pair_ids) + 1)
+
+    def get_special_tokens_mask(
+        self, token_ids_0: Any, token_ids_1: Any = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
+        """1 on special tokens, 0 on others.
+
+        Args:
+            token_ids_0: ids of a sentence, or of a whole row where `already_has_special_tokens`.
+            token_ids_1: ids of the second sentence.
+            already_has_special_tokens: else the mask is of `build_inputs_with_special_tokens`.
+        """
+        if already_has_special_tokens:
+            if token_ids_1 is not None:
+                raise ValueError("ids that have their special tokens are one row: give no token_ids_1")
+            special = set(self.all_special_ids)
+            return [int(i in special) for i in plain(token_ids_0)]
+        second = [] if token_ids_1 is None else [0] * len(token_ids_1) + [1]
+        return [1, *([0] * len(token_ids_0)), 1, *second]
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """How many tokens of `max_length` the special tokens take."""
+        return 3 if pair else 2
+
+    @property
+    def max_len_single_sentence(self) -> int:
+        """Tokens of a sentence within `model_max_length`."""
+        return self.model_max_length - self.num_special_tokens_to_add()
+
+    @property
+    def max_len_sentences_pair(self) -> int:
+        """Tokens of two sentences within `model_max_length`."""
+        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """The special tokens by their names, `extra_special_tokens` left out."""
+        return {name: token for name, token in self._named.items() if token is not None}
+
+    @property
+    def extra_special_tokens(self) -> list[str]:
+        """The special tokens without a name of their own."""
+        return list(self._extra)
+
+    @extra_special_tokens.setter
+    def extra_special_tokens(self, tokens: Sequence[str | AddedToken] | None) -> None:
+        check_settings({"extra_special_tokens": tokens or ()})
+        self._extra = [self._in_vocabulary("extra_special_tokens", str(token)) for token in tokens or ()]
+
+    @property
+    def extra_special_tokens_ids(self) -> list[int]:
+        """Ids of `extra_special_tokens`."""
+        return self.convert_tokens_to_ids(self._extra)
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The special tokens, each once, those with names first."""
+        return list(dict.fromkeys([*self.special_tokens_map.values(), *self._extra]))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """Ids of `all_special_tokens`."""
+        return self.convert_tokens_to_ids(self.all_special_tokens)
+
+    def _assign(self, name: str, token: str | AddedToken | None) -> None:
+        """Make `token` the special token called `name`."""
+        if token is None and name not in NEEDED[:2] + NEEDED[3:4]:
+            text = None
+        else:
+            check_settings({name: token})
+            text = self._in_vocabulary(name, str(token))
+        if text == self._named[name]:
+            return
+        if name in _BUILT_IN:
+            raise ValueError(
+                f"{name} cannot be changed: calls would go on putting {self._named[name]}. Open the "
+                f"tokenizer with {name}={text!r}"
+            )
+        self._named = self._named | {name: text}
+        self._in_text = _within_text(list(self.special_tokens_map.values()))
+        self._copies = {}
+
+    def _in_vocabulary(self, name: str, token: str) -> str:
+        if self._tokenizer.token_to_id(token) is None:
+            raise ValueError(
+                f"{name}: {shown(token)} is not in the vocabulary; tokenizer.add_special_tokens adds it"
+            )
+        return token
+
+    def _token_of(self, i: Any) -> str:
+        token = self._tokenizer.id_to_token(i) if isinstance(i, int) and i >= 0 else None
+        if token is None:
+            raise ValueError(f"no token has the id {shown(i)}: there are {len(self)}, from 0")
+        return token
+
+    def add_tokens(
+        self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
+    ) -> int:
+        """Add tokens, which are found in a text before it is split; ids follow those of the vocabulary.
+
+        A model needs a larger embedding then, and `sha256` is another.
+
+        Args:
+            new_tokens: a token or several.
+            special_tokens: they are special tokens, also left out of a decoded text.
+
+        Returns:
+            How many of them were none before.
+        """
+        tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
+        for token in tokens:
+            if not isinstance(token, str | AddedToken):
+                raise TypeError(f"a token must be a str or an AddedToken, got {shown(token)}")
+        add = self._tokenizer.add_special_tokens if special_tokens else self._tokenizer.add_tokens
+        count = add(tokens)
+        self._copies = {}
+        return count
+
+    def add_special_tokens(
+        self,
+        special_tokens_dict: dict[str, str | AddedToken | Sequence[str | AddedToken]],
+        replace_extra_special_tokens: bool = True,
+    ) -> int:
+        """Add special tokens and give them their names.
+
+        Args:
+            special_tokens_dict: tokens by name: "pad_token", "mask_token", "bos_token", "eos_token", or a list as
+                "extra_special_tokens".
+            replace_extra_special_tokens: those that were extra special tokens before are no more; else they stay.
+
+        Returns:
+            How many were no added tokens before.
+
+        Raises:
+            ValueError: a name that is none, one that cannot be changed, or no token. Nothing is added then.
+        """
+        named = {("extra" + name[10:] if name == "additional_special_tokens" else name): value
+                 for name, value in special_tokens_dict.items()}  # fmt: skip
+        for name, value in named.items():
+            if name not in (*NAMED, "extra_special_tokens"):
+                raise ValueError(
+                    f"no special token is called {name!r}; there are {', '.join(NAMED)} and extra_special_tokens"
+                )
+            if value is None:
+                raise ValueError(f"{name}: None is no token")
+            check_settings({name: value})
+            if name in _BUILT_IN and str(value) != self._named[name]:
+                self._assign(name, value)  # type: ignore[arg-type]
+        tokens: list[AddedToken] = []
+        extra = list(self._extra)
+        for name, value in named.items():
+            if name == "extra_special_tokens":
+                new = [token for token in value if replace_extra_special_tokens or str(token) not in extra]  # type: ignore[union-attr]
+                extra = list(map(str, new)) if replace_extra_special_tokens and new else [*extra, *map(str, new)]
+                tokens += [_special(token) for token in new]
+            else:
+                tokens.append(_special(value))  # type: ignore[arg-type]
+        count = self.add_tokens(tokens, special_tokens=True)
+        for name, value in named.items():
+            if name != "extra_special_tokens":
+                self._assign(name, value)  # type: ignore[arg-type]
+        self._extra = extra
+        return count
+
+    def get_vocab(self) -> dict[str, int]:
+        """Piece to id, added tokens included."""
+        return self._tokenizer.get_vocab()
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Piece to id, added tokens included."""
+        return self.get_vocab()
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces without added tokens."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=False)
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The added tokens by id, special ones included."""
+        return self._tokenizer.get_added_tokens_decoder()
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """Ids of the added tokens, special ones included."""
+        return {token.content: i for i, token in sorted(self.added_tokens_decoder.items())}
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Ids of the added tokens, special ones included."""
+        return self.added_tokens_encoder
+
+    @property
+    def backend_tokenizer(self) -> Tokenizer:
+        """A copy of the Rust tokenizer: to look at, and to use by itself."""
+        return Tokenizer.from_str(self._tokenizer.to_str())
+
+    @property
+    def sha256(self) -> str:
+        """What decides the ids of a text, as one hash: the tokens in order, and how a text is brought to them.
+
+        Weights are for one vocabulary: of another with as many pieces they are as good as random.
+        """
+        ids = self.get_vocab()
+        strips = self.do_lower_case if self.strip_accents is None else self.strip_accents
+        named = [self._named[name] for name in NEEDED]
+        rules = [self.do_lower_case, strips, self.tokenize_chinese_chars, named]
+        content = json.dumps([sorted(ids, key=ids.__getitem__), rules])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def unreachable(self) -> list[str]:
+        """The pieces that no text can become: "Cat" or "é" where text is lower-cased and loses its accents."""
+        bring = normalizers.BertNormalizer(
+            clean_text=False,
+            handle_chinese_chars=False,
+            strip_accents=self.strip_accents,
+            lowercase=self.do_lower_case,
+        )
+        pieces = self._tokenizer.get_vocab(with_added_tokens=False)
+        added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        return [
+            piece
+            for piece in sorted(pieces, key=pieces.__getitem__)
+            if not (piece.isascii() and piece == piece.lower())  # quickly told of most
+            and piece not in added
+            and bring.normalize_str(piece) != piece
+        ]
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} tokens, do_lower_case={self.do_lower_case})"
+
+    def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str]:
+        """Write `[filename_prefix-]vocab.txt` (without added tokens) and return its path."""
+        vocab = self._tokenizer.get_vocab(with_added_tokens=False)
+        pieces = sorted(vocab, key=vocab.__getitem__)
+        if broken := [piece for piece in pieces if "\n" in piece or "\r" in piece]:
+            raise InputError(f"a vocab.txt cannot hold the piece {broken[0]!r}: it has a line break")
+        path = Path(save_directory) / (f"{filename_prefix}-vocab.txt" if filename_prefix else "vocab.txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "".join(f"{piece}\n" for piece in pieces))
+        return (str(path),)
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        legacy_format: bool | None = None,
+        filename_prefix: str | None = None,
+        push_to_hub: bool = False,
+        **hub: Any,
+    ) -> tuple[str, ...]:
+        """Write tokenizer_config.json, vocab.txt and tokenizer.json, which transformers opens too.
+
+        Args:
+            save_directory: the folder, made where there is none.
+            legacy_format: False leaves out vocab.txt, the older format.
+            filename_prefix: of each file's name, with a hyphen.
+            push_to_hub: upload it as well, with `hub` as of the method `push_to_hub`; `repo_id` is the folder's
+                name unless given.
+            hub: for that.
+
+        Returns:
+            The paths of the files.
+        """
+        if hub and not push_to_hub:
+            raise TypeError(f"save_pretrained: {', '.join(hub)} without push_to_hub=True")
+        config: dict[str, Any] = {"tokenizer_class": "LxmertTokenizer"} | self.special_tokens_map
+        config |= {key: getattr(self, key) for key in SETTINGS}
+        if self._extra:
+            config["extra_special_tokens"] = self._extra
+        config["added_tokens_decoder"] = {
+            str(i): token.__getstate__() for i, token in sorted(self.added_tokens_decoder.items())
+        }
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        saved = () if legacy_format is False else self.save_vocabulary(folder, filename_prefix)
+        start = f"{filename_prefix}-" if filename_prefix else ""
+        files = folder / f"{start}tokenizer_config.json", folder / f"{start}tokenizer.json"
+        write_text(files[0], json.dumps(config, indent=2) + "\n")
+        write_text(files[1], self._tokenizer.to_str(pretty=True))
+        if push_to_hub:
+            self.push_to_hub(**{"repo_id": folder.name, **hub})
+        return (*saved, *map(str, files))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload tokenizer",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> Any:
+        """Upload the tokenizer's files to a repository of the Hugging Face hub, made where there is none.
+
+        Args:
+            repo_id: "owner/name", or "name" of one's own.
+            commit_message: of the commit.
+            private: whether a new repository is.
+            token: of the hub; None: of the login.
+            revision: branch to commit to.
+            create_pr: as a pull request.
+
+        Returns:
+            What huggingface_hub says of the commit.
+        """
+        from huggingface_hub import HfApi  # costs half a second
+
+        api = HfApi(token=token)
+        repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return api.upload_folder(
+                repo_id=repository,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+            )
+
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[str] | Iterable[list[str]],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Sequence[str | AddedToken] | None = None,
+        special_tokens_map: dict[str, str] | None = None,
+        **options: Any,
+    ) -> LxmertTokenizer:
+        """A tokenizer of the same settings whose vocabulary is learnt from texts.
+
+        Args:
+            text_iterator: texts, or lists of them.
+            vocab_size: how many pieces.
+            length: how many texts, for the progress bar.
+            new_special_tokens: further special tokens.
+            special_tokens_map: other texts of special tokens, by those of today.
+            options: of `tokenizers.trainers.WordPieceTrainer`.
+        """
+        names = special_tokens_map or {}
+        named = {name: names.get(token, token) for name, token in self.special_tokens_map.items()}
+        special = [token for _, token in sorted(self.added_tokens_decoder.items()) if token.special]
+        kept = [AddedToken(**{**token.__getstate__(), "content": names.get(token.content, token.content)})
+                for token in special]  # fmt: skip
+        extra = [*self._extra, *map(str, new_special_tokens or ())]
+        learner = Tokenizer(WordPiece(unk_token=named["unk_token"]))
+        learner.normalizer, learner.pre_tokenizer = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size, special_tokens=[*kept, *(new_special_tokens or ())], **options
+        )
+        learner.train_from_iterator(text_iterator, trainer=trainer, length=length)
+        arguments: dict[str, Any] = {name: getattr(self, name) for name in SETTINGS} | named
+        return type(self)(
+            learner.get_vocab(with_added_tokens=False), **arguments, extra_special_tokens=extra,
+            added_tokens=kept,
+        )  # fmt: skip
+
+
+LxmertTokenizerFast = LxmertTokenizer
+
+
+def _special(token: str | AddedToken) -> AddedToken:
+    if isinstance(token, str):
+        return AddedToken(token, normalized=False, special=True)
+    return AddedToken(**{**token.__getstate__(), "special": True})
+
+
+def _rows(columns: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    for name, values in columns.items():
+        if len(values) != count:
+            raise ValueError(f"{len(values)} of {name} but {count} rows: give one for each")
+    return [{name: values[i] for name, values in columns.items()} for i in range(count)]
+
+
+def _within_text(tokens: Sequence[str]) -> re.Pattern[str] | None:
+    """Finds the special tokens in a text; group 1 is one that stands alone.
+
+    Of those that begin with punctuation, as all of BERT's do: others cannot be spelt in pieces by a space.
+    """
+    names = "|".join(re.escape(token) for token in tokens if re.match(r"[!-/:-@\[-`{-~].", token))
+    return re.compile(rf"((?<!\S)(?:{names})(?!\S))|{names}") if names else None
+
+
+def _spelt(token: re.Match[str]) -> str:
+    return token[0] if token[1] else f"{token[0][0]} {token[0][1:]}"
