@@ -69,9 +69,9 @@ def find(name_or_path: str | Path, subfolder: str, **hub: Any) -> Found:
     if "added_tokens_decoder" in config:
         added = config.pop("added_tokens_decoder")
     else:  # the older files count only without it, as in transformers
+        special = set(map(str, config.get("extra_special_tokens", ())))
         config |= named_there
-        named = [str(config[key]) for key in NAMED if config.get(key) is not None]
-        special = {*named, *map(str, config.get("extra_special_tokens", ()))}
+        special |= {str(config[key]) for key in NAMED if config.get(key) is not None}
         older = _read_added_tokens(files["added_tokens.json"], special) if "added_tokens.json" in files else {}
         added = older | of_json
         config.pop("added_tokens_decoder", None)
