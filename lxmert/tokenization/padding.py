@@ -36,6 +36,14 @@ def as_columns(inputs: Any, main: str) -> dict[str, Any]:
     return columns
 
 
+def as_rows(columns: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """The encodings of `count` rows, of columns that are as long."""
+    for name, values in columns.items():
+        if len(values) != count:
+            raise ValueError(f"{len(values)} of {name} but {count} rows: give one for each")
+    return [{name: values[i] for name, values in columns.items()} for i in range(count)]
+
+
 def kind_of(ids: Any) -> str | None:
     """Of what the ids are: tensors ("pt"), arrays ("np") or lists (None)."""
     while isinstance(ids, list | tuple) and len(ids):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import logging
 import re
@@ -14,22 +13,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, normalizers, trainers
 from tokenizers.models import WordPiece
 
 from lxmert.files import InputError, shown, write_text
 from lxmert.tokenization.encoding import BatchEncoding, check_tensor_type
 from lxmert.tokenization.files import (
-    NAMED,
-    NEEDED,
     SETTINGS,
     check_settings,
-    check_vocab,
     find,
     known_settings,
-    read_vocab,
 )
-from lxmert.tokenization.padding import as_columns, kind_of, pad_rows, plain
+from lxmert.tokenization.padding import as_columns, as_rows, kind_of, pad_rows, plain
 from lxmert.tokenization.texts import (
     NO_LIMIT,
     PADDINGS,
@@ -45,35 +40,17 @@ from lxmert.tokenization.texts import (
     run,
     with_overflow,
 )
+from lxmert.tokenization.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
 _FIXED = ("do_lower_case", "tokenize_chinese_chars", "strip_accents")
-_BUILT_IN = ("unk_token", "sep_token", "cls_token")  # the Rust tokenizer puts them itself
 _MOST_COPIES = 32
 _ENGLISH_SPACING = [(f" {mark}", mark) for mark in ".?!,"] + [(" ' ", "'")]
 _ENGLISH_SPACING += [(f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re")]
 
 
-class _Named:
-    """A special token of a tokenizer as an attribute: its text (`pad_token`) or its id (`pad_token_id`)."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name, self.is_id = name.removesuffix("_id"), name.endswith("_id")
-
-    def __get__(self, tokenizer: LxmertTokenizer | None, owner: type | None = None) -> Any:
-        if tokenizer is None:
-            return self
-        token = tokenizer._named[self.name]
-        return tokenizer._tokenizer.token_to_id(token) if self.is_id and token is not None else token
-
-    def __set__(self, tokenizer: LxmertTokenizer, value: Any) -> None:
-        if self.is_id and value is not None:
-            value = tokenizer._token_of(value)
-        tokenizer._assign(self.name, value)
-
-
-class LxmertTokenizer:
+class LxmertTokenizer(Vocabulary):
     """Sentences to WordPiece ids and back.
 
     `LxmertTokenizerFast` is this class. No call changes a later one, threads may share a tokenizer, and it can be
@@ -91,10 +68,10 @@ class LxmertTokenizer:
         strip_accents: None does as `do_lower_case`.
         model_max_length: where to truncate when a call asks for truncation without `max_length`.
         clean_up_tokenization_spaces: whether `decode` joins English contractions ("isn ' t").
-        padding_side: "right" or "left", where padding goes.
-        truncation_side: "right" or "left", where tokens are cut off.
+        padding_side: "right" (None) or "left", where padding goes.
+        truncation_side: "right" (None) or "left", where tokens are cut off.
         split_special_tokens: a special token within a text is text.
-        model_input_names: which of token_type_ids and attention_mask a call returns unless told.
+        model_input_names: which of token_type_ids and attention_mask a call returns unless told; None: both.
         bos_token, eos_token: other special tokens; nothing here uses them.
         extra_special_tokens: further special tokens, added where `vocab` does not have them.
         added_tokens: tokens found in the raw text before it is split; ids follow those of `vocab`.
@@ -105,16 +82,11 @@ class LxmertTokenizer:
             of another type.
     """
 
-    SPECIAL_TOKENS_ATTRIBUTES: ClassVar = list(NAMED)
     vocab_files_names: ClassVar = {"vocab_file": "vocab.txt", "tokenizer_file": "tokenizer.json"}
     padding_side = truncation_side = "right"
+    model_input_names: Sequence[str] = ("input_ids", "token_type_ids", "attention_mask")
     is_fast = True
     pad_token_type_id = 0
-
-    bos_token, bos_token_id, eos_token, eos_token_id = _Named(), _Named(), _Named(), _Named()
-    unk_token, unk_token_id, sep_token, sep_token_id = _Named(), _Named(), _Named(), _Named()
-    pad_token, pad_token_id, cls_token, cls_token_id = _Named(), _Named(), _Named(), _Named()
-    mask_token, mask_token_id = _Named(), _Named()
 
     def __init__(
         self,
@@ -130,10 +102,10 @@ class LxmertTokenizer:
         *,
         model_max_length: int | None = None,
         clean_up_tokenization_spaces: bool = False,
-        padding_side: str = "right",
-        truncation_side: str = "right",
+        padding_side: str | None = None,
+        truncation_side: str | None = None,
         split_special_tokens: bool = False,
-        model_input_names: Sequence[str] = ("input_ids", "token_type_ids", "attention_mask"),
+        model_input_names: Sequence[str] | None = None,
         bos_token: str | AddedToken | None = None,
         eos_token: str | AddedToken | None = None,
         extra_special_tokens: Sequence[str | AddedToken] = (),
@@ -143,43 +115,17 @@ class LxmertTokenizer:
             "bos_token": bos_token, "eos_token": eos_token, "unk_token": unk_token, "sep_token": sep_token,
             "pad_token": pad_token, "cls_token": cls_token, "mask_token": mask_token,
         }  # fmt: skip
-        check_settings(named | {"extra_special_tokens": extra_special_tokens})
-        self.do_lower_case = do_lower_case
-        self.tokenize_chinese_chars = tokenize_chinese_chars
-        self.strip_accents = strip_accents
         self.model_max_length = NO_LIMIT if model_max_length is None else model_max_length
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
-        self.padding_side, self.truncation_side = padding_side, truncation_side
+        # None: as the class says, which a subclass may.
+        self.padding_side = self.padding_side if padding_side is None else padding_side
+        self.truncation_side = self.truncation_side if truncation_side is None else truncation_side
         self.split_special_tokens = split_special_tokens
-        self.model_input_names = list(model_input_names)
+        self.model_input_names = self.model_input_names if model_input_names is None else model_input_names
         self.name_or_path = ""
         self.deprecation_warnings: dict[str, bool] = {}  # what was warned of already, as collators expect it
-        self._copies: dict[Setup, Tokenizer] = {}
-
-        special = [token for token in named.values() if token is not None]
-        texts = {name: None if token is None else str(token) for name, token in named.items()}
-        if vocab is None:
-            vocab = {str(t): i for i, t in enumerate((pad_token, unk_token, cls_token, sep_token, mask_token))}
-        pieces = vocab if isinstance(vocab, dict) else read_vocab(Path(vocab))
-        added = {token.content for token in added_tokens}
-        check_vocab(pieces, added, list(map(str, special)), "vocab" if pieces is vocab else str(vocab))
-        self._tokenizer = Tokenizer(WordPiece(pieces, unk_token=str(unk_token)))
-        self._tokenizer.normalizer = normalizers.BertNormalizer(
-            handle_chinese_chars=tokenize_chinese_chars, strip_accents=strip_accents, lowercase=do_lower_case
-        )
-        self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        self._tokenizer.decoder = decoders.WordPiece()
-        new = [_special(token) for token in special if str(token) not in added]
-        found = {str(token) for token in special}
-        old = [_special(token) if token.content in found else token for token in added_tokens]
-        self._tokenizer.add_tokens([*new, *old])
-        known = {*found, *added}
-        self._tokenizer.add_tokens([_special(token) for token in extra_special_tokens if str(token) not in known])
-        self._named = texts
-        self._extra = list(map(str, extra_special_tokens))
-        self._in_text = _within_text(list(filter(None, texts.values())))
-        self._tokenizer.post_processor = processors.BertProcessing(
-            (self.sep_token, self.sep_token_id), (self.cls_token, self.cls_token_id)
+        super().__init__(
+            vocab, named, extra_special_tokens, added_tokens, do_lower_case, tokenize_chinese_chars, strip_accents
         )
         self.init_kwargs: dict[str, Any] = {
             name: getattr(self, name) for name in SETTINGS
@@ -252,6 +198,10 @@ class LxmertTokenizer:
         tokenizer.init_kwargs |= other | unknown | {"name_or_path": tokenizer.name_or_path}
         return tokenizer
 
+    def _changed(self) -> None:
+        self._copies: dict[Setup, Tokenizer] = {}
+        self._in_text = _within_text(list(self.special_tokens_map.values()))
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED and name in self.__dict__:
             raise AttributeError(
@@ -259,6 +209,8 @@ class LxmertTokenizer:
             )
         if name in SETTINGS:
             check_settings({name: value})
+            if name == "model_input_names":
+                value = list(value)  # not the class's
             if name == "model_max_length":
                 value = NO_LIMIT if value is None else int(value)
         super().__setattr__(name, value)
@@ -334,10 +286,6 @@ class LxmertTokenizer:
             padding, truncation, max_length, stride, pad_to_multiple_of, padding_side, split_special_tokens
         )
         limit = setup.limit
-        if stride and limit is not None and stride >= limit - (2 if add_special_tokens else 0):
-            raise ValueError(
-                f"stride={stride} must be less than the {limit} tokens of a row without special tokens"
-            )
         tokenizer = self._copy(setup)
         options = {"add_special_tokens": add_special_tokens, "is_pretokenized": is_split_into_words}
         whole: Any = functools.partial(run, tokenizer.encode_batch, rows, limit, **options)
@@ -408,6 +356,8 @@ class LxmertTokenizer:
         limit = None
         if truncates or padding == "max_length":
             limit = check_length(self.model_max_length if max_length is None else max_length)
+        if stride and limit is not None and stride >= limit - 2:
+            raise ValueError(f"stride={stride} must be less than max_length={limit} without the special tokens")
         if pads and truncates and limit is not None and limit % (check_multiple(multiple) or 1):
             raise ValueError(
                 f"max_length={limit} is no multiple of pad_to_multiple_of={multiple}: give one that is"
@@ -501,7 +451,7 @@ class LxmertTokenizer:
         side = self.padding_side if padding_side is None else choose_side("padding_side", padding_side)
 
         is_row = not isinstance(columns[main][0], list | tuple)
-        rows = [columns] if is_row else _rows(columns, len(columns[main]))
+        rows = [columns] if is_row else as_rows(columns, len(columns[main]))
         length = None
         if padding != "do_not_pad":
             self._check_pad_token()
@@ -608,56 +558,6 @@ class LxmertTokenizer:
             text = text.replace(spaced, joined)
         return text
 
-    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """The id of a token, or the ids of several; that of `unk_token` for an unknown one."""
-        if not isinstance(tokens, str):
-            return [self.convert_tokens_to_ids(token) for token in tokens]
-        i = self._tokenizer.token_to_id(tokens)
-        return self.unk_token_id if i is None else i
-
-    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """The token of an id, or the tokens of several; None for an unknown id."""
-        ids = plain(ids)
-        if isinstance(ids, int):
-            return self._tokenizer.id_to_token(ids)
-        skipped = set(self.all_special_ids) if skip_special_tokens else ()
-        return [self._tokenizer.id_to_token(i) for i in plain(list(ids)) if i not in skipped]
-
-    def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """The text that the pieces spell."""
-        return self._tokenizer.decoder.decode(tokens)
-
-    def build_inputs_with_special_tokens(self, ids: list[int], pair_ids: list[int] | None = None) -> list[int]:
-        """[CLS] ids [SEP], or [CLS] ids [SEP] pair_ids [SEP]."""
-        second = [] if pair_ids is None else [*pair_ids, self.sep_token_id]
-        return [self.cls_token_id, *ids, self.sep_token_id, *second]
-
-    def create_token_type_ids_from_sequences(self, ids: list[int], pair_ids: list[int] | None = None) -> list[int]:
-        """The segment of each token of `build_inputs_with_special_tokens`: 0 the first, 1 the second."""
-        return [0] * (len(ids) + 2) + [1] * (0 if pair_ids is None else len(pair_ids) + 1)
-
-    def get_special_tokens_mask(
-        self, token_ids_0: Any, token_ids_1: Any = None, already_has_special_tokens: bool = False
-    ) -> list[int]:
-        """1 on special tokens, 0 on others.
-
-        Args:
-            token_ids_0: ids of a sentence, or of a whole row where `already_has_special_tokens`.
-            token_ids_1: ids of the second sentence.
-            already_has_special_tokens: else the mask is of `build_inputs_with_special_tokens`.
-        """
-        if already_has_special_tokens:
-            if token_ids_1 is not None:
-                raise ValueError("ids that have their special tokens are one row: give no token_ids_1")
-            special = set(self.all_special_ids)
-            return [int(i in special) for i in plain(token_ids_0)]
-        second = [] if token_ids_1 is None else [0] * len(token_ids_1) + [1]
-        return [1, *([0] * len(token_ids_0)), 1, *second]
-
-    def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """How many tokens of `max_length` the special tokens take."""
-        return 3 if pair else 2
-
     @property
     def max_len_single_sentence(self) -> int:
         """Tokens of a sentence within `model_max_length`."""
@@ -667,203 +567,6 @@ class LxmertTokenizer:
     def max_len_sentences_pair(self) -> int:
         """Tokens of two sentences within `model_max_length`."""
         return self.model_max_length - self.num_special_tokens_to_add(pair=True)
-
-    @property
-    def special_tokens_map(self) -> dict[str, str]:
-        """The special tokens by their names, `extra_special_tokens` left out."""
-        return {name: token for name, token in self._named.items() if token is not None}
-
-    @property
-    def extra_special_tokens(self) -> list[str]:
-        """The special tokens without a name of their own."""
-        return list(self._extra)
-
-    @extra_special_tokens.setter
-    def extra_special_tokens(self, tokens: Sequence[str | AddedToken] | None) -> None:
-        check_settings({"extra_special_tokens": tokens or ()})
-        self._extra = [self._in_vocabulary("extra_special_tokens", str(token)) for token in tokens or ()]
-
-    @property
-    def extra_special_tokens_ids(self) -> list[int]:
-        """Ids of `extra_special_tokens`."""
-        return self.convert_tokens_to_ids(self._extra)
-
-    @property
-    def all_special_tokens(self) -> list[str]:
-        """The special tokens, each once, those with names first."""
-        return list(dict.fromkeys([*self.special_tokens_map.values(), *self._extra]))
-
-    @property
-    def all_special_ids(self) -> list[int]:
-        """Ids of `all_special_tokens`."""
-        return self.convert_tokens_to_ids(self.all_special_tokens)
-
-    def _assign(self, name: str, token: str | AddedToken | None) -> None:
-        """Make `token` the special token called `name`."""
-        if token is None and name not in NEEDED[:2] + NEEDED[3:4]:
-            text = None
-        else:
-            check_settings({name: token})
-            text = self._in_vocabulary(name, str(token))
-        if text == self._named[name]:
-            return
-        if name in _BUILT_IN:
-            raise ValueError(
-                f"{name} cannot be changed: calls would go on putting {self._named[name]}. Open the "
-                f"tokenizer with {name}={text!r}"
-            )
-        self._named = self._named | {name: text}
-        self._in_text = _within_text(list(self.special_tokens_map.values()))
-        self._copies = {}
-
-    def _in_vocabulary(self, name: str, token: str) -> str:
-        if self._tokenizer.token_to_id(token) is None:
-            raise ValueError(
-                f"{name}: {shown(token)} is not in the vocabulary; tokenizer.add_special_tokens adds it"
-            )
-        return token
-
-    def _token_of(self, i: Any) -> str:
-        token = self._tokenizer.id_to_token(i) if isinstance(i, int) and i >= 0 else None
-        if token is None:
-            raise ValueError(f"no token has the id {shown(i)}: there are {len(self)}, from 0")
-        return token
-
-    def add_tokens(
-        self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
-    ) -> int:
-        """Add tokens, which are found in a text before it is split; ids follow those of the vocabulary.
-
-        A model needs a larger embedding then, and `sha256` is another.
-
-        Args:
-            new_tokens: a token or several.
-            special_tokens: they are special tokens, also left out of a decoded text.
-
-        Returns:
-            How many of them were none before.
-        """
-        tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
-        for token in tokens:
-            if not isinstance(token, str | AddedToken):
-                raise TypeError(f"a token must be a str or an AddedToken, got {shown(token)}")
-        add = self._tokenizer.add_special_tokens if special_tokens else self._tokenizer.add_tokens
-        count = add(tokens)
-        self._copies = {}
-        return count
-
-    def add_special_tokens(
-        self,
-        special_tokens_dict: dict[str, str | AddedToken | Sequence[str | AddedToken]],
-        replace_extra_special_tokens: bool = True,
-    ) -> int:
-        """Add special tokens and give them their names.
-
-        Args:
-            special_tokens_dict: tokens by name: "pad_token", "mask_token", "bos_token", "eos_token", or a list as
-                "extra_special_tokens".
-            replace_extra_special_tokens: those that were extra special tokens before are no more; else they stay.
-
-        Returns:
-            How many were no added tokens before.
-
-        Raises:
-            ValueError: a name that is none, one that cannot be changed, or no token. Nothing is added then.
-        """
-        named = {("extra" + name[10:] if name == "additional_special_tokens" else name): value
-                 for name, value in special_tokens_dict.items()}  # fmt: skip
-        for name, value in named.items():
-            if name not in (*NAMED, "extra_special_tokens"):
-                raise ValueError(
-                    f"no special token is called {name!r}; there are {', '.join(NAMED)} and extra_special_tokens"
-                )
-            if value is None:
-                raise ValueError(f"{name}: None is no token")
-            check_settings({name: value})
-            if name in _BUILT_IN and str(value) != self._named[name]:
-                self._assign(name, value)  # type: ignore[arg-type]
-        tokens: list[AddedToken] = []
-        extra = list(self._extra)
-        for name, value in named.items():
-            if name == "extra_special_tokens":
-                new = [token for token in value if replace_extra_special_tokens or str(token) not in extra]  # type: ignore[union-attr]
-                extra = list(map(str, new)) if replace_extra_special_tokens and new else [*extra, *map(str, new)]
-                tokens += [_special(token) for token in new]
-            else:
-                tokens.append(_special(value))  # type: ignore[arg-type]
-        count = self.add_tokens(tokens, special_tokens=True)
-        for name, value in named.items():
-            if name != "extra_special_tokens":
-                self._assign(name, value)  # type: ignore[arg-type]
-        self._extra = extra
-        return count
-
-    def get_vocab(self) -> dict[str, int]:
-        """Piece to id, added tokens included."""
-        return self._tokenizer.get_vocab()
-
-    @property
-    def vocab(self) -> dict[str, int]:
-        """Piece to id, added tokens included."""
-        return self.get_vocab()
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of pieces without added tokens."""
-        return self._tokenizer.get_vocab_size(with_added_tokens=False)
-
-    @property
-    def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        """The added tokens by id, special ones included."""
-        return self._tokenizer.get_added_tokens_decoder()
-
-    @property
-    def added_tokens_encoder(self) -> dict[str, int]:
-        """Ids of the added tokens, special ones included."""
-        return {token.content: i for i, token in sorted(self.added_tokens_decoder.items())}
-
-    def get_added_vocab(self) -> dict[str, int]:
-        """Ids of the added tokens, special ones included."""
-        return self.added_tokens_encoder
-
-    @property
-    def backend_tokenizer(self) -> Tokenizer:
-        """A copy of the Rust tokenizer: to look at, and to use by itself."""
-        return Tokenizer.from_str(self._tokenizer.to_str())
-
-    @property
-    def sha256(self) -> str:
-        """What decides the ids of a text, as one hash: the tokens in order, and how a text is brought to them.
-
-        Weights are for one vocabulary: of another with as many pieces they are as good as random.
-        """
-        ids = self.get_vocab()
-        strips = self.do_lower_case if self.strip_accents is None else self.strip_accents
-        named = [self._named[name] for name in NEEDED]
-        rules = [self.do_lower_case, strips, self.tokenize_chinese_chars, named]
-        content = json.dumps([sorted(ids, key=ids.__getitem__), rules])
-        return hashlib.sha256(content.encode()).hexdigest()
-
-    def unreachable(self) -> list[str]:
-        """The pieces that no text can become: "Cat" or "é" where text is lower-cased and loses its accents."""
-        bring = normalizers.BertNormalizer(
-            clean_text=False,
-            handle_chinese_chars=False,
-            strip_accents=self.strip_accents,
-            lowercase=self.do_lower_case,
-        )
-        pieces = self._tokenizer.get_vocab(with_added_tokens=False)
-        added = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
-        return [
-            piece
-            for piece in sorted(pieces, key=pieces.__getitem__)
-            if not (piece.isascii() and piece == piece.lower())  # quickly told of most
-            and piece not in added
-            and bring.normalize_str(piece) != piece
-        ]
-
-    def __len__(self) -> int:
-        return self._tokenizer.get_vocab_size()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} tokens, do_lower_case={self.do_lower_case})"
@@ -996,19 +699,6 @@ class LxmertTokenizer:
 
 
 LxmertTokenizerFast = LxmertTokenizer
-
-
-def _special(token: str | AddedToken) -> AddedToken:
-    if isinstance(token, str):
-        return AddedToken(token, normalized=False, special=True)
-    return AddedToken(**{**token.__getstate__(), "special": True})
-
-
-def _rows(columns: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    for name, values in columns.items():
-        if len(values) != count:
-            raise ValueError(f"{len(values)} of {name} but {count} rows: give one for each")
-    return [{name: values[i] for name, values in columns.items()} for i in range(count)]
 
 
 def _within_text(tokens: Sequence[str]) -> re.Pattern[str] | None:

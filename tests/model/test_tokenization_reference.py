@@ -599,6 +599,17 @@ def test_what_assignment_cannot_do_is_refused_and_nothing_changed(both):
     assert ours.model_max_length == both[1].model_max_length
 
 
+def test_a_subclass_may_pad_elsewhere():
+    class Left(LxmertTokenizer):
+        padding_side = "left"
+
+    assert Left(VOCAB)(["a", "the cat"], padding=True).attention_mask[0] == [0, 1, 1, 1]
+    assert Left(VOCAB, padding_side="right").padding_side == "right"
+    one, other = Left(VOCAB), Left(VOCAB)
+    one.model_input_names.remove("token_type_ids")
+    assert "token_type_ids" in other("a") and "token_type_ids" not in one("a")
+
+
 # ---- files
 
 
