@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
@@ -215,6 +216,9 @@ class LxmertTokenizer(Vocabulary):
                 value = NO_LIMIT if value is None else int(value)
         super().__setattr__(name, value)
 
+    def __copy__(self) -> LxmertTokenizer:
+        return copy.deepcopy(self)  # else tokens added to one would be the other's too, unnoticed
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_copies": {}}
 
@@ -379,11 +383,12 @@ class LxmertTokenizer(Vocabulary):
     def _copy(self, setup: Setup) -> Tokenizer:
         # Made once for the same options: it is 30 microseconds, more with many added tokens, and what an encoding
         # is asked for later is made by a copy that no change of this tokenizer reaches.
-        copied = self._copies.get(setup)
+        copies = self._copies
+        copied = copies.get(setup)
         if copied is None:
-            if len(self._copies) >= _MOST_COPIES:
-                self._copies = {}
-            copied = self._copies[setup] = copy_of(self._tokenizer, setup, self.pad_token_id, self.pad_token)
+            if len(copies) >= _MOST_COPIES:
+                copies = self._copies = {}
+            copied = copies[setup] = copy_of(self._tokenizer, setup, self.pad_token_id, self.pad_token)
         return copied
 
     def _check_pad_token(self) -> None:

@@ -773,10 +773,10 @@ def test_a_copy_keeps_sides_and_added_tokens():
     for made in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), copy.copy(ours)):
         assert_equal_tokenizers(made, theirs)
         assert made.sha256 == ours.sha256
-    made = copy.deepcopy(ours)
-    made.add_tokens("lion")
-    made.padding_side = "right"
-    assert_equal_tokenizers(ours, theirs)
+        made.add_tokens("lion")
+        made.padding_side = "right"
+        assert made.tokenize("lion") == ["lion"]
+        assert_equal_tokenizers(ours, theirs)
 
 
 def test_auto_tokenizer_opens_it_when_registered(tmp_path):
