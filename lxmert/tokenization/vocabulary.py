@@ -178,20 +178,23 @@ class Vocabulary:
 
     def _assign(self, name: str, token: str | AddedToken | None) -> None:
         """Make `token` the special token called `name`."""
-        if token is None and name not in NEEDED[:2] + NEEDED[3:4]:
-            text = None
-        else:
-            check_settings({name: token})
-            text = self._in_vocabulary(name, str(token))
-        if text == self._named[name]:
-            return
-        if name in _BUILT_IN:
+        text = None
+        if token is not None or name in _BUILT_IN:
+            text = self._checked(name, token)
+            self._in_vocabulary(name, text)
+        if text != self._named[name]:
+            self._named = self._named | {name: text}
+            self._changed()
+
+    def _checked(self, name: str, token: Any) -> str:
+        """The text of a token that may be called `name`."""
+        check_settings({name: token})
+        if name in _BUILT_IN and str(token) != self._named[name]:
             raise ValueError(
-                f"{name} cannot be changed: calls would go on putting {self._named[name]}. Open the "
-                f"tokenizer with {name}={text!r}"
+                f"{name} cannot be changed: calls would go on putting {self._named[name]}. Open the tokenizer with "
+                f"{name}={str(token)!r}"
             )
-        self._named = self._named | {name: text}
-        self._changed()
+        return str(token)
 
     def _in_vocabulary(self, name: str, token: str) -> str:
         if self._tokenizer.token_to_id(token) is None:
@@ -247,8 +250,9 @@ class Vocabulary:
         Raises:
             ValueError: a name that is none, one that cannot be changed, or no token. Nothing is added then.
         """
-        named = {("extra" + name[10:] if name == "additional_special_tokens" else name): value
-                 for name, value in special_tokens_dict.items()}  # fmt: skip
+        named: dict[str, Any] = dict(special_tokens_dict)
+        if "additional_special_tokens" in named:  # what version 4 calls them
+            named["extra_special_tokens"] = named.pop("additional_special_tokens")
         for name, value in named.items():
             if name not in (*NAMED, "extra_special_tokens"):
                 raise ValueError(
@@ -256,22 +260,21 @@ class Vocabulary:
                 )
             if value is None:
                 raise ValueError(f"{name}: None is no token")
-            check_settings({name: value})
-            if name in _BUILT_IN and str(value) != self._named[name]:
-                self._assign(name, value)  # type: ignore[arg-type]
+            self._checked(name, value)
         tokens: list[AddedToken] = []
         extra = list(self._extra)
         for name, value in named.items():
             if name == "extra_special_tokens":
-                new = [token for token in value if replace_extra_special_tokens or str(token) not in extra]  # type: ignore[union-attr]
-                extra = list(map(str, new)) if replace_extra_special_tokens and new else [*extra, *map(str, new)]
-                tokens += [as_special(token) for token in new]
+                new = [token for token in value if replace_extra_special_tokens or str(token) not in extra]
+                kept = [] if replace_extra_special_tokens and new else extra
+                extra = [*kept, *map(str, new)]
+                tokens += map(as_special, new)
             else:
-                tokens.append(as_special(value))  # type: ignore[arg-type]
+                tokens.append(as_special(value))
         count = self.add_tokens(tokens, special_tokens=True)
         for name, value in named.items():
             if name != "extra_special_tokens":
-                self._assign(name, value)  # type: ignore[arg-type]
+                self._assign(name, value)
         self._extra = extra
         return count
 
