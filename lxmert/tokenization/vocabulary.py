@@ -191,8 +191,8 @@ class Vocabulary:
         check_settings({name: token})
         if name in _BUILT_IN and str(token) != self._named[name]:
             raise ValueError(
-                f"{name} cannot be changed: calls would go on putting {self._named[name]}. Open the tokenizer with "
-                f"{name}={str(token)!r}"
+                f"{name} cannot be changed: calls would go on putting {self._named[name]}. Open the "
+                f"tokenizer with {name}={str(token)!r}"
             )
         return str(token)
 
