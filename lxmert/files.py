@@ -51,7 +51,7 @@ class Hub:
         So is what has a meaning in the reference library alone: no code of a repository is ever run here, and the
         hub library's version is the one installed.
         """
-        for name in ("trust_remote_code", "code_revision", "proxies", "resume_download"):
+        for name in ("trust_remote_code", "code_revision", "resume_download"):
             options.pop(name, None)
         for name in [name for name in options if name.startswith("_")]:  # the reference's talk with itself
             del options[name]

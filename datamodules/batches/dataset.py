@@ -207,6 +207,7 @@ class ExampleDataset(Dataset[Batch]):
         tokens = self.tokenizer(
             self.tokenizer.as_typed(sentences.tolist()),
             padding=True,
+            padding_side="right",  # of the model, whose first token is [CLS], whatever the tokenizer's file says
             truncation=True,
             max_length=self.max_length,
             return_tensors="pt",

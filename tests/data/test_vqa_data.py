@@ -186,6 +186,15 @@ def test_a_sentence_and_an_image_are_in_a_batch_once(root):
     assert alone.row_image.tolist() == [0, 1, 2, 3]  # distinct images keep the order of the rows
 
 
+def test_batches_are_padded_on_the_right_whatever_the_tokenizer_does_elsewhere(root):
+    write_questions(root, "minival", [*MINIVAL, question(250, image("val2014", 4), sent="red")])
+    data = open_data(root, "validate")
+    data.tokenizer.padding_side = "left"
+    batch = data.datasets["valid"][[0, 13]]
+    assert batch.token_mask[1].tolist() == [True] * 3 + [False] * (batch.token_ids.shape[1] - 3)
+    assert (batch.token_ids[:, 0] == data.tokenizer.cls_token_id).all()
+
+
 def test_coded_targets_are_consistent_across_splits(root):
     data = open_data(root, "fit")
     codes = data.label_names["question_type"].copy()

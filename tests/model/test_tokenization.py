@@ -353,14 +353,25 @@ def test_save_vocabulary_writes_the_file_it_was_opened_from(tmp_path):
 def test_a_hub_name_is_read_from_the_cache(tmp_path, monkeypatch):
     import huggingface_hub
 
-    def fake(name, revision, allow_patterns):
-        assert (name, revision) == ("some/model", "v1")
+    def fake(name, allow_patterns, **options):
+        assert (name, options.pop("revision")) == ("some/model", "v1")
+        asked.append(options)
         assert not any("safetensors" in pattern or "*" in pattern for pattern in allow_patterns)
         return str(tmp_path)
 
+    asked = []
     write_small(tmp_path)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
     assert len(LxmertTokenizer.from_pretrained("some/model", revision="v1")) == len(SMALL)
+    options = {"cache_dir": "c", "token": "t", "local_files_only": True, "force_download": True}
+    opened = LxmertTokenizer.from_pretrained("some/model", revision="v1", **options)
+    assert asked[1] == options and not asked[0]["token"]
+    assert opened.name_or_path == opened.init_kwargs["name_or_path"] == "some/model"
+    assert "t" not in opened.init_kwargs.values()
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "vocab.txt").rename(tmp_path / "inner" / "vocab.txt")
+    for place in (tmp_path, "some/model"):
+        assert len(LxmertTokenizer.from_pretrained(place, revision="v1", subfolder="inner")) == len(SMALL)
 
 
 # ---- bad input
@@ -412,8 +423,10 @@ def test_bad_json_files_are_refused_by_name(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokenizer_config\.json: broken or truncated JSON"):
         LxmertTokenizer.from_pretrained(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text('{"padding_side": "left"}', encoding="utf-8")
-    with pytest.raises(ValueError, match="padding_side must be 'right', got 'left'"):
+    (tmp_path / "tokenizer_config.json").write_text('{"padding_side": "up"}', encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"tokenizer_config\.json: padding_side must be 'right' or 'left', got 'up'"
+    ):
         LxmertTokenizer.from_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE"}}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokenizer\.json: not a BERT tokenizer: model.type must be 'WordPiece'"):
@@ -542,7 +555,7 @@ def test_negative_ids_are_explained(small):
 @functools.cache
 def without_special_tokens(tokenizer):
     plain = pickle.loads(pickle.dumps(tokenizer))
-    plain._tokenizer.encode_special_tokens = True  # it finds none: all is text
+    plain.split_special_tokens = True  # it finds none: all is text
     return plain
 
 

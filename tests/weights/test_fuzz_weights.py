@@ -102,11 +102,23 @@ def test_a_vocabulary(tokenizer, tmp_path, change):
 
 
 @pytest.mark.parametrize("change", [damaged, mistaken_json])
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+)
 def test_a_tokenizers_files(tokenizer, tmp_path, change, name):
     tokenizer.save_pretrained(tmp_path)
     token = {"content": "[CLS]", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
-    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"cls_token": token, "mask_token": "[MASK]"}))
+    named = {"cls_token": token, "mask_token": "[MASK]", "additional_special_tokens": ["[IMG]", "zebra"]}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(named))
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del config["added_tokens_decoder"]  # else the older files do not count
+    if name != "tokenizer.json":
+        (tmp_path / "added_tokens.json").write_text(
+            json.dumps({"[IMG]": len(tokenizer), "zebra": len(tokenizer) + 1})
+        )
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(config | {"extra_special_tokens": ["[IMG]", token]})
+    )
 
     def read(_):
         return LxmertTokenizer.from_pretrained(tmp_path)
@@ -114,8 +126,8 @@ def test_a_tokenizers_files(tokenizer, tmp_path, change, name):
     survives(read, tmp_path / name, change, TRIES, verify=usable)
     if name != "tokenizer.json":
         (tmp_path / "tokenizer.json").unlink()
-        config = json.loads((tmp_path / "tokenizer_config.json").read_text())
-        config["added_tokens_decoder"] = {"2": token | {"special": True}}
+        if name == "tokenizer_config.json":
+            config["added_tokens_decoder"] = {"2": token | {"special": True}}
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
         survives(read, tmp_path / name, change, TRIES, verify=usable)
 
