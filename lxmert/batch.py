@@ -19,8 +19,13 @@ from torch import Tensor
 
 
 def is_recorded() -> bool:
-    """Whether calls are compiled, exported or traced now: nothing may depend on the numbers in a tensor."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    """Whether calls are compiled, exported, traced or captured as a CUDA graph now.
+
+    Nothing may depend on the numbers in a tensor then.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return True
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 @dataclass

@@ -124,15 +124,10 @@ class LxmertModel(Lxmert, LxmertPreTrainedModel):
         )
 
     def check_boxes(self, visual_pos: Tensor | None) -> None:
-        """Warn of boxes that seem to be pixels, at the model's first call: each look waits for the GPU.
-
-        Not where a call is recorded rather than run: compiled, exported, traced, captured as a CUDA graph.
-        """
+        """Warn of boxes that seem to be pixels, at the first call that is run: each look waits for the GPU."""
         if self._boxes_seen or type(visual_pos) is not Tensor or visual_pos.is_meta or not visual_pos.numel():
             return
         if is_recorded():
-            return
-        if visual_pos.is_cuda and torch.cuda.is_current_stream_capturing():
             return
         self._boxes_seen = True
         if visual_pos.shape[-1] == 4 and (largest := float(visual_pos.max())) > 2:
