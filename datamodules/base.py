@@ -385,6 +385,11 @@ class ExampleDataModule(LightningDataModule):
         """What found the regions, as the opened stores tell it."""
         return " and ".join(self.release.detectors) or None
 
+    @property
+    def num_images(self) -> int | None:
+        """How many images a statement has; None where examples are about one."""
+        return None
+
     def picture(self, image_id: str) -> Path | None:
         """The picture of an image; see `ReleaseFolder.picture`."""
         return self.release.picture(image_id)

@@ -18,7 +18,7 @@ from datamodules.formats.json_stream import entries, items, member, outline
 from datamodules.formats.official_nlvr2 import IDENTIFIER, take_statement
 from datamodules.formats.opening import opened
 from datamodules.formats.own import ANSWER_LIST, OwnRows, has_pairs, looks_own
-from datamodules.formats.release_nlvr2 import RIGHT, statement_problem
+from datamodules.formats.release_nlvr2 import image_groups, statement_problem
 from datamodules.formats.release_pretrain import read_entry
 from datamodules.formats.release_vqa import identifier_of, name_of, question_problem
 from datamodules.formats.rows import json_lines, read_rows
@@ -127,9 +127,9 @@ def check_own(path: Path, found: Findings) -> None:
             found.wrong("rows that cannot be used", _short(error, path))
             continue
         count += 1
-        found.images |= {image, *further[:pairs]}
+        found.images |= {image, *further[: len(reader.images) - 1]}
         given.update(dict.fromkeys(label, 1))
-    found.fact("pairs of images" if pairs else "questions", count)
+    found.fact(f"statements about {len(reader.images)} images" if pairs else "questions", count)
     found.fact("images", len(found.images))
     if reader.labelled:
         found.fact("distinct answers", len(given))
@@ -596,11 +596,12 @@ def check_text_store(path: Path, found: Findings) -> None:
     found.kind = "text store"
     store = ExampleStore(path)
     images, answers = store.table("image"), store.table("answers")
-    found.images = {*images, *(store.table(RIGHT) if RIGHT in store.groups else ())}
+    further = image_groups(store.groups)
+    found.images = {*images, *(image for name in further for image in store.table(name))}
     found.fact("examples", len(store))
     found.fact("images", len(found.images))
     found.fact("distinct answers", len(answers) if store.labelled else "without labels")
-    for name in sorted(set(store.groups) - {RIGHT}):
+    for name in sorted(set(store.groups) - {*further}):
         found.fact(f"distinct {name}", len(store.table(name)))
     if store.annotated:
         found.fact("annotators' answers", "known")

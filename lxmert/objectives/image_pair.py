@@ -1,4 +1,4 @@
-"""Statements about two images, true or false (NLVR2, paper section 4.1)."""
+"""Statements about two images or more, true or false (NLVR2, paper section 4.1)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from lxmert.outputs import LxmertModelOutput
 
 
 class ImagePair(Objective):
-    """Two-way cross-entropy on the pooled outputs of a statement's two rows, as in the released code.
+    """Two-way cross-entropy on the pooled outputs of a statement's rows, as in the released code.
 
-    (The paper says sigmoid.) Rows 2e and 2e + 1 are statement e with its left and its right image; reads the
-    target `statement` (E,) int64, 1 where it is true.
+    (The paper says sigmoid.) Rows n e + k are statement e with its image k of n = `config.num_images`, of two the
+    left and the right one; reads the target `statement` (E,) int64, 1 where it is true.
 
     Args:
-        config: sizes; `answers` are the two labels, false first.
+        config: sizes; `num_images`; `answers` are the two labels, false first.
         label_smoothing: s; in training the right label counts 1 - s / 2 and the other s / 2.
 
     Raises:

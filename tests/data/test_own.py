@@ -125,7 +125,7 @@ GOOD = {"id": 1, "image": 5, "text": "what ?", "answer": "cat"}
         ({"id": "2"}, "row 1: id is '2', expected an integer as in the first row"),
         ({"id": " x "}, "row 1: id is ' x ', expected an integer"),
         ({"image": 1.5}, "row 1: image is 1.5, expected an image's id, a text or an integer"),
-        ({"image": ["a", "b"]}, "two images are columns left and right"),
+        ({"image": ["a", "b"]}, "several images are columns left, right, img2, img3"),
         ({"image": "a\nb"}, "row 1: image is 'a\\nb', expected a text without blanks at its ends"),
         ({"text": "  "}, "row 1: text is '  ', expected a text"),
         ({"answer": ""}, "leave the column out where answers are not known"),
@@ -294,9 +294,66 @@ def test_pairs_have_two_images_and_are_true_or_false(tmp_path, answer):
         test=[],
         predict=[],
     )
+    assert data.num_images is None
     data.prepare_data("fit")
     data.setup("fit")
+    assert data.num_images == 2
     batch = data.datasets["train"][[0, 1]]
     assert batch.targets["statement"].tolist() == [1, 0]
     found = [float(batch.region_features[i, 0, 0]) for i in batch.row_image]
     assert found == [1, 2, 2, 1]
+
+
+def statements(root, train, valid=None, **options):
+    """The data module of statements about images a, b, c and d, whose features tell 1, 2, 3 and 4."""
+    for split, rows in {"train": train, "valid": valid}.items():
+        if rows:
+            written(root / "mine" / f"{split}.jsonl", lines(rows))
+    write_regions(root / "mine_imgfeat" / "a.tsv", {"a": 1, "b": 2, "c": 3, "d": 4})
+    write_vocabulary(root / "vocab.txt")
+    arguments = {"folder": "mine", "region_folder": "mine_imgfeat", "columns": {}, "feature_dim": F}
+    arguments |= {"train": "train", "valid": "valid" if valid else [], "test": [], "predict": []} | options
+    data = Nlvr2DataModule(root, root / "vocab.txt", **arguments)
+    data.prepare_data("fit")
+    data.setup("fit")
+    return data
+
+
+FOUR = {"text": "all are red", "left": "a", "right": "b", "img2": "c", "img3": "d", "answer": 1}
+
+
+def test_a_statement_has_as_many_images_as_there_are_columns_of_them(tmp_path):
+    rows = [FOUR, {**FOUR, "left": "d", "img3": "c.jpg", "answer": 0, "text": "one cat"}, {**FOUR, "img2": "lost"}]
+    data = statements(tmp_path, rows, missing_images="drop")
+    assert data.num_images == 4 and data.label_names == {"answer_type": [], "question_type": []}
+    dataset = data.datasets["train"]
+    assert dataset.weights.tolist() == [1, 1, 0]  # the third image of the last one has no regions
+    batch = dataset[[1, 0]]
+    assert batch.row_sentence.tolist() == [0] * 4 + [1] * 4
+    assert [float(batch.region_features[i, 0, 0]) for i in batch.row_image] == [4, 2, 3, 3, 1, 2, 3, 4]
+    assert next(dataset.known(0, np.array([1]))).images == ["d b c c.jpg"]
+
+
+def test_columns_of_images_may_have_names_of_ones_own_and_a_gap_is_told_of(tmp_path):
+    rows = [{"text": "all red", "front": "a", "side": "b", "back": "c", "answer": True}]
+    columns = {"left": "front", "right": "side", "img2": "back"}
+    store = convert_own(written(tmp_path / "a.json", lines(rows)), tmp_path / "a.h5", columns, pairs=True)
+    store = ExampleStore(store)
+    assert store.groups == ("right", "img2") and store.table("img2") == ["c"]
+    with pytest.raises(InputError, match=r"img3 is there and img2 is not\. .* \+data\.columns\.img2=NAME"):
+        gap = {name: value for name, value in FOUR.items() if name != "img2"}
+        convert_own(written(tmp_path / "b.json", lines([gap])), tmp_path / "b.h5", pairs=True)
+    with pytest.raises(InputError, match=r"line 2: has img2, which the first row has not"):
+        two, three = (
+            {name: FOUR[name] for name in names} for names in (("left", "right"), ("left", "right", "img2"))
+        )
+        rows = [row | {"text": "red", "answer": 1} for row in (two, three)]
+        convert_own(written(tmp_path / "c.jsonl", lines(rows)), tmp_path / "c.h5", pairs=True)
+
+
+def test_splits_whose_statements_have_not_as_many_images_are_refused(tmp_path):
+    three = {name: value for name, value in FOUR.items() if name != "img3"}
+    with pytest.raises(
+        InputError, match=r"train\.jsonl has 4, .*valid\.jsonl has 3\. Give all files as many columns"
+    ):
+        statements(tmp_path, [FOUR], [three])
