@@ -182,7 +182,7 @@ class ExampleDataModule(LightningDataModule):
         labels = [self._open(split) for split in self.answer_splits(stage)]
         path = self.release.answer_list(self.answer_file)
         if not self.answers and path.exists():
-            self.answers = read_answer_list(path)
+            self.answers = self.read_answers(path)
         self.answers = self.answers or frequent_answers(labels, self.spell_answer, self.most_answers)
         for role in ROLES[stage] if stage else self.splits:
             if role not in self.datasets and self.splits[role]:
@@ -269,6 +269,10 @@ class ExampleDataModule(LightningDataModule):
         )
 
     # --------------------------------------------------------------------------------------- answers
+
+    def read_answers(self, path: Path) -> list[str]:
+        """The answers of the list file."""
+        return read_answer_list(path)
 
     def spell_answer(self, answer: str) -> str:
         """An answer of the files as the answer list spells it."""

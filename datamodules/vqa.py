@@ -7,6 +7,8 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from datamodules.base import ExampleDataModule, split_names
+from datamodules.formats.answer_lists import normalized
+from datamodules.formats.own import NORMALIZED
 from datamodules.formats.release_vqa import convert_vqa
 from datamodules.layout import COCO, VISUAL_GENOME, Layout
 from datamodules.release import ORIGIN, ReleaseFolder, own_folder
@@ -117,6 +119,13 @@ class VqaDataModule(ExampleDataModule):
             return {}
         train, valid = ([self._examples[split] for split in self.splits[role]] for role in ("train", "valid"))
         return {"best guess from the text alone": guess_accuracy(train, valid)}
+
+    def read_answers(self, path: Path) -> list[str]:
+        """The answers of the list file, read as those of the labels are."""
+        answers = super().read_answers(path)
+        if not (self.columns or {}).get(NORMALIZED):
+            return answers
+        return list(dict.fromkeys(map(normalized, answers)))
 
     def _labelled(self, role: str) -> bool:
         return all(self._examples[split].labelled for split in self.splits[role])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from datamodules.formats.answer_lists import read_answer_list
+from datamodules.formats.answer_lists import normalized, read_answer_list
 from datamodules.formats.checks import Where, check_identifier, is_text, label_problem, no_repeat, place_of
 from datamodules.formats.release_nlvr2 import ANSWERS as TRUTH
 from datamodules.formats.release_nlvr2 import RIGHT, image_groups
@@ -19,6 +19,7 @@ from datamodules.stores import ANNOTATORS, writing_rows
 from lxmert.evaluate import identifier_problem, vqa_soft_scores
 from lxmert.files import InputError, parse_json, shorten
 
+NORMALIZED = "normalized_answer"  # what a column of answers is that are to be read `normalized`
 # What a column is -> what it is called where nobody says.
 USUAL_NAMES = {
     "id": ("question_id", "id", "qid", "identifier"),
@@ -32,7 +33,7 @@ USUAL_NAMES = {
     "question_type": ("question_type",),
 }
 GROUPS = ("answer_type", "question_type")
-OPTIONAL = ("answer", "class", *GROUPS)  # columns that a split may lack
+OPTIONAL = ("answer", NORMALIZED, "class", *GROUPS)  # columns that a split may lack
 ANSWER_LIST = "trainval_label2ans.json"  # beside the text files
 
 
@@ -47,8 +48,8 @@ def convert_own(
         columns: what a column is -> its name; those not given have one of their `USUAL_NAMES`. Text and image are
             needed; without an id rows are numbered from 0; without an answer the split is unlabelled.
             An answer is a text; an object of answer -> score above 0 and up to 1; or the ten annotators', whose
-            scores are those of VQA and which are stored, too. A class is a place (from 0) in the answer list
-            beside the file; without that list the number is the answer.
+            scores are those of VQA and which are stored, too. A normalized_answer is any of these, `normalized`. A
+            class is a place (from 0) in the answer list beside the file; without that list the number is the answer.
         pairs: rows have a left and a right image, and further ones where there are columns img2, img3, ...; the
             answer is true or false, 1 or 0.
 
@@ -148,6 +149,7 @@ class OwnRows:
         columns: what a column is -> its name, all that the file has.
         labelled: whether rows have answers; annotated: whether these are the ten annotators'.
         groups: those of `GROUPS` that the file has.
+        spell: an answer of the file -> as it is read.
 
     Raises:
         InputError: as of `convert_own`.
@@ -159,6 +161,7 @@ class OwnRows:
         self.images, self.pairs, self.answers = image_roles(first, columns, pairs=pairs), pairs, answers
         self.columns = find_columns(first, columns, self.images)
         self.labelled = "answer" in self.columns or "class" in self.columns
+        self.spell: Callable[[str], str] = normalized if NORMALIZED in columns else str.strip
         self.groups = [name for name in GROUPS if name in self.columns]
         self.annotated = "answer" in self.columns and isinstance(self._answer(first), list)
         self._others = {name for role, names in USUAL_NAMES.items() if role not in self.columns for name in names}
@@ -250,7 +253,7 @@ class OwnRows:
                 "annotators' answers; give all rows the same",
             )
         if isinstance(value, list):
-            ten = tuple(sys.intern(a.strip()) for each in value if isinstance(a := _said(each), str))
+            ten = tuple(sys.intern(self.spell(a)) for each in value if isinstance(a := _said(each), str))
             if len(ten) != ANNOTATORS or len(value) != ANNOTATORS:
                 raise _problem(
                     where,
@@ -261,14 +264,23 @@ class OwnRows:
         if isinstance(value, dict):
             if problem := label_problem(value):
                 raise _problem(where, problem.replace("label", name, 1))
-            return value, None
+            return self._spelt(value), None
         if not is_text(value):
             hint = "; a class's number is a column class" if isinstance(value, int) else ""
             hint = "; leave the column out where answers are not known" if value in ("", None) else hint
             raise _problem(
                 where, f"{name} is {shorten(value)}, expected a text, an object of answer and score, or ten{hint}"
             )
-        return {sys.intern(value.strip()): 1.0}, None
+        return {sys.intern(self.spell(value)): 1.0}, None
+
+    def _spelt(self, label: Mapping[str, float]) -> Mapping[str, float]:
+        """A label of several answers; of those that are read as one the best score counts."""
+        if self.spell is not normalized:
+            return label
+        scores: dict[str, float] = {}
+        for answer, score in label.items():
+            scores[normalized(answer)] = max(score, scores.get(normalized(answer), 0.0))
+        return scores
 
     def _class(self, where: Where, value: Any) -> str:
         name = self.columns["class"]
@@ -285,7 +297,7 @@ class OwnRows:
 
 
 def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) -> dict[str, str]:
-    """What each column is -> its name in the file, of those that are there.
+    """What each column is -> its name in the file, of those that are there; a normalized_answer as the answer.
 
     Args:
         first: the first row.
@@ -298,7 +310,8 @@ def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) 
     where, fields = first
     if not isinstance(fields, dict):
         raise _problem(where, f"found {shorten(fields)}, expected an object of columns and values")
-    known = ("id", *images, "text", "answer", "class", *GROUPS)
+    answer = NORMALIZED if NORMALIZED in given and images == ("image",) else "answer"
+    known = ("id", *images, "text", answer, "class", *GROUPS)
     if unknown := [role for role in given if role not in known]:
         raise InputError(f"data.columns.{unknown[0]}: expected one of {', '.join(known)}.")
     there = ", ".join(map(str, fields))
@@ -319,14 +332,14 @@ def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) 
                 f"data.columns.{role}={names[0]}."
             )
         if names:
-            columns[role] = names[0]
+            columns["answer" if role == answer else role] = names[0]
     if {"answer", "class"} <= columns.keys():
-        if ("answer" in given) == ("class" in given):
+        if (answer in given) == ("class" in given):
             raise InputError(
                 f"{place_of(where)}: {columns['answer']} and {columns['class']} could both be the answer. Say "
-                f"which: data.columns.answer={columns['answer']} or data.columns.class={columns['class']}."
+                f"which: data.columns.{answer}={columns['answer']} or data.columns.class={columns['class']}."
             )
-        del columns["class" if "answer" in given else "answer"]
+        del columns["class" if answer in given else "answer"]
     if missing := [role for role in (*images, "text") if role not in columns]:
         raise InputError(
             f"{place_of(where)}: no column is the {missing[0]}: expected {' or '.join(_usual_names(missing[0]))}, "
@@ -365,7 +378,7 @@ def _further(place: int) -> str:
 
 
 def _usual_names(role: str) -> tuple[str, ...]:
-    return USUAL_NAMES.get(role, (role,))
+    return USUAL_NAMES.get("answer" if role == NORMALIZED else role, (role,))
 
 
 def looks_own(fields: Any) -> bool:

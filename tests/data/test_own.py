@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from folders import F, features_of, write_regions, write_vocabulary
 
-from datamodules.formats.own import convert_own
+from datamodules.formats.own import convert_own, truth_rows
 from datamodules.formats.rows import read_rows
 from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.stores import ExampleStore
 from datamodules.vqa import VqaDataModule
+from lxmert.evaluate.__main__ import main as evaluate
 from lxmert.files import InputError
 
 ROWS = [
@@ -357,3 +358,56 @@ def test_splits_whose_statements_have_not_as_many_images_are_refused(tmp_path):
         InputError, match=r"train\.jsonl has 4, .*valid\.jsonl has 3\. Give all files as many columns"
     ):
         statements(tmp_path, [FOUR], [three])
+
+
+# ---------------------------------------------------------------------------------- normalized answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("Yes. ", {"yes": 1.0}),
+        ({"Yes": 0.3, "yes": 0.6, "No!": 1}, {"yes": 0.6, "no": 1.0}),
+        (["Red", "red.", "RED", *["x"] * 7], {"red": 0.9, "x": 1.0}),
+    ],
+    ids=["text", "object", "ten"],
+)
+def test_normalized_answers_are_read_alike_whatever_their_kind(tmp_path, answer, label):
+    path = written(tmp_path / "a.json", json.dumps([{"text": "what ?", "image": 1, "answer": answer}]))
+    store = convert_own(path, tmp_path / "store.h5", {"normalized_answer": "answer"})
+    assert content_of(store)[0][3] == pytest.approx(label)
+    assert truth_rows(path, {"normalized_answer": "answer"}, labelled=True)[0]["label"] == pytest.approx(label)
+
+
+def test_an_answer_list_is_read_as_normalized_answers_are_and_so_are_predictions_scored(tmp_path, capsys):
+    rows = [{"text": "what ?", "image": "1", "answer": a, "id": n} for n, a in enumerate(("Cat", "dog.", "cat"))]
+    path = written(tmp_path / "mine" / "train.json", json.dumps(rows))
+    written(tmp_path / "mine" / "trainval_label2ans.json", '["Dog", "dog", "CAT!"]')
+    write_regions(tmp_path / "mine_imgfeat" / "a.tsv", {"1": 1})
+    data = own(tmp_path, columns={"normalized_answer": "answer"})
+    assert data.answers == ["dog", "cat"]
+    assert data.datasets["train"][[0, 1, 2]].targets["answer_scores"].tolist() == [[0, 1], [1, 0], [0, 1]]
+    predictions = written(
+        tmp_path / "p.json",
+        json.dumps([{"question_id": n, "answer": a} for n, a in enumerate(("CAT", "cat", "cat"))]),
+    )
+    for columns, expected in ((["--columns", "normalized_answer=answer"], 66.67), ([], 33.33)):
+        assert evaluate(["own", str(predictions), str(path), *columns, "--json", str(tmp_path / "s.json")]) == 0
+        assert json.loads((tmp_path / "s.json").read_text())["metrics"]["accuracy"] == expected
+        noted = "differ in capitals, blanks or marks at the end" in " ".join(capsys.readouterr().out.split())
+        assert noted == (not columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "pairs", "message"),
+    [
+        ({"normalized_answer": "reply"}, False, "no column 'reply', which data.columns.normalized_answer names"),
+        ({"normalized_answer": "answer", "answer": "answer"}, False, "data.columns.answer: expected one of id"),
+        ({"normalized_answer": "answer"}, True, "data.columns.normalized_answer: expected one of id, left"),
+    ],
+)
+def test_a_column_of_normalized_answers_takes_the_place_of_that_of_answers(tmp_path, columns, pairs, message):
+    row = {"text": "what ?", "image": 1, "left": 1, "right": 2, "answer": "1", "label": "1"}
+    with pytest.raises(InputError) as raised:
+        convert_own(written(tmp_path / "a.json", json.dumps([row])), tmp_path / "a.h5", columns, pairs=pairs)
+    assert message in str(raised.value)

@@ -188,11 +188,15 @@ KINDS = {
         PLAIN,
     ),
     "own language": Kind(
-        "CSV; columns, language and vocabulary of one's own",
+        "CSV; columns, language and vocabulary of one's own, answers normalized",
         "csv",
-        lambda n, i: {"Frage": "Ist das über rot?", "Bild": i, "Antwort": ["jein", "grün", "nö"][n % 3]},
+        lambda n, i: {
+            "Frage": "Ist das über rot?",
+            "Bild": i,
+            "Antwort": ["jein", "Grün", "nö", "grün.", "Jein"][n % 5],
+        },
         PLAIN,
-        columns={"text": "Frage", "image": "Bild", "answer": "Antwort"},
+        columns={"text": "Frage", "image": "Bild", "normalized_answer": "Antwort"},
     ),
     "types": Kind(
         "JSON lines; accuracy by types of question",
@@ -325,6 +329,9 @@ def test_a_data_set_of_ones_own_is_trained_on_and_every_row_of_it_predicted_and_
         [measured] = [v for k, v in told["metrics"].items() if re.fullmatch(r"test/\w+/accuracy", k)]
         assert score == pytest.approx(measured, abs=1e-4)  # a percentage of two digits
     assert ("test/answering/official_accuracy" in told["metrics"]) == (name == "ten annotators")
+    if name == "own language":
+        assert load_run(run).answers == ["grün", "jein", "nö"]
+        assert {row["truth"] for row in table} == {"grün", "jein", "nö"}
     if name == "three images":
         model = load_run(run).model
         features, boxes = torch.rand(2, 3, 4, model.config.visual_feat_dim), torch.rand(2, 3, 4, 4)
