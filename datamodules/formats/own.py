@@ -49,7 +49,8 @@ def convert_own(
             needed; without an id rows are numbered from 0; without an answer the split is unlabelled.
             An answer is a text; an object of answer -> score above 0 and up to 1; or the ten annotators', whose
             scores are those of VQA and which are stored, too. A normalized_answer is any of these, `normalized`. A
-            class is a place (from 0) in the answer list beside the file; without that list the number is the answer.
+            class is a place (from 0) in the answer list beside the file; without that list the number is the
+            answer.
         pairs: rows have a left and a right image, and further ones where there are columns img2, img3, ...; the
             answer is true or false, 1 or 0.
 

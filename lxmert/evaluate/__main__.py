@@ -88,10 +88,10 @@ def _task(name: str, columns: Sequence[str]) -> Task:
         if NORMALIZED in named_columns(columns) and isinstance(given, list):
             given = [_with_answer(row, normalized) for row in given]
         report = score_labels(given, rows)
-        if alike := spelt_alike({answer for row in rows for answer in row["label"]}):
+        if alike := spelt_alike(dict.fromkeys(answer for row in rows for answer in row["label"])):
             report.notes.append(
-                f"Answers that differ in capitals, blanks or marks at the end count as different: {alike[0]}. Where "
-                "they were trained on as one: --columns normalized_answer=NAME."
+                f"Answers that differ in capitals, blanks or marks at the end count as different: {alike[0]}. "
+                "Where they were trained on as one: --columns normalized_answer=NAME."
             )
         return report
 

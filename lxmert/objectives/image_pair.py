@@ -15,7 +15,7 @@ from lxmert.files import InputError
 from lxmert.heads import PairHead
 from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
-from lxmert.objectives.metrics import GroupedMean
+from lxmert.objectives.metrics import GroupedMean, group_codes
 from lxmert.outputs import LxmertModelOutput
 
 
@@ -61,20 +61,22 @@ class ImagePair(Objective):
         return scores.softmax(1)
 
     def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
-        """Accuracy."""
-        return ImagePairMetrics()
+        """Accuracy, also by what `label_names` tells apart: types of one's own data, splits."""
+        return ImagePairMetrics({name: values for name, values in label_names.items() if values})
 
 
 class ImagePairMetrics(ObjectiveMetrics):
-    """`accuracy`; consistency is among the makers' metrics, which a test adds."""
+    """`accuracy`, also by group; consistency is among the makers' metrics, which a test adds."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
-        self.accuracy = GroupedMean("accuracy")
+        self.groups = list(groups)
+        self.accuracy = GroupedMean("accuracy", groups)
 
     def update(self, result: Result, batch: Batch) -> None:
         """Add a batch."""
         if "statement" not in batch.targets:
             return
-        right = result.predictions["answer_scores"].argmax(1) == batch.targets["statement"]
-        self.accuracy.update(right, torch.ones_like(right), {})
+        truth = batch.targets["statement"]
+        right = result.predictions["answer_scores"].argmax(1) == truth
+        self.accuracy.update(right, torch.ones_like(right), group_codes(batch, self.groups, truth))

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from folders import F, features_of, write_regions, write_vocabulary
 
+from datamodules import vqa
 from datamodules.formats.own import convert_own, truth_rows
 from datamodules.formats.rows import read_rows
 from datamodules.nlvr2 import Nlvr2DataModule
+from datamodules.statistics import guess_accuracy
 from datamodules.stores import ExampleStore
 from datamodules.vqa import VqaDataModule
 from lxmert.evaluate.__main__ import main as evaluate
@@ -272,6 +274,20 @@ def test_a_missing_split_and_missing_texts_are_named_with_the_formats_there_coul
     written(tmp_path / "mine" / "other.csv", table(ROWS, ","))
     with pytest.raises(InputError, match=r"unknown split 'train': .*or \.csv or .* Splits present: other"):
         own(tmp_path)
+
+
+def test_the_guess_from_the_text_alone_is_made_once(tmp_path, monkeypatch):
+    rows = [
+        {"text": "what ?", "image": 1, "answer": answer, "id": n} for n, answer in enumerate(("cat", "cat", "dog"))
+    ]
+    for split in ("train", "valid"):
+        written(tmp_path / "mine" / f"{split}.json", json.dumps(rows))
+    write_regions(tmp_path / "mine_imgfeat" / "a.tsv", {"1": 1})
+    data, guesses = own(tmp_path, valid="valid"), []
+    monkeypatch.setattr(vqa, "guess_accuracy", lambda *splits: guesses.append(1) or guess_accuracy(*splits))
+    for _ in ("page", "summary"):
+        assert data.baselines() == {"best guess from the text alone": pytest.approx(2 / 3)}
+    assert len(guesses) == 1
 
 
 @pytest.mark.parametrize("answer", [["true", "False"], [1, 0], [True, False]])

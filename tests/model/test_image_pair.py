@@ -11,6 +11,7 @@ from lxmert import LxmertConfig, LxmertForVisualReasoning, LxmertModel
 from lxmert.batch import Batch
 from lxmert.heads import PairHead
 from lxmert.learner import config_differences
+from lxmert.objectives.base import Result
 from lxmert.objectives.image_pair import ImagePair
 from lxmert.outputs import LxmertModelOutput
 
@@ -121,6 +122,18 @@ def test_accuracy_counts_statements_over_batches_and_starts_anew(config):
     assert {name: float(value) for name, value in metrics.compute().items()} == {"accuracy": 0.5}
     metrics.reset()
     assert metrics.compute() == {}
+
+
+def test_accuracy_is_told_by_group_and_a_batch_without_the_group_counts_in_all(config):
+    metrics = ImagePair(config).make_metrics({"answer_type": [], "split": ["easy", "hard"]})
+    scores = torch.tensor([[0.0, 1], [0, 1], [0, 1]])
+    for truth, codes in (([1, 0, 1], [0, 0, 1]), ([0, 0, 0], None)):
+        batch = batch_like(torch.tensor(truth))
+        if codes:
+            batch.targets["split"] = torch.tensor(codes)
+        metrics.update(Result({}, {"answer_scores": scores}), batch)
+    expected = {"accuracy": 2 / 6, "accuracy/split/easy": 1 / 2, "accuracy/split/hard": 1.0}
+    assert {name: float(value) for name, value in metrics.compute().items()} == pytest.approx(expected)
 
 
 def test_left_and_right_are_told_apart_and_the_truth_is_learnt(config, call):

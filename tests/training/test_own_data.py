@@ -252,7 +252,7 @@ KINDS = {
     "pairs": Kind(
         "CSV; two images a statement, true or false",
         "csv",
-        lambda n, i: {**pair(n, i), "id": f"s{n}"},
+        lambda n, i: {**pair(n, i), "id": f"s{n}", "question_type": ["both", "either or"][n % 2]},
         ["left one", "right/one", "3"],
     ),
     "pairs, hidden": Kind(
@@ -332,10 +332,19 @@ def test_a_data_set_of_ones_own_is_trained_on_and_every_row_of_it_predicted_and_
     if name == "own language":
         assert load_run(run).answers == ["grün", "jein", "nö"]
         assert {row["truth"] for row in table} == {"grün", "jein", "nö"}
+    if name == "pairs":
+        assert "test/image_pair/accuracy/question_type/either_or" in told["metrics"]
     if name == "three images":
         model = load_run(run).model
         features, boxes = torch.rand(2, 3, 4, model.config.visual_feat_dim), torch.rand(2, 3, 4, 4)
         assert model(torch.ones(2, 5).long(), features, boxes).logits.shape == (2, 2)
+    if name == "repeated ids":
+        for split in tested:
+            evaluate(["own", f"{run}/predictions/{split}.json", f"data/mine/{split}.csv", "--json", "scores.json"])
+            score = json.loads(Path("scores.json").read_text())["metrics"]["accuracy"] / 100
+            measured = told["metrics"][f"test/answering/accuracy/split/{split}"]
+            assert score == pytest.approx(measured, abs=1e-4)
+        assert "<td>split: easy</td>" in (run / "report.html").read_text().replace("\n", "")
     if name == "types":
         assert "test/answering/accuracy/question_type/how_many" in told["metrics"]
     for split in kind.hidden:
