@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -93,7 +94,8 @@ class ExampleDataModule(LightningDataModule):
         datasets: role -> data set, from `setup` on.
         answers: A answer texts: those of the list file; without it the training labels, most frequent
             first. Empty when predicting with neither there.
-        label_names: the texts behind coded targets. Codes stay the same when a later stage adds texts.
+        label_names: the texts behind coded targets; of "split", where several are validated or tested at once.
+            Codes stay the same when a later stage adds texts.
     """
 
     root: str | Path
@@ -179,10 +181,13 @@ class ExampleDataModule(LightningDataModule):
         """
         if stage == "fit" and not self.splits["train"]:
             raise InputError("data.train names no split to train on.")
+        evaluated = [self.splits["valid"], self.splits["test"]]
+        if any(len(splits) > 1 for splits in evaluated):  # scores are told of each apart
+            self.label_names.setdefault("split", list(dict.fromkeys(chain(*evaluated))))
         labels = [self._open(split) for split in self.answer_splits(stage)]
         path = self.release.answer_list(self.answer_file)
         if not self.answers and path.exists():
-            self.answers = read_answer_list(path)
+            self.answers = self.read_answers(path)
         self.answers = self.answers or frequent_answers(labels, self.spell_answer, self.most_answers)
         for role in ROLES[stage] if stage else self.splits:
             if role not in self.datasets and self.splits[role]:
@@ -208,6 +213,9 @@ class ExampleDataModule(LightningDataModule):
             self.make_part(store, self._place_images(split, store, regions))
             for split, store in zip(splits, stores, strict=True)
         ]
+        if role in ("valid", "test") and "split" in self.label_names:
+            for part, split in zip(parts, splits, strict=True):
+                part.split = self.label_names["split"].index(split)
         dataset = self.make_dataset(role, parts, list(regions.stores.values()))
         if role != "predict":
             files = listed(str(self.release.text_file(split)) for split in splits)
@@ -269,6 +277,10 @@ class ExampleDataModule(LightningDataModule):
         )
 
     # --------------------------------------------------------------------------------------- answers
+
+    def read_answers(self, path: Path) -> list[str]:
+        """The answers of the list file."""
+        return read_answer_list(path)
 
     def spell_answer(self, answer: str) -> str:
         """An answer of the files as the answer list spells it."""
@@ -352,6 +364,8 @@ class ExampleDataModule(LightningDataModule):
         sizes: dict[str, Counter[str]] = {}
         ends = np.cumsum([len(part.examples) for part in dataset.parts])
         for part, here in zip(dataset.parts, np.split(kept, ends[:-1]), strict=True):
+            if part.split is not None:
+                sizes.setdefault("split", Counter())[self.label_names["split"][part.split]] = int(here.sum())
             for name in part.groups:
                 codes, texts = part.examples.column(f"groups/{name}")[here], part.examples.table(name)
                 numbers = np.bincount(codes[codes >= 0], minlength=len(texts)).tolist()
@@ -384,6 +398,11 @@ class ExampleDataModule(LightningDataModule):
     def detector(self) -> str | None:
         """What found the regions, as the opened stores tell it."""
         return " and ".join(self.release.detectors) or None
+
+    @property
+    def num_images(self) -> int | None:
+        """How many images a statement has; None where examples are about one."""
+        return None
 
     def picture(self, image_id: str) -> Path | None:
         """The picture of an image; see `ReleaseFolder.picture`."""

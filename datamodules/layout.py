@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from datamodules.formats.arrays import PICTURES
+
 
 @dataclass(frozen=True)
 class RegionFile:
@@ -78,3 +80,8 @@ class Layout:
     @cached_property
     def _pattern(self) -> re.Pattern[str]:  # one search for all files: start-up asks this of every image
         return re.compile("|".join(f"({file.images})" for file in self.files))
+
+
+def stem_of(image_id: str) -> str:
+    """An image's id without the ending of a picture."""
+    return next((image_id[: -len(e)] for e in PICTURES if image_id.lower().endswith(e)), image_id)

@@ -1,4 +1,4 @@
-"""NLVR2 in the LXMERT release's files: statements about two images."""
+"""NLVR2 in the LXMERT release's files, statements about two images, and data sets of its kind."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from datamodules.base import ExampleDataModule
 from datamodules.batches import ExampleDataset, Part, Rows, distinct
-from datamodules.formats.release_nlvr2 import ANSWERS, RIGHT, convert_nlvr2
+from datamodules.formats.release_nlvr2 import ANSWERS, convert_nlvr2, image_groups
 from datamodules.layout import NLVR2, Layout
-from datamodules.release import ReleaseFolder, left_and_right, own_folder
+from datamodules.release import ReleaseFolder, own_folder, several_images
 from datamodules.stores import ExampleStore, RegionStore
 from lxmert.batch import Batch
+from lxmert.files import InputError
 
 RELEASED_SPLITS = {"train": ["train"], "valid": ["valid"], "test": ["test"], "predict": ["test"]}
 REGION_FOLDER = "nlvr2_imgfeat"
@@ -42,7 +43,8 @@ class Nlvr2DataModule(ExampleDataModule):
     A batch of E statements has 2E rows: rows 2e and 2e + 1 are statement e with its left and its right
     image; `example_ids` are the E identifiers and the target `statement` (E,) int64 is 1 where it is true.
 
-    Pairs of one's own have their texts in a `folder` of their own, as `convert_own` reads them.
+    Statements of one's own have their texts in a `folder` of their own, as `convert_own` reads them. They are
+    about two images or more; with n, rows n e to n e + n - 1 are statement e.
 
     Args, beside those of ExampleDataModule, whose batch sizes count statements here:
         task: whose submission format and score predictions have: nlvr2, or own.
@@ -79,7 +81,7 @@ class Nlvr2DataModule(ExampleDataModule):
             convert=convert_nlvr2,
             data_set="NLVR2",
             toy="toy_nlvr2",
-            image_columns=left_and_right,
+            image_columns=several_images,
         )
 
     def answer_splits(self, stage: str | None) -> list[str]:
@@ -87,25 +89,38 @@ class Nlvr2DataModule(ExampleDataModule):
         return []
 
     def image_codes(self, store: ExampleStore) -> list[np.ndarray]:
-        """The codes of the left and the right images."""
-        return [store.column("image"), store.column(f"groups/{RIGHT}")]
+        """The codes of the left and the right images, and of further ones."""
+        return [store.column(name) for name in image_names(store)]
 
     def groups_of(self, store: ExampleStore) -> list[str]:
-        """The groups of a store that are coded targets: all but the right images."""
-        return [name for name in store.groups if name != RIGHT]
+        """The groups of a store that are coded targets: all but images."""
+        return [name for name in store.groups if name not in image_groups(store.groups)]
+
+    @property
+    def num_images(self) -> int | None:
+        """How many images a statement has, as the opened splits tell it; None before."""
+        return next((len(image_names(store)) for store in self._examples.values()), None)
 
     def make_part(self, store: ExampleStore, images: list[np.ndarray]) -> Part:
         """A split as part of a data set."""
         part = super().make_part(store, images)
-        return PairPart(part.examples, part.images, part.answers, part.groups, right=images[1])
+        return PairPart(part.examples, part.images, part.answers, part.groups, further=images[1:])
 
     def make_dataset(self, role: str, parts: list[Part], regions: list[RegionStore]) -> PairDataset:
         """The data set of a role."""
         if role == "train":
             self.check_labelled()
+        self.check_images()
         return PairDataset(
             parts, regions, self.tokenizer, num_answers=len(self.answers), max_length=self.max_length
         )
+
+    def check_images(self) -> None:
+        """InputError when the statements of two splits have not as many images."""
+        counts = {split: len(image_names(store)) for split, store in self._examples.items()}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{self.release.text_file(split)} has {count}" for split, count in counts.items())
+            raise InputError(f"different numbers of images a statement: {told}. Give all files as many columns.")
 
     def scoring_files(self, split: str) -> dict[str, Path]:
         """The makers' statements of a split and their two subsets, as far as they are there.
@@ -122,51 +137,60 @@ class Nlvr2DataModule(ExampleDataModule):
         return there if "statements" in there else {}
 
 
+def image_names(store: ExampleStore) -> list[str]:
+    """The columns of a store that hold the images of its examples."""
+    return ["image", *(f"groups/{name}" for name in image_groups(store.groups))]
+
+
 @dataclass(kw_only=True)
 class PairPart(Part):
-    """A part whose examples have two images.
+    """A part whose examples have several images.
 
     Args:
-        right: code of the group `RIGHT` -> the place of that image over all region stores.
+        further: for each image beside the first, its code in the store -> its place over all region stores.
     """
 
-    right: np.ndarray
+    further: list[np.ndarray]
 
     @property
     def incomplete(self) -> bool:
         """Whether some images have no regions."""
-        return super().incomplete or bool((self.right < 0).any())
+        return super().incomplete or any(bool((places < 0).any()) for places in self.further)
 
     def image_names(self) -> dict[str, list[str]]:
-        """The names of the left and of the right images."""
-        return super().image_names() | {f"groups/{RIGHT}": self.examples.table(RIGHT)}
+        """The names of the images, by the columns that hold their codes."""
+        return {name: self.examples.table(name.removeprefix("groups/")) for name in image_names(self.examples)}
+
+    def places_of(self, rows: np.ndarray | slice) -> np.ndarray:
+        """(R, n) int64: the images of the examples at `rows`, as their places over all region stores."""
+        columns = zip(image_names(self.examples), (self.images, *self.further), strict=True)
+        return np.stack([places[self.examples.column(name)[rows]] for name, places in columns], 1)
 
 
 class PairDataset(ExampleDataset):
-    """Statements with two images each, as `Nlvr2DataModule` describes their batches."""
+    """Statements with several images each, as `Nlvr2DataModule` describes their batches."""
 
     parts: list[PairPart]  # type: ignore[assignment]
 
     @property
     def images(self) -> np.ndarray:
-        """(len,) int64: the left image of every example; -1 where the left or the right has no regions."""
-        left = super().images
-        right = np.concatenate([part.right[part.examples.column(f"groups/{RIGHT}")] for part in self.parts])
-        return np.where(right < 0, -1, left)
+        """(len,) int64: the first image of every example; -1 where one of its images has no regions."""
+        places = np.concatenate([part.places_of(slice(None)) for part in self.parts])
+        return np.where((places < 0).any(1), -1, places[:, 0])
 
     def __getitem__(self, rows: Rows | np.ndarray | Sequence[int]) -> Batch:
         rows = rows if isinstance(rows, Rows) else Rows(np.asarray(rows, np.int64))
         read = self._read(rows.indices)
-        pair = np.empty((len(rows.indices), 2), np.int64)
-        pair[:, 0] = read.images
+        images = np.empty((len(rows.indices), 1 + len(self.parts[0].further)), np.int64)
         for number, where, places in self._owners(rows.indices):
-            part = self.parts[number]
-            pair[where, 1] = part.right[part.examples.column(f"groups/{RIGHT}")[places]]
-        read.images = pair.ravel()
+            images[where] = self.parts[number].places_of(places)
+        read.images = images.ravel()
         scores = read.targets.pop("answer_scores", None)
         if scores is not None:
             read.targets["statement"] = scores.argmax(1)
         first_row, row_sentence = distinct(read.texts.astype(np.str_))
-        return self._batch(rows, read, read.texts[first_row], np.repeat(row_sentence, 2), rows.indices[first_row])
+        return self._batch(
+            rows, read, read.texts[first_row], np.repeat(row_sentence, images.shape[1]), rows.indices[first_row]
+        )
 
     __getitems__ = __getitem__

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datamodules.batches import Places
 from datamodules.formats.own import ANSWER_LIST, convert_own, made_with
-from datamodules.formats.release_nlvr2 import RIGHT
+from datamodules.formats.release_nlvr2 import RIGHT, image_groups
 from datamodules.formats.release_tsv import convert_tsv
 from datamodules.formats.rows import ENDINGS
 from datamodules.layout import Layout
@@ -35,8 +35,8 @@ def one_image(store: ExampleStore) -> list[list[str]]:
     return [store.table("image")]
 
 
-def left_and_right(store: ExampleStore) -> list[list[str]]:
-    """The left and the right images' ids.
+def several_images(store: ExampleStore) -> list[list[str]]:
+    """The left and the right images' ids, and those of further ones.
 
     Raises:
         StoreError: the store names the right images otherwise, as one from before they had one name.
@@ -46,7 +46,7 @@ def left_and_right(store: ExampleStore) -> list[list[str]]:
             f"{store.path}: it has no right images: an older version made it. Delete it, then make it again "
             "with `python -m datamodules.prepare nlvr2`."
         )
-    return [store.table("image"), store.table(RIGHT)]
+    return [store.table("image"), *map(store.table, image_groups(store.groups))]
 
 
 class ReleaseFolder:
@@ -268,7 +268,7 @@ def own_folder(
         folder: of the texts, below both.
         region_folder: of the regions, below both.
         columns: of the texts, as of `convert_own`; None for one that has a usual name.
-        pairs: whether a text has two images.
+        pairs: whether a text has two images or more.
     """
     named = {what: name for what, name in columns.items() if name is not None}
 
@@ -285,7 +285,7 @@ def own_folder(
         toy="toy_nlvr2" if pairs else "toy_vqa",
         origin="docs/own_data.md says what makes them.",
         sources=sources,
-        image_columns=left_and_right if pairs else one_image,
+        image_columns=several_images if pairs else one_image,
         endings=ENDINGS,
         made_with=made_with(named, pairs=pairs),
     )

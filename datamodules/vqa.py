@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from datamodules.base import ExampleDataModule, split_names
+from datamodules.formats.answer_lists import normalized
+from datamodules.formats.own import NORMALIZED
 from datamodules.formats.release_vqa import convert_vqa
 from datamodules.layout import COCO, VISUAL_GENOME, Layout
 from datamodules.release import ORIGIN, ReleaseFolder, own_folder
@@ -115,8 +118,19 @@ class VqaDataModule(ExampleDataModule):
         """Of data of one's own, whose words alone may tell the answer; once trained and validated."""
         if self.columns is None or not {"train", "valid"} <= self.datasets.keys() or not self._labelled("valid"):
             return {}
+        return {"best guess from the text alone": self._best_guess}
+
+    @cached_property
+    def _best_guess(self) -> float:  # asked for by the page and by the summary
         train, valid = ([self._examples[split] for split in self.splits[role]] for role in ("train", "valid"))
-        return {"best guess from the text alone": guess_accuracy(train, valid)}
+        return guess_accuracy(train, valid)
+
+    def read_answers(self, path: Path) -> list[str]:
+        """The answers of the list file, read as those of the labels are."""
+        answers = super().read_answers(path)
+        if not (self.columns or {}).get(NORMALIZED):
+            return answers
+        return list(dict.fromkeys(map(normalized, answers)))
 
     def _labelled(self, role: str) -> bool:
         return all(self._examples[split].labelled for split in self.splits[role])

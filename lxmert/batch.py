@@ -88,7 +88,7 @@ class Batch:
         targets: what objectives and metrics read; objectives read their own keys. (R, ...) each, or
             (I, ...) where it tells of images.
         example_ids: E identifiers of the examples as the data set writes them (int or str): one for each row, or
-            for each pair of rows where an example has two images.
+            for each n rows where an example has n images.
         example_places: E places of the examples in the data set. Ids may occur in several of its splits.
         image_ids: I image identifiers.
         sentence_keys: (S,) int64 ...

@@ -40,6 +40,7 @@ LEAST = {
     "vocab_size": 1, "hidden_size": 1, "num_attention_heads": 1, "num_qa_labels": 1, "num_object_labels": 1,
     "num_attr_labels": 1, "intermediate_size": 1, "max_position_embeddings": 1, "type_vocab_size": 1,
     "l_layers": 0, "r_layers": 0, "x_layers": 1, "visual_feat_dim": 1, "visual_pos_dim": 1, "mask_token_id": 0,
+    "num_images": 1,
 }  # fmt: skip
 # Far above any model; what a damaged file asks for is found out in no time, and sizes multiply without overflow.
 MOST, MOST_LAYERS = 2**22, 100
@@ -78,6 +79,7 @@ class Sizes:
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True
+    num_images: int = 2
     mask_token_id: int = 103
     answers: list[str] | None = None
     vocab_sha256: str | None = None
@@ -137,6 +139,7 @@ class LxmertConfig(Sizes):
         output_attentions: whether `forward` returns attentions when the call does not say.
         output_hidden_states: whether `forward` returns hidden states when the call does not say.
         return_dict: whether `forward` returns an output object (else a tuple) when the call does not say.
+        num_images: images that a statement of `LxmertForVisualReasoning` is about; not in the reference.
         mask_token_id: the word piece [MASK], which hides words in pre-training; not in the reference.
         answers: text of each answer label, in label order; not in the reference. It travels with the
             weights so that answer heads are always matched by text.

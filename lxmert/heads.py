@@ -29,19 +29,21 @@ class AnswerHead(nn.Module):
 
 
 class PairHead(nn.Module):
-    """(2E, D) pooled outputs, a statement's two rows side by side -> (E, 2) logits; index 1: it is true.
+    """(n E, D) pooled outputs, a statement's n rows side by side -> (E, 2) logits; index 1: it is true.
 
-    The original's head for NLVR2: the two outputs concatenated, 2D -> 2D -> GELU -> layer norm -> 2.
+    With n = 2, the default of `config.num_images`, the original's head for NLVR2: the outputs concatenated,
+    n D -> n D -> GELU -> layer norm -> 2.
     """
 
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
-        self.logit_fc = classifier(2 * config.hidden_size, 2 * config.hidden_size, 2)
+        self.width = config.num_images * config.hidden_size
+        self.logit_fc = classifier(self.width, self.width, 2)
         initialize(self, config.initializer_range)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Logits."""
-        return self.logit_fc(pooled.view(-1, 2 * pooled.shape[1]))
+        return self.logit_fc(pooled.view(-1, self.width))
 
 
 def classifier(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

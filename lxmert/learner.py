@@ -322,6 +322,7 @@ def config_differences(
     """
     if saved is None:
         return ["it holds no lxmert_config: it was not written by this project's train.py (use init= for weights)"]
+    saved = {"num_images": 2} | saved  # in checkpoints from before it was kept
     lines = []
     for key in sorted(FIELDS & (set(saved) | set(current))):
         there, here = saved.get(key), current.get(key)
@@ -338,6 +339,10 @@ def config_differences(
             lines.append(vocabulary_difference(saved, current))
         elif key == "num_qa_labels":
             continue  # told by the answers
+        elif key == "num_images":
+            lines.append(
+                f"{there} images a statement in the checkpoint, {here} in the data; use data of {there} of them"
+            )
         else:
             option = f"model.{key}" if key in listed else f"+model.{key}"
             lines.append(f"{key}: {there} in the checkpoint, {here} in this run; set {option}={there}")

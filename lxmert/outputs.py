@@ -157,11 +157,11 @@ class LxmertForQuestionAnsweringOutput(Internals):
 
 @dataclass
 class LxmertForVisualReasoningOutput(Internals):
-    """Output of LxmertForVisualReasoning; of its internals, row 2e + k is statement e with its image k.
+    """Output of LxmertForVisualReasoning; row n e + k of its internals is statement e with image k of n.
 
     Args:
         loss: scalar, when labels were given.
-        logits: (E, 2); index 1: the statement is true of the two images.
+        logits: (E, 2); index 1: the statement is true of its images.
     """
 
     loss: Tensor | None = None

@@ -316,7 +316,10 @@ class LxmertForQuestionAnswering(WithAnswerHead):
 
 
 class LxmertForVisualReasoning(LxmertPreTrainedModel):
-    """LXMERT for statements about two images (NLVR2), as the original's NLVR2Model; not in the reference."""
+    """LXMERT for statements about n images, `config.num_images`; not in the reference.
+
+    With two, as for NLVR2, it is the original's NLVR2Model.
+    """
 
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__(config)
@@ -336,14 +339,14 @@ class LxmertForVisualReasoning(LxmertPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> LxmertForVisualReasoningOutput | tuple:
-        """Whether each statement is true of its two images.
+        """Whether each statement is true of its images.
 
         Args:
             input_ids: (E, L) token ids, [CLS] first; each statement is encoded once.
-            visual_feats: (E, 2, N, F), the left and the right image.
-            visual_pos: (E, 2, N, 4).
+            visual_feats: (E, n, N, F); of two the left and the right image.
+            visual_pos: (E, n, N, 4).
             attention_mask: (E, L), non-zero on real tokens; default all.
-            visual_attention_mask: (E, 2, N), non-zero on real regions; default all.
+            visual_attention_mask: (E, n, N), non-zero on real regions; default all.
             token_type_ids: (E, L) segments; default 0.
             labels: (E,) int64, 1 for true, 0 for false; negative ones are ignored.
             output_attentions: return all attentions.
@@ -353,39 +356,40 @@ class LxmertForVisualReasoning(LxmertPreTrainedModel):
         Raises:
             ValueError: inputs that do not fit together.
         """
+        n = self.config.num_images
         if (
             visual_feats.ndim != 4
-            or visual_feats.shape[:2] != (len(input_ids), 2)
+            or visual_feats.shape[:2] != (len(input_ids), n)
             or visual_pos.shape[:3] != visual_feats.shape[:3]
         ):
             raise ValueError(
                 f"input_ids {tuple(input_ids.shape)}, visual_feats {tuple(visual_feats.shape)} and visual_pos "
-                f"{tuple(visual_pos.shape)}; expected (statements, tokens), (statements, 2, regions, features) "
-                "and (statements, 2, regions, 4)"
+                f"{tuple(visual_pos.shape)}; expected (statements, tokens), (statements, {n}, regions, features) "
+                f"and (statements, {n}, regions, 4)"
             )
 
-        def twice(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.repeat_interleave(2, 0)
+        def for_each(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.repeat_interleave(n, 0)
 
         config = self.config
         self.lxmert.check_boxes(visual_pos)
         batch = batch_from_call(
             config,
-            twice(input_ids),
+            for_each(input_ids),
             visual_feats.flatten(0, 1),
             visual_pos.flatten(0, 1),
-            twice(attention_mask),
+            for_each(attention_mask),
             None if visual_attention_mask is None else visual_attention_mask.flatten(0, 1),
-            twice(token_type_ids),
+            for_each(token_type_ids),
             None,
         )
         batch = replace(
             batch,
             token_ids=input_ids,
-            token_mask=batch.token_mask[::2],
+            token_mask=batch.token_mask[::n],
             token_types=token_type_ids,
-            row_sentence=batch.row_image // 2,
-            token_packing=Packing.of(batch.token_mask[::2]),
+            row_sentence=batch.row_image // n,
+            token_packing=Packing.of(batch.token_mask[::n]),
         )
         encoded = self.lxmert.encode(
             batch,

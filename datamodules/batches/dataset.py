@@ -49,6 +49,7 @@ class Part:
         answers: to the index among the data set's answers, -1 outside them.
         groups: name -> to the index in the data set's table of that name.
         annotator_answers: to the index in the data set's table, None where the store has none.
+        split: its code, where splits are scored apart.
     """
 
     examples: ExampleStore
@@ -56,6 +57,7 @@ class Part:
     answers: np.ndarray
     groups: dict[str, np.ndarray]
     annotator_answers: np.ndarray | None = None
+    split: int | None = None
 
     @property
     def incomplete(self) -> bool:
@@ -115,6 +117,7 @@ class ExampleDataset(Dataset[Batch]):
     Targets, each only where some store of the data set has it (the answers: where all have):
         answer_scores      (R, A) float32 soft score of each answer
         <group>            (R,) int64, such as answer_type; -1 unknown
+        split              (R,) int64
         annotator_answers  (R, 10) int64, -1 unknown
 
     Args:
@@ -241,6 +244,8 @@ class ExampleDataset(Dataset[Batch]):
             targets["answer_scores"] = np.zeros((rows, self.num_answers), np.float32)
         for name in {name: None for part in self.parts for name in part.groups}:
             targets[name] = np.full(rows, -1, np.int64)
+        if any(part.split is not None for part in self.parts):
+            targets["split"] = np.full(rows, -1, np.int64)
         if any(part.annotator_answers is not None for part in self.parts):
             targets["annotator_answers"] = np.full((rows, ANNOTATORS), -1, np.int64)
         return targets
@@ -255,6 +260,8 @@ class ExampleDataset(Dataset[Batch]):
             targets["answer_scores"][rows[known], answers[known]] = examples.scores[known]
         for name, codes in part.groups.items():
             targets[name][where] = codes[examples.groups[name]]
+        if part.split is not None:
+            targets["split"][where] = part.split
         if part.annotator_answers is not None:
             targets["annotator_answers"][where] = part.annotator_answers[examples.annotator_answers]
 

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from datamodules.layout import Layout
+from datamodules.layout import Layout, stem_of
 from datamodules.stores import RegionStore
-
-PICTURES = (".jpg", ".jpeg", ".png")
 
 
 class Places:
@@ -62,8 +60,3 @@ class Places:
         return {name for names in named for name in names if name in self.stores} | (
             set(self.stores) if () in named else set()
         )
-
-
-def stem_of(image_id: str) -> str:
-    """An image's id without the ending of a picture."""
-    return next((image_id[: -len(e)] for e in PICTURES if image_id.lower().endswith(e)), image_id)

@@ -1,7 +1,9 @@
-"""Answer lists: the files that tell which answers there are, and in which order."""
+"""Answer lists: the files that tell which answers there are, in which order; what differs in spelling alone."""
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +43,17 @@ def answer_problem(entry: Any, first: dict[str, int]) -> str | None:
 def answer_of(entry: Any) -> Any:
     """The answer of an entry: the pre-training table tells each answer's sources, too."""
     return entry.get("ans") if isinstance(entry, dict) else entry
+
+
+def normalized(answer: str) -> str:
+    """An answer in lower case, with one blank between words and without .,;:!? at its end."""
+    text = " ".join(unicodedata.normalize("NFC", answer.lower()).split())
+    return text.rstrip(" .,;:!?") or text
+
+
+def spelt_alike(answers: Iterable[str]) -> list[list[str]]:
+    """The answers that are the same one `normalized`, such as "Yes", "yes" and "yes."."""
+    groups: dict[str, list[str]] = {}
+    for answer in answers:
+        groups.setdefault(normalized(answer), []).append(answer)
+    return [group for group in groups.values() if len(group) > 1]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from datamodules.formats.answer_lists import read_answer_list
+from datamodules.formats.answer_lists import normalized, read_answer_list
 from datamodules.formats.checks import Where, check_identifier, is_text, label_problem, no_repeat, place_of
 from datamodules.formats.release_nlvr2 import ANSWERS as TRUTH
-from datamodules.formats.release_nlvr2 import RIGHT
+from datamodules.formats.release_nlvr2 import RIGHT, image_groups
 from datamodules.formats.rows import Row, read_rows
 from datamodules.progress import progress_bar
 from datamodules.stores import ANNOTATORS, writing_rows
 from lxmert.evaluate import identifier_problem, vqa_soft_scores
 from lxmert.files import InputError, parse_json, shorten
 
+NORMALIZED = "normalized_answer"  # what a column of answers is that are to be read `normalized`
 # What a column is -> what it is called where nobody says.
 USUAL_NAMES = {
     "id": ("question_id", "id", "qid", "identifier"),
@@ -31,9 +32,8 @@ USUAL_NAMES = {
     "answer_type": ("answer_type",),
     "question_type": ("question_type",),
 }
-IMAGES = {False: ("image",), True: ("left", "right")}  # of an example, by whether it has two
 GROUPS = ("answer_type", "question_type")
-OPTIONAL = ("answer", "class", *GROUPS)  # columns that a split may lack
+OPTIONAL = ("answer", NORMALIZED, "class", *GROUPS)  # columns that a split may lack
 ANSWER_LIST = "trainval_label2ans.json"  # beside the text files
 
 
@@ -48,9 +48,11 @@ def convert_own(
         columns: what a column is -> its name; those not given have one of their `USUAL_NAMES`. Text and image are
             needed; without an id rows are numbered from 0; without an answer the split is unlabelled.
             An answer is a text; an object of answer -> score above 0 and up to 1; or the ten annotators', whose
-            scores are those of VQA and which are stored, too. A class is a place (from 0) in the answer list
-            beside the file; without that list the number is the answer.
-        pairs: rows have a left and a right image, and the answer is true or false, 1 or 0.
+            scores are those of VQA and which are stored, too. A normalized_answer is any of these, `normalized`. A
+            class is a place (from 0) in the answer list beside the file; without that list the number is the
+            answer.
+        pairs: rows have a left and a right image, and further ones where there are columns img2, img3, ...; the
+            answer is true or false, 1 or 0.
 
     Returns:
         `store`.
@@ -68,7 +70,7 @@ def convert_own(
         if first is None:
             raise InputError(f"{source}: no rows. Is it the right file?")
         reader = OwnRows(first, columns or {}, listed, pairs=pairs)
-        groups = [*([RIGHT] if pairs else []), *reader.groups]
+        groups = [*image_groups(reader.images), *reader.groups]
         with writing_rows(
             store,
             groups=groups,
@@ -141,12 +143,14 @@ class OwnRows:
         first: the first row.
         columns: what a column is -> its name.
         answers: the answer list that classes are places in.
-        pairs: whether rows have two images.
+        pairs: whether rows have two images or more.
 
     Attributes:
+        images: what the columns of images are.
         columns: what a column is -> its name, all that the file has.
         labelled: whether rows have answers; annotated: whether these are the ten annotators'.
         groups: those of `GROUPS` that the file has.
+        spell: an answer of the file -> as it is read.
 
     Raises:
         InputError: as of `convert_own`.
@@ -155,12 +159,14 @@ class OwnRows:
     def __init__(
         self, first: Row, columns: Mapping[str, str], answers: list[str] | None = None, *, pairs: bool = False
     ) -> None:
-        self.images, self.pairs, self.answers = IMAGES[pairs], pairs, answers
+        self.images, self.pairs, self.answers = image_roles(first, columns, pairs=pairs), pairs, answers
         self.columns = find_columns(first, columns, self.images)
         self.labelled = "answer" in self.columns or "class" in self.columns
+        self.spell: Callable[[str], str] = normalized if NORMALIZED in columns else str.strip
         self.groups = [name for name in GROUPS if name in self.columns]
         self.annotated = "answer" in self.columns and isinstance(self._answer(first), list)
         self._others = {name for role, names in USUAL_NAMES.items() if role not in self.columns for name in names}
+        self._others |= {_further(len(self.images))} if pairs else set()
         self._others -= set(first[1])
         self._id_type: type | None = None
         self._seen: set[Any] = set()
@@ -209,7 +215,11 @@ class OwnRows:
         if isinstance(image, str):
             check_identifier(image, name, where)
             return sys.intern(image)
-        hint = ", one of each image; two images are columns left and right" if isinstance(value, list) else ""
+        hint = (
+            ", one of each image; several images are columns left, right, img2, img3"
+            if isinstance(value, list)
+            else ""
+        )
         raise _problem(where, f"{name} is {shorten(value)}, expected an image's id, a text or an integer{hint}")
 
     def _group(self, where: Where, value: Any, name: str) -> str | None:
@@ -244,7 +254,7 @@ class OwnRows:
                 "annotators' answers; give all rows the same",
             )
         if isinstance(value, list):
-            ten = tuple(sys.intern(a.strip()) for each in value if isinstance(a := _said(each), str))
+            ten = tuple(sys.intern(self.spell(a)) for each in value if isinstance(a := _said(each), str))
             if len(ten) != ANNOTATORS or len(value) != ANNOTATORS:
                 raise _problem(
                     where,
@@ -255,14 +265,23 @@ class OwnRows:
         if isinstance(value, dict):
             if problem := label_problem(value):
                 raise _problem(where, problem.replace("label", name, 1))
-            return value, None
+            return self._spelt(value), None
         if not is_text(value):
             hint = "; a class's number is a column class" if isinstance(value, int) else ""
             hint = "; leave the column out where answers are not known" if value in ("", None) else hint
             raise _problem(
                 where, f"{name} is {shorten(value)}, expected a text, an object of answer and score, or ten{hint}"
             )
-        return {sys.intern(value.strip()): 1.0}, None
+        return {sys.intern(self.spell(value)): 1.0}, None
+
+    def _spelt(self, label: Mapping[str, float]) -> Mapping[str, float]:
+        """A label of several answers; of those that are read as one the best score counts."""
+        if self.spell is not normalized:
+            return label
+        scores: dict[str, float] = {}
+        for answer, score in label.items():
+            scores[normalized(answer)] = max(score, scores.get(normalized(answer), 0.0))
+        return scores
 
     def _class(self, where: Where, value: Any) -> str:
         name = self.columns["class"]
@@ -279,12 +298,12 @@ class OwnRows:
 
 
 def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) -> dict[str, str]:
-    """What each column is -> its name in the file, of those that are there.
+    """What each column is -> its name in the file, of those that are there; a normalized_answer as the answer.
 
     Args:
         first: the first row.
         given: what a column is -> its name, as the configuration has it.
-        images: what the columns of images are called.
+        images: what the columns of images are, as `image_roles` says.
 
     Raises:
         InputError: a column that is given is not there, or one that is not given is missing or could be several.
@@ -292,13 +311,14 @@ def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) 
     where, fields = first
     if not isinstance(fields, dict):
         raise _problem(where, f"found {shorten(fields)}, expected an object of columns and values")
-    known = ("id", *images, "text", "answer", "class", *GROUPS)
+    answer = NORMALIZED if NORMALIZED in given and images == ("image",) else "answer"
+    known = ("id", *images, "text", answer, "class", *GROUPS)
     if unknown := [role for role in given if role not in known]:
         raise InputError(f"data.columns.{unknown[0]}: expected one of {', '.join(known)}.")
     there = ", ".join(map(str, fields))
     columns: dict[str, str] = {}
     for role in known:
-        usual = [name for name in USUAL_NAMES[role] if name in fields]
+        usual = [name for name in _usual_names(role) if name in fields]
         names = [given[role]] if role in given else usual
         if role in given and given[role] not in fields:
             if role in OPTIONAL and not usual:  # as in a split whose answers are not known
@@ -313,36 +333,70 @@ def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) 
                 f"data.columns.{role}={names[0]}."
             )
         if names:
-            columns[role] = names[0]
+            columns["answer" if role == answer else role] = names[0]
     if {"answer", "class"} <= columns.keys():
-        if ("answer" in given) == ("class" in given):
+        if (answer in given) == ("class" in given):
             raise InputError(
                 f"{place_of(where)}: {columns['answer']} and {columns['class']} could both be the answer. Say "
-                f"which: data.columns.answer={columns['answer']} or data.columns.class={columns['class']}."
+                f"which: data.columns.{answer}={columns['answer']} or data.columns.class={columns['class']}."
             )
-        del columns["class" if "answer" in given else "answer"]
+        del columns["class" if answer in given else "answer"]
     if missing := [role for role in (*images, "text") if role not in columns]:
         raise InputError(
-            f"{place_of(where)}: no column is the {missing[0]}: expected {' or '.join(USUAL_NAMES[missing[0]])}, "
+            f"{place_of(where)}: no column is the {missing[0]}: expected {' or '.join(_usual_names(missing[0]))}, "
             f"or data.columns.{missing[0]}=NAME. There are {there}."
         )
     return columns
 
 
+def image_roles(first: Row, given: Mapping[str, str], *, pairs: bool) -> tuple[str, ...]:
+    """What the columns of a row's images are: image; or left and right, then img2, img3 and so on.
+
+    Args:
+        first: the first row.
+        given: what a column is -> its name, as the configuration has it.
+        pairs: whether rows have two images or more.
+
+    Raises:
+        InputError: a number is left out.
+    """
+    where, fields = first
+    there = {*given, *(map(str, fields) if isinstance(fields, dict) else ())}
+    further = set(image_groups(there)) - {RIGHT, _further(1)} if pairs else set()
+    expected = [_further(number) for number in range(2, 2 + len(further))]
+    if missing := [name for name in expected if name not in further]:
+        raise InputError(
+            f"{place_of(where)}: {min(further - {*expected})} is there and {missing[0]} is not. Images are left "
+            f"and right (img0 and img1), then img2, img3 and so on: call the next one {missing[0]}, or say "
+            f"+data.columns.{missing[0]}=NAME."
+        )
+    return ("left", "right", *expected) if pairs else ("image",)
+
+
+def _further(place: int) -> str:
+    """What an image is called that has so many before it."""
+    return f"img{place}"
+
+
+def _usual_names(role: str) -> tuple[str, ...]:
+    return USUAL_NAMES.get("answer" if role == NORMALIZED else role, (role,))
+
+
 def looks_own(fields: Any) -> bool:
     """Whether a row has the columns of `USUAL_NAMES` that are needed."""
     return isinstance(fields, dict) and all(
-        any(name in fields for name in USUAL_NAMES[role]) for role in ("text", *IMAGES[has_pairs(fields)])
+        any(name in fields for name in USUAL_NAMES[role])
+        for role in ("text", *(("left", "right") if has_pairs(fields) else ("image",)))
     )
 
 
 def has_pairs(fields: Any, columns: Mapping[str, str] | None = None) -> bool:
-    """Whether a row has two images; `columns` as of `convert_own`."""
+    """Whether a row has two images or more; `columns` as of `convert_own`."""
     given = set(columns or ())
     usual = {
         role for role in ("image", "left") if isinstance(fields, dict) and set(USUAL_NAMES[role]) & set(fields)
     }
-    return bool(given & {"left", "right"}) or ("left" in usual and "image" not in given | usual)
+    return bool(given & {"left"} or image_groups(given)) or ("left" in usual and "image" not in given | usual)
 
 
 def _have(rows: Sequence[Any], names: set[str]) -> bool:
@@ -350,7 +404,7 @@ def _have(rows: Sequence[Any], names: set[str]) -> bool:
 
 
 def _truth(where: Where, name: str, value: Any) -> str:
-    """The answer of a row with two images."""
+    """The answer of a row with two images or more."""
     says = {"true": TRUTH[1], "1": TRUTH[1], "false": TRUTH[0], "0": TRUTH[0]}
     found = says.get(str(value).strip().lower()) if isinstance(value, bool | int | str) else None
     if found is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from lxmert.evaluate import identifier_problem
 from lxmert.files import shorten
 
 RIGHT = "right"  # the group of a text store that holds a statement's right image
+_FURTHER = re.compile("img[1-9][0-9]*")  # those that hold further ones, img2 the third
 ANSWERS = ["False", "True"]
+
+
+def image_groups(groups: Iterable[str]) -> list[str]:
+    """Those groups of a text store that hold the images of a statement beside its first one."""
+    return [name for name in groups if name == RIGHT or _FURTHER.fullmatch(name)]
 
 
 def convert_nlvr2(source: Path, store: Path) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.formats.own import IMAGES, find_columns, has_pairs, named_columns
+from datamodules.formats.own import find_columns, has_pairs, image_roles, named_columns
 from datamodules.formats.rows import read_rows
 from datamodules.init.vocabulary import SIZE, write_vocabulary
 from datamodules.release import ReleaseFolder, own_folder
@@ -31,12 +31,12 @@ _AT_ONCE = 10_000
 
 @dataclass
 class Found:
-    """What is there: the data set's name and files, its columns, its splits, the size of a region's features."""
+    """What is there: a data set's name, files, columns, images an example, splits, size of a region's features."""
 
     name: str
     release: ReleaseFolder
     columns: Mapping[str, str]
-    pairs: bool
+    num_images: int
     splits: dict[str, ExampleStore]
     feature_dim: int | None = None
 
@@ -121,10 +121,15 @@ def look(folder: Path, stores: Path | None = None, columns: Mapping[str, str] | 
         raise InputError(f"{release.text_file(names[0])}: no rows. Remove it, or fill it.")
     if pairs := has_pairs(first[1], columns):
         release = own_folder(folder.parent, stores, folder.name, f"{folder.name}_imgfeat", columns, pairs=True)
-    find_columns(first, columns, IMAGES[pairs])  # before anything is converted
+    images = image_roles(first, columns, pairs=pairs)
+    find_columns(first, columns, images)  # before anything is converted
     release.prepare([], only_texts=names)
     found = Found(
-        folder.name, release, columns, pairs, {name: ExampleStore(release.text_store(name)) for name in names}
+        folder.name,
+        release,
+        columns,
+        len(images),
+        {name: ExampleStore(release.text_store(name)) for name in names},
     )
     if release.region_files():
         release.prepare(names)
@@ -138,8 +143,9 @@ def say(found: Found) -> None:
     for split, store in found.splits.items():
         uses = [role for role, splits in roles.items() if split in splits]
         images = [image for column in found.release.image_columns(store) for image in column]
+        what = "questions" if found.num_images == 1 else f"statements about {found.num_images} images"
         facts = [
-            f"{len(store):,} {'pairs of images' if found.pairs else 'questions'}",
+            f"{len(store):,} {what}",
             f"{len(set(images)):,} images",
         ]
         if found.feature_dim:
@@ -169,10 +175,9 @@ def experiment(found: Found, vocabulary: Path | None) -> str:
     data |= {"columns": dict(found.columns)} if found.columns else {}
     data |= {"tokenizer": f"${{paths.data}}/{found.name}/vocab.txt"} if vocabulary else {}
     lines = ["# @package _global_"]
-    lines.append(
-        f"# {'Statements about two pictures' if found.pairs else 'Questions about pictures'}: {found.name}."
-    )
-    lines += ["defaults:", f"  - {'own_pairs' if found.pairs else 'own'}", "data:"]
+    several = found.num_images > 1
+    about = f"Statements about {found.num_images} pictures each" if several else "Questions about pictures"
+    lines += [f"# {about}: {found.name}.", "defaults:", f"  - {'own_pairs' if several else 'own'}", "data:"]
     lines += [f"  {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in data.items()]  # JSON is YAML
     lines += ["model:", f"  visual_feat_dim: {found.feature_dim}"] if found.feature_dim else []
     return "".join(f"{line}\n" for line in lines)

@@ -8,18 +8,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from datamodules.batches import Part
+from datamodules.formats.answer_lists import spelt_alike
 from datamodules.statistics import known_labels
 from lxmert.files import InputError, shorten
 
 log = logging.getLogger(__name__)
-
-
-def spelt_alike(answers: Iterable[str]) -> list[list[str]]:
-    """The answers that differ in nothing but capitals and spaces, such as "Yes", "yes" and " yes"."""
-    groups: dict[str, list[str]] = {}
-    for answer in answers:
-        groups.setdefault(" ".join(answer.split()).casefold(), []).append(answer)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def check_spelling(answers: Iterable[str]) -> None:
@@ -27,8 +20,9 @@ def check_spelling(answers: Iterable[str]) -> None:
     groups = spelt_alike(answers)
     if groups:
         log.warning(
-            "%d answers differ from another in capitals or spaces alone, such as %s: they are learnt and scored "
-            "as different ones. Spell them alike in the labels, and in the answer list where there is one.",
+            "%d answers differ from another in capitals, blanks or marks at the end alone, such as %s: they are "
+            "learnt and scored as different ones. Spell them alike in the labels, and in the answer list where "
+            "there is one; of data of your own, data.columns.normalized_answer=NAME reads them alike.",
             *(sum(map(len, groups)), "; ".join(shorten(group) for group in groups[:3])),
         )
 

@@ -1,10 +1,11 @@
 """Look into data files and report on them: `python -m datamodules.validate PATH`.
 
-PATH is a file or a folder: region files (stores, and what becomes one), texts (the LXMERT release's, the makers',
-stores), answer lists and predictions. The report has counts, and statistics beside those of the original release.
-It ends with the problems: broken or repeated rows, answers outside the list, boxes in another unit, features
-unlike the original's; in a folder that has regions also images without them. Texts are read whole, regions by a
-sample.
+PATH is the experiment of a data set of your own (own/experiment/mine.yaml), for its texts by its columns and its
+regions; or a file or a folder: region files (stores, and what becomes one), texts (the LXMERT release's, the
+makers', stores), answer lists and predictions. The report has counts, and statistics beside those of the original
+release. It ends with the problems: broken or repeated rows, answers outside the list, boxes in another unit,
+features unlike the original's; in a folder that has regions also images without them. Texts are read whole,
+regions by a sample.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from yaml import YAMLError
 
+from datamodules.formats.own import ANSWER_LIST
 from datamodules.formats.region_formats import NotConvertible, recognise
 from datamodules.formats.rows import ENDINGS as TEXTS
+from datamodules.layout import stem_of
 from datamodules.stores import open_store, read_attribute
 from datamodules.validate.findings import Findings
 from datamodules.validate.regions import check_gqa_objects, check_region_store, check_regions
@@ -35,6 +41,7 @@ from datamodules.validate.texts import (
 from lxmert.files import InputError
 
 ENDINGS = (*TEXTS, ".h5", ".hdf5")
+EXPERIMENTS = (".yaml", ".yml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,30 +49,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m datamodules.validate", description="Look into data files and report on them."
     )
-    parser.add_argument("path", type=Path, metavar="PATH", help="a file, or a folder of files")
-    path: Path = parser.parse_args(arguments).path
+    parser.add_argument(
+        "path", type=Path, metavar="PATH", help="a file, a folder of files, or the experiment of your own data"
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="of an experiment: paths.data (data)")
+    options = parser.parse_args(arguments)
+    path: Path = options.path
     if not path.exists():
         print(f"error: {path}: no such file or folder. Check the path.", file=sys.stderr)
         return 1
-    reports, others = validate(path)
-    _print(path, reports, others)
+    try:
+        reports, others = validate(path, options.data)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    _print(options.data if path.suffix in EXPERIMENTS else path, reports, others)
     return 1 if not reports or any(report.problems for report in reports) else 0
 
 
-def validate(path: Path) -> tuple[list[Findings], list[Path]]:
-    """What is found in a file, or in all files of a folder that could be ours.
+def validate(path: Path, data: Path = Path("data")) -> tuple[list[Findings], list[Path]]:
+    """What is found in a file, in all files of a folder that could be ours, or in those of an experiment.
+
+    Args:
+        path: of either; an experiment is a yaml.
+        data: the data folder of an experiment.
 
     Returns:
         Reports of the files, and the files that are of no kind we know. A file that was named itself is always
         reported on.
+
+    Raises:
+        InputError: the experiment is not of data of one's own, or its texts are not there.
     """
     reports, others = [], []
     if path.is_dir() and (found := _check_folder(path)):
         reports.append(found)
-    for file in _files(path):
+    experiment = path.suffix in EXPERIMENTS
+    files = own_files(path, data) if experiment else dict.fromkeys(_files(path))
+    for file, columns in files.items():
         found = Findings(file)
         try:
-            _check(file, found)
+            _check(file, found) if columns is None else check_own(file, found, columns)
         except Unknown as error:
             if file != path:
                 others.append(file)
@@ -74,9 +98,37 @@ def validate(path: Path) -> tuple[list[Findings], list[Path]]:
         except (InputError, OSError) as error:
             found.wrong(str(error).removeprefix(f"{file}: "))
         reports.append(found)
-    if path.is_dir():
+    if path.is_dir() or experiment:
         _check_together(reports)
     return reports, others
+
+
+def own_files(experiment: Path, data: Path) -> dict[Path, Mapping[str, str] | None]:
+    """The files of a data set of one's own: texts, each with its columns, an answer list, regions.
+
+    Raises:
+        InputError: as of `validate`.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(experiment))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{experiment}: no YAML: {error}") from error
+    given = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(given, dict) or not isinstance(given.get("folder"), str):
+        raise InputError(f"{experiment}: no data.folder; expected what `python -m datamodules.init` writes.")
+    from datamodules.release import own_folder  # torch is loaded for this alone
+
+    folder, columns = given["folder"], {what: name for what, name in (given.get("columns") or {}).items() if name}
+    release = own_folder(data, None, folder, given.get("region_folder", f"{folder}_imgfeat"), columns)
+    if not release.splits():
+        raise InputError(f"{data / folder}: no texts. Where paths.data is another folder, name it with --data.")
+    files: dict[Path, Mapping[str, str] | None] = {}
+    for split in release.splits():
+        text = release.text_file(split)
+        files |= {text: columns} if text.exists() else {release.text_store(split): None}
+    regions = [(data / f"{name}.tsv", release.region_store(name)) for name in release.region_files()]
+    further = [data / folder / ANSWER_LIST, *(file if file.exists() else store for file, store in regions)]
+    return files | {file: None for file in further if file.exists()}
 
 
 def _check_folder(path: Path) -> Findings | None:
@@ -151,7 +203,7 @@ def _check_together(reports: Sequence[Findings]) -> None:
         # Official VQA files do not tell the name before train2014_000000458752.
         regions |= {image.partition("_")[2] for image in regions}
         for report in reports:
-            lost = sorted(report.images - regions)
+            lost = sorted(image for image in report.images - regions if stem_of(image) not in regions)
             report.wrong_all(f"images without regions in this folder (of {len(report.images):,})", lost)
     asked: dict[str, dict[int, int]] = {}
     answered: dict[str, dict[int, int]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from datamodules.formats.json_stream import entries, items, member, outline
 from datamodules.formats.official_nlvr2 import IDENTIFIER, take_statement
 from datamodules.formats.opening import opened
 from datamodules.formats.own import ANSWER_LIST, OwnRows, has_pairs, looks_own
-from datamodules.formats.release_nlvr2 import RIGHT, statement_problem
+from datamodules.formats.release_nlvr2 import image_groups, statement_problem
 from datamodules.formats.release_pretrain import read_entry
 from datamodules.formats.release_vqa import identifier_of, name_of, question_problem
 from datamodules.formats.rows import json_lines, read_rows
@@ -106,8 +106,14 @@ def check_lines(path: Path, found: Findings) -> None:
         raise Unknown("its first line is neither a statement of NLVR2 nor identifier,True|False")
 
 
-def check_own(path: Path, found: Findings) -> None:
-    """Texts of one's own whose columns have usual names; rows are read as the conversion does."""
+def check_own(path: Path, found: Findings, columns: Mapping[str, str] | None = None) -> None:
+    """Texts of one's own, whose rows are read as the conversion does.
+
+    Args:
+        path: the file.
+        found: what is noted.
+        columns: what a column is -> its name, of those that are unusual.
+    """
     found.kind = "texts of your own"
     rows = _rows(read_rows, path)
     first = next(rows, None)
@@ -115,8 +121,9 @@ def check_own(path: Path, found: Findings) -> None:
         found.wrong("no rows")
         return
     answers = path.parent / ANSWER_LIST
-    pairs = has_pairs(first[1])
-    reader = OwnRows(first, {}, read_answer_list(answers) if answers.exists() else None, pairs=pairs)
+    columns = columns or {}
+    pairs = has_pairs(first[1], columns)
+    reader = OwnRows(first, columns, read_answer_list(answers) if answers.exists() else None, pairs=pairs)
     found.fact("columns", ", ".join(f"{name} ({role})" for role, name in reader.columns.items()))
     count = 0
     given: Counter[str] = Counter()
@@ -127,13 +134,13 @@ def check_own(path: Path, found: Findings) -> None:
             found.wrong("rows that cannot be used", _short(error, path))
             continue
         count += 1
-        found.images |= {image, *further[:pairs]}
+        found.images |= {image, *further[: len(reader.images) - 1]}
         given.update(dict.fromkeys(label, 1))
-    found.fact("pairs of images" if pairs else "questions", count)
+    found.fact(f"statements about {len(reader.images)} images" if pairs else "questions", count)
     found.fact("images", len(found.images))
     if reader.labelled:
         found.fact("distinct answers", len(given))
-        for answer in [] if pairs else _outside(path.parent, ANSWER_LISTS, given, found):
+        for answer in [] if pairs else _outside(path.parent, ANSWER_LISTS, given, found, reader.spell):
             found.wrong("answers that are not in the answer list", repr(answer))
 
 
@@ -239,12 +246,19 @@ def _questions(path: Path, found: Findings) -> None:
             found.wrong("answers that are not in the answer list", repr(answer))
 
 
-def _outside(folder: Path, names: Collection[str], answers: Counter[str], found: Findings) -> list[str]:
-    """Note and return the answers that are not in the list beside the file, if there is one."""
+def _outside(
+    folder: Path,
+    names: Collection[str],
+    answers: Counter[str],
+    found: Findings,
+    spell: Callable[[str], str] = str,
+) -> list[str]:
+    """Note and return the answers that are not in the list beside the file, if any, as `spell` reads it."""
     known = _known_answers(folder, names)
     if known is None:
         return []
-    outside = [answer for answer in answers if answer not in known[1]]
+    listed = set(map(spell, known[1]))
+    outside = [answer for answer in answers if answer not in listed]
     given = sum(answers[answer] for answer in outside)
     found.fact(f"answers outside {known[0]}", f"{len(outside):,}, given {given:,} times")
     return outside
@@ -596,11 +610,12 @@ def check_text_store(path: Path, found: Findings) -> None:
     found.kind = "text store"
     store = ExampleStore(path)
     images, answers = store.table("image"), store.table("answers")
-    found.images = {*images, *(store.table(RIGHT) if RIGHT in store.groups else ())}
+    further = image_groups(store.groups)
+    found.images = {*images, *(image for name in further for image in store.table(name))}
     found.fact("examples", len(store))
     found.fact("images", len(found.images))
     found.fact("distinct answers", len(answers) if store.labelled else "without labels")
-    for name in sorted(set(store.groups) - {RIGHT}):
+    for name in sorted(set(store.groups) - {*further}):
         found.fact(f"distinct {name}", len(store.table(name)))
     if store.annotated:
         found.fact("annotators' answers", "known")

@@ -33,9 +33,9 @@ class PredictionFiles(Callback):
     `<split>_answers.csv` is to be read: the questions in the order of their file, with the truth and the best
     answers. Each has as many rows as were read of the split, or the run fails.
 
-    Where the makers' own files of a split that is tested alone are in the data folder, its test also logs their
-    metrics as `test/official/<metric>`; a warning says why where these files and the predictions do not go
-    together.
+    Where the makers' own files of a split are in the data folder, its test also logs their metrics as
+    `test/official/<metric>`, of several splits each as `test/official/<metric>/split/<split>`; a warning says why
+    where these files and the predictions do not go together.
 
     Args:
         folder: where the files go.
@@ -100,9 +100,10 @@ class PredictionFiles(Callback):
         if trainer.is_global_zero:
             try:
                 submissions = self._write(trainer.datamodule, learner, role, gathered, whole)
-                if role == "test" and len(trainer.datamodule.splits[role]) == 1:
-                    for split, submission in submissions.items():
-                        scores = makers_scores(trainer.datamodule, split, submission)
+                several = len(trainer.datamodule.splits[role]) > 1
+                for split, submission in submissions.items() if role == "test" else ():
+                    found = makers_scores(trainer.datamodule, split, submission)
+                    scores |= {of_split(name, split): v for name, v in found.items()} if several else found
             except InputError as error:
                 problem = str(error)
         problem, scores = trainer.strategy.broadcast((problem, scores))
@@ -201,6 +202,12 @@ def makers_scores(data: Any, split: str, submission: Path) -> dict[str, float]:
         given = "".join(f"\n  {what}: {path}" for what, path in files.items())
         log.warning("%s is not scored by the makers' rules: %s%s", submission, error, given)
         return {}
+
+
+def of_split(name: str, split: str) -> str:
+    """The name of a metric of one of several splits: accuracy/binary/yes is accuracy/split/SPLIT/binary/yes."""
+    metric, *group = name.split("/")
+    return "/".join([metric, "split", log_safe(split), *group])
 
 
 def answering(results: dict[str, Result]) -> str:

@@ -34,7 +34,9 @@ def log_table(logger: WandbLogger, examples: Sequence[Example]) -> None:
         answers = ", ".join(f"{answer} ({score:.1f})" for answer, score in example.answers.items())
         prediction, probability = example.predictions[0]
         rows.append([*annotated, example.question, answers, prediction, probability])
-    pictures = ["picture"] if len(examples[0].views) == 1 else ["left picture", "right picture"]
+    count = len(examples[0].views)
+    several = ["left picture", "right picture", *(f"picture {number}" for number in range(3, count + 1))]
+    pictures = several if count > 1 else ["picture"]
     logger.log_table(
         "val/examples", columns=[*pictures, "question", "answers", "prediction", "probability"], data=rows
     )

@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,8 @@ def _task(name: str, columns: Sequence[str]) -> Task:
     """A task; one's own reads the truth as training does, from CSV and JSON lines too; `columns` are WHAT=NAME."""
     if name != OWN.name:
         return TASKS[name]
-    from datamodules.formats.own import named_columns, truth_rows  # a command may know files
+    from datamodules.formats.answer_lists import normalized, spelt_alike  # a command may know files
+    from datamodules.formats.own import NORMALIZED, named_columns, truth_rows
 
     def read(path: Path, labelled: bool = False) -> list[dict[str, Any]]:
         try:
@@ -83,9 +84,24 @@ def _task(name: str, columns: Sequence[str]) -> Task:
             raise ScoringError(str(error)) from error
 
     def score(predictions: Path, truth: Path, further: Mapping[str, Path], only: Any) -> ScoreReport:
-        return score_labels(read_json(predictions), chosen(read(truth, labelled=True), "question_id", only))
+        rows, given = chosen(read(truth, labelled=True), "question_id", only), read_json(predictions)
+        if NORMALIZED in named_columns(columns) and isinstance(given, list):
+            given = [_with_answer(row, normalized) for row in given]
+        report = score_labels(given, rows)
+        if alike := spelt_alike(dict.fromkeys(answer for row in rows for answer in row["label"])):
+            report.notes.append(
+                f"Answers that differ in capitals, blanks or marks at the end count as different: {alike[0]}. "
+                "Where they were trained on as one: --columns normalized_answer=NAME."
+            )
+        return report
 
     return replace(OWN, score=score, rows=read)
+
+
+def _with_answer(row: Any, spell: Callable[[str], str]) -> Any:
+    """A prediction whose answer is spelt anew, where it is one."""
+    known = isinstance(row, dict) and isinstance(row.get("answer"), str)
+    return {**row, "answer": spell(row["answer"])} if known else row
 
 
 def _print(task: str, report: ScoreReport) -> None:

@@ -13,7 +13,7 @@ from lxmert.files import InputError
 from lxmert.heads import AnswerHead, answer_loss
 from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
-from lxmert.objectives.metrics import OfficialVqaAccuracy, SoftScoreAccuracy
+from lxmert.objectives.metrics import OfficialVqaAccuracy, SoftScoreAccuracy, group_codes
 from lxmert.outputs import LxmertModelOutput
 
 
@@ -64,8 +64,8 @@ class Answering(Objective):
         return scores.sigmoid()
 
     def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
-        """Soft-score accuracy, and the official accuracy where annotators' answers are known."""
-        groups = {name: label_names[name] for name in self.groups if label_names.get(name)}
+        """Soft-score accuracy, and the official accuracy where annotators' answers are known; also by split."""
+        groups = {name: label_names[name] for name in (*self.groups, "split") if label_names.get(name)}
         annotator_answers = label_names.get("annotator_answers", ())
         return AnsweringMetrics(self.answers, groups, annotator_answers, self.task.rule)
 
@@ -92,7 +92,7 @@ class AnsweringMetrics(ObjectiveMetrics):
         if "answer_scores" not in batch.targets:
             return
         predicted = result.predictions["answer_scores"].argmax(1)
-        codes = {name: batch.targets[name] for name in self.groups if name in batch.targets}
+        codes = group_codes(batch, self.groups, predicted)
         self.soft.update(predicted, batch.targets["answer_scores"], codes)
         if self.official is not None and "annotator_answers" in batch.targets:
             self.official.update(predicted, batch.targets["annotator_answers"], codes)

@@ -1,4 +1,4 @@
-"""Statements about two images, true or false (NLVR2, paper section 4.1)."""
+"""Statements about two images or more, true or false (NLVR2, paper section 4.1)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lxmert.files import InputError
 from lxmert.heads import PairHead
 from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
-from lxmert.objectives.metrics import GroupedMean
+from lxmert.objectives.metrics import GroupedMean, group_codes
 from lxmert.outputs import LxmertModelOutput
 
 
 class ImagePair(Objective):
-    """Two-way cross-entropy on the pooled outputs of a statement's two rows, as in the released code.
+    """Two-way cross-entropy on the pooled outputs of a statement's rows, as in the released code.
 
-    (The paper says sigmoid.) Rows 2e and 2e + 1 are statement e with its left and its right image; reads the
-    target `statement` (E,) int64, 1 where it is true.
+    (The paper says sigmoid.) Rows n e + k are statement e with its image k of n = `config.num_images`, of two the
+    left and the right one; reads the target `statement` (E,) int64, 1 where it is true.
 
     Args:
-        config: sizes; `answers` are the two labels, false first.
+        config: sizes; `num_images`; `answers` are the two labels, false first.
         label_smoothing: s; in training the right label counts 1 - s / 2 and the other s / 2.
 
     Raises:
@@ -61,20 +61,22 @@ class ImagePair(Objective):
         return scores.softmax(1)
 
     def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
-        """Accuracy."""
-        return ImagePairMetrics()
+        """Accuracy, also by what `label_names` tells apart: types of one's own data, splits."""
+        return ImagePairMetrics({name: values for name, values in label_names.items() if values})
 
 
 class ImagePairMetrics(ObjectiveMetrics):
-    """`accuracy`; consistency is among the makers' metrics, which a test adds."""
+    """`accuracy`, also by group; consistency is among the makers' metrics, which a test adds."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
-        self.accuracy = GroupedMean("accuracy")
+        self.groups = list(groups)
+        self.accuracy = GroupedMean("accuracy", groups)
 
     def update(self, result: Result, batch: Batch) -> None:
         """Add a batch."""
         if "statement" not in batch.targets:
             return
-        right = result.predictions["answer_scores"].argmax(1) == batch.targets["statement"]
-        self.accuracy.update(right, torch.ones_like(right), {})
+        truth = batch.targets["statement"]
+        right = result.predictions["answer_scores"].argmax(1) == truth
+        self.accuracy.update(right, torch.ones_like(right), group_codes(batch, self.groups, truth))

@@ -7,13 +7,14 @@ types, ...). The scoring rules themselves are in `lxmert.evaluate`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lxmert.batch import Batch
 from lxmert.evaluate import VQA_RULE, AnnotatorRule
 from lxmert.files import InputError
 
@@ -221,6 +222,11 @@ class OfficialVqaAccuracy(_GroupedMean):
 
     def _spelt(self, spell: Callable[[str], str], spell_theirs: Callable[[str], str]) -> Tensor:
         return _identities([*map(spell, self.answers), *map(spell_theirs, self.annotator_answers)])
+
+
+def group_codes(batch: Batch, groups: Iterable[str], like: Tensor) -> dict[str, Tensor]:
+    """A batch's codes of these groups, shaped as `like`; all unknown (-1) of a group that its data has not."""
+    return {name: batch.targets.get(name, torch.full_like(like, -1)) for name in groups}
 
 
 def _identities(texts: Sequence[str]) -> Tensor:

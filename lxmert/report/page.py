@@ -52,7 +52,7 @@ class Example:
 
     Args:
         question: text.
-        views: its picture; NLVR2 has two, left and right.
+        views: its pictures; NLVR2 has two, left and right.
         predictions: (answer, probability), best first.
         answers: soft score of each right answer; empty when unknown.
     """

@@ -74,6 +74,7 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         mask_token_id=datamodule.tokenizer.mask_token_id,
         vocab_sha256=datamodule.tokenizer.sha256,
         detector=datamodule.detector,
+        num_images=datamodule.num_images or sizes.num_images,
         num_qa_labels=len(answers),
         answers=answers,
     )

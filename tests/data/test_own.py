@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from folders import F, features_of, write_regions, write_vocabulary
 
-from datamodules.formats.own import convert_own
+from datamodules import vqa
+from datamodules.formats.own import convert_own, truth_rows
 from datamodules.formats.rows import read_rows
 from datamodules.nlvr2 import Nlvr2DataModule
+from datamodules.statistics import guess_accuracy
 from datamodules.stores import ExampleStore
 from datamodules.vqa import VqaDataModule
+from lxmert.evaluate.__main__ import main as evaluate
 from lxmert.files import InputError
 
 ROWS = [
@@ -125,7 +128,7 @@ GOOD = {"id": 1, "image": 5, "text": "what ?", "answer": "cat"}
         ({"id": "2"}, "row 1: id is '2', expected an integer as in the first row"),
         ({"id": " x "}, "row 1: id is ' x ', expected an integer"),
         ({"image": 1.5}, "row 1: image is 1.5, expected an image's id, a text or an integer"),
-        ({"image": ["a", "b"]}, "two images are columns left and right"),
+        ({"image": ["a", "b"]}, "several images are columns left, right, img2, img3"),
         ({"image": "a\nb"}, "row 1: image is 'a\\nb', expected a text without blanks at its ends"),
         ({"text": "  "}, "row 1: text is '  ', expected a text"),
         ({"answer": ""}, "leave the column out where answers are not known"),
@@ -273,6 +276,20 @@ def test_a_missing_split_and_missing_texts_are_named_with_the_formats_there_coul
         own(tmp_path)
 
 
+def test_the_guess_from_the_text_alone_is_made_once(tmp_path, monkeypatch):
+    rows = [
+        {"text": "what ?", "image": 1, "answer": answer, "id": n} for n, answer in enumerate(("cat", "cat", "dog"))
+    ]
+    for split in ("train", "valid"):
+        written(tmp_path / "mine" / f"{split}.json", json.dumps(rows))
+    write_regions(tmp_path / "mine_imgfeat" / "a.tsv", {"1": 1})
+    data, guesses = own(tmp_path, valid="valid"), []
+    monkeypatch.setattr(vqa, "guess_accuracy", lambda *splits: guesses.append(1) or guess_accuracy(*splits))
+    for _ in ("page", "summary"):
+        assert data.baselines() == {"best guess from the text alone": pytest.approx(2 / 3)}
+    assert len(guesses) == 1
+
+
 @pytest.mark.parametrize("answer", [["true", "False"], [1, 0], [True, False]])
 def test_pairs_have_two_images_and_are_true_or_false(tmp_path, answer):
     rows = [
@@ -294,9 +311,119 @@ def test_pairs_have_two_images_and_are_true_or_false(tmp_path, answer):
         test=[],
         predict=[],
     )
+    assert data.num_images is None
     data.prepare_data("fit")
     data.setup("fit")
+    assert data.num_images == 2
     batch = data.datasets["train"][[0, 1]]
     assert batch.targets["statement"].tolist() == [1, 0]
     found = [float(batch.region_features[i, 0, 0]) for i in batch.row_image]
     assert found == [1, 2, 2, 1]
+
+
+def statements(root, train, valid=None, **options):
+    """The data module of statements about images a, b, c and d, whose features tell 1, 2, 3 and 4."""
+    for split, rows in {"train": train, "valid": valid}.items():
+        if rows:
+            written(root / "mine" / f"{split}.jsonl", lines(rows))
+    write_regions(root / "mine_imgfeat" / "a.tsv", {"a": 1, "b": 2, "c": 3, "d": 4})
+    write_vocabulary(root / "vocab.txt")
+    arguments = {"folder": "mine", "region_folder": "mine_imgfeat", "columns": {}, "feature_dim": F}
+    arguments |= {"train": "train", "valid": "valid" if valid else [], "test": [], "predict": []} | options
+    data = Nlvr2DataModule(root, root / "vocab.txt", **arguments)
+    data.prepare_data("fit")
+    data.setup("fit")
+    return data
+
+
+FOUR = {"text": "all are red", "left": "a", "right": "b", "img2": "c", "img3": "d", "answer": 1}
+
+
+def test_a_statement_has_as_many_images_as_there_are_columns_of_them(tmp_path):
+    rows = [FOUR, {**FOUR, "left": "d", "img3": "c.jpg", "answer": 0, "text": "one cat"}, {**FOUR, "img2": "lost"}]
+    data = statements(tmp_path, rows, missing_images="drop")
+    assert data.num_images == 4 and data.label_names == {"answer_type": [], "question_type": []}
+    dataset = data.datasets["train"]
+    assert dataset.weights.tolist() == [1, 1, 0]  # the third image of the last one has no regions
+    batch = dataset[[1, 0]]
+    assert batch.row_sentence.tolist() == [0] * 4 + [1] * 4
+    assert [float(batch.region_features[i, 0, 0]) for i in batch.row_image] == [4, 2, 3, 3, 1, 2, 3, 4]
+    assert next(dataset.known(0, np.array([1]))).images == ["d b c c.jpg"]
+
+
+def test_columns_of_images_may_have_names_of_ones_own_and_a_gap_is_told_of(tmp_path):
+    rows = [{"text": "all red", "front": "a", "side": "b", "back": "c", "answer": True}]
+    columns = {"left": "front", "right": "side", "img2": "back"}
+    store = convert_own(written(tmp_path / "a.json", lines(rows)), tmp_path / "a.h5", columns, pairs=True)
+    store = ExampleStore(store)
+    assert store.groups == ("right", "img2") and store.table("img2") == ["c"]
+    with pytest.raises(InputError, match=r"img3 is there and img2 is not\. .* \+data\.columns\.img2=NAME"):
+        gap = {name: value for name, value in FOUR.items() if name != "img2"}
+        convert_own(written(tmp_path / "b.json", lines([gap])), tmp_path / "b.h5", pairs=True)
+    with pytest.raises(InputError, match=r"line 2: has img2, which the first row has not"):
+        two, three = (
+            {name: FOUR[name] for name in names} for names in (("left", "right"), ("left", "right", "img2"))
+        )
+        rows = [row | {"text": "red", "answer": 1} for row in (two, three)]
+        convert_own(written(tmp_path / "c.jsonl", lines(rows)), tmp_path / "c.h5", pairs=True)
+
+
+def test_splits_whose_statements_have_not_as_many_images_are_refused(tmp_path):
+    three = {name: value for name, value in FOUR.items() if name != "img3"}
+    with pytest.raises(
+        InputError, match=r"train\.jsonl has 4, .*valid\.jsonl has 3\. Give all files as many columns"
+    ):
+        statements(tmp_path, [FOUR], [three])
+
+
+# ---------------------------------------------------------------------------------- normalized answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("Yes. ", {"yes": 1.0}),
+        ({"Yes": 0.3, "yes": 0.6, "No!": 1}, {"yes": 0.6, "no": 1.0}),
+        (["Red", "red.", "RED", *["x"] * 7], {"red": 0.9, "x": 1.0}),
+    ],
+    ids=["text", "object", "ten"],
+)
+def test_normalized_answers_are_read_alike_whatever_their_kind(tmp_path, answer, label):
+    path = written(tmp_path / "a.json", json.dumps([{"text": "what ?", "image": 1, "answer": answer}]))
+    store = convert_own(path, tmp_path / "store.h5", {"normalized_answer": "answer"})
+    assert content_of(store)[0][3] == pytest.approx(label)
+    assert truth_rows(path, {"normalized_answer": "answer"}, labelled=True)[0]["label"] == pytest.approx(label)
+
+
+def test_an_answer_list_is_read_as_normalized_answers_are_and_so_are_predictions_scored(tmp_path, capsys):
+    rows = [{"text": "what ?", "image": "1", "answer": a, "id": n} for n, a in enumerate(("Cat", "dog.", "cat"))]
+    path = written(tmp_path / "mine" / "train.json", json.dumps(rows))
+    written(tmp_path / "mine" / "trainval_label2ans.json", '["Dog", "dog", "CAT!"]')
+    write_regions(tmp_path / "mine_imgfeat" / "a.tsv", {"1": 1})
+    data = own(tmp_path, columns={"normalized_answer": "answer"})
+    assert data.answers == ["dog", "cat"]
+    assert data.datasets["train"][[0, 1, 2]].targets["answer_scores"].tolist() == [[0, 1], [1, 0], [0, 1]]
+    predictions = written(
+        tmp_path / "p.json",
+        json.dumps([{"question_id": n, "answer": a} for n, a in enumerate(("CAT", "cat", "cat"))]),
+    )
+    for columns, expected in ((["--columns", "normalized_answer=answer"], 66.67), ([], 33.33)):
+        assert evaluate(["own", str(predictions), str(path), *columns, "--json", str(tmp_path / "s.json")]) == 0
+        assert json.loads((tmp_path / "s.json").read_text())["metrics"]["accuracy"] == expected
+        noted = "differ in capitals, blanks or marks at the end" in " ".join(capsys.readouterr().out.split())
+        assert noted == (not columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "pairs", "message"),
+    [
+        ({"normalized_answer": "reply"}, False, "no column 'reply', which data.columns.normalized_answer names"),
+        ({"normalized_answer": "answer", "answer": "answer"}, False, "data.columns.answer: expected one of id"),
+        ({"normalized_answer": "answer"}, True, "data.columns.normalized_answer: expected one of id, left"),
+    ],
+)
+def test_a_column_of_normalized_answers_takes_the_place_of_that_of_answers(tmp_path, columns, pairs, message):
+    row = {"text": "what ?", "image": 1, "left": 1, "right": 2, "answer": "1", "label": "1"}
+    with pytest.raises(InputError) as raised:
+        convert_own(written(tmp_path / "a.json", json.dumps([row])), tmp_path / "a.h5", columns, pairs=pairs)
+    assert message in str(raised.value)

@@ -6,8 +6,8 @@ import logging
 import pytest
 from folders import F, write_regions, write_rows, write_vocabulary
 
+from datamodules.formats.answer_lists import normalized, spelt_alike
 from datamodules.nlvr2 import Nlvr2DataModule
-from datamodules.sense.answers import spelt_alike
 from datamodules.stores.texts import ExampleStore, write_examples
 from datamodules.vqa import VqaDataModule
 from lxmert.files import InputError
@@ -97,9 +97,26 @@ def test_answers_that_differ_in_capitals_and_spaces_are_said_once(root, warned):
     data.setup("fit")
     (said,) = warned()
     assert said.startswith(
-        "3 answers differ from another in capitals or spaces alone, such as [' yes', 'Yes', 'yes']"
+        "3 answers differ from another in capitals, blanks or marks at the end alone, such as "
+        "[' yes', 'Yes', 'yes']"
     )
     assert spelt_alike(["a  b", "A b", "ab", "c"]) == [["a  b", "A b"]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (" Yes. ", "yes"),
+        ("Stop  the\tCAR!?", "stop the car"),
+        ("3.5", "3.5"),
+        ("c++ ", "c++"),
+        ("?", "?"),
+        ("E\u0301te\u0301", "\u00e9t\u00e9"),
+        ("a . .", "a"),
+    ],
+)
+def test_an_answer_normalized_is_so_already(answer, expected):
+    assert normalized(answer) == normalized(expected) == expected
 
 
 # ---------------------------------------------------------------------------------------------- sentences

@@ -12,6 +12,7 @@ from datamodules.convert import convert_tsv
 from datamodules.formats.release_vqa import convert_vqa
 from datamodules.toy.files import ToyParameters, generate
 from datamodules.validate.__main__ import main, validate
+from lxmert.files import InputError
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is absent")
@@ -455,3 +456,79 @@ def test_a_path_that_is_not_there_or_has_nothing_is_an_error(tmp_path, capsys):
     assert "no such file or folder" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 1
     assert "no files of a kind that is known here" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------- an experiment of one's own
+
+
+def own_experiment(folder, **data):
+    (folder / "data" / "mine").mkdir(parents=True)
+    return write(
+        folder / "own" / "experiment" / "mine.yaml", {"defaults": ["own"], "data": {"folder": "mine", **data}}
+    )
+
+
+def test_the_experiment_of_ones_own_data_says_what_its_columns_are_and_where_its_regions(
+    tmp_path, capsys, monkeypatch
+):
+    path = own_experiment(tmp_path, columns={"text": "Frage", "image": "Bild", "answer": None})
+    monkeypatch.chdir(tmp_path)
+    texts = write(Path("data/mine/train.csv"), "Frage,Bild,answer\nrot?,a.jpg,ja\nblau?,b,nein\ngelb?,a,Ja.\n")
+    assert "of no kind that is known" in the_problem(texts)
+    Path("data/mine/vocab.txt").write_text("[PAD]")
+    regions = Path("data/mine_imgfeat/some.tsv")
+    write(regions, region_line("a") + region_line("b"))
+    assert main([str(path)]) == 0 and "no problems" in capsys.readouterr().out
+    reports = validate(path)[0]
+    assert {str(report.path): report.kind for report in reports} == {
+        "data/mine/train.csv": "texts of your own",
+        str(regions): "regions of the LXMERT release",
+    }
+    assert ("columns", "Bild (image), Frage (text), answer (answer)", "") in reports[0].facts
+    store = Path("data/stores/mine_imgfeat/some.h5")
+    convert_tsv(regions, store)
+    write(regions, region_line("a")).rename("data/stores/other.tsv")  # no file of the experiment
+    store.unlink()
+    write(regions, region_line("a"))
+    write(Path("data/mine/valid.csv"), "Frage,Bild\nrot?,\n")
+    write(Path("data/mine/trainval_label2ans.json"), ["ja", "nein"])
+    *others, row = problems(path)
+    assert others == [
+        "answers that are not in the answer list: 'Ja.'",
+        "images without regions in this folder (of 3): b",
+    ]
+    assert row.startswith("rows that cannot be used: line 2: Bild is '', expected a text")
+    normalized = {"text": "Frage", "image": "Bild", "normalized_answer": "answer"}
+    write(path, {"data": {"folder": "mine", "columns": normalized}})
+    assert problems(path)[0].startswith("images without regions")
+    monkeypatch.chdir("/")
+    assert main([str(path)]) == 1
+    assert (
+        "data/mine: no texts. Where paths.data is another folder, name it with --data" in capsys.readouterr().err
+    )
+    assert main([str(path), "--data", str(tmp_path / "data")]) == 1
+    assert "2 problem(s)" in capsys.readouterr().out
+
+
+def test_statements_about_three_images_are_counted_with_all_of_them(tmp_path, monkeypatch):
+    path = own_experiment(tmp_path, columns={"img2": "back"})
+    monkeypatch.chdir(tmp_path)
+    write(Path("data/mine/train.csv"), "text,left,right,back,answer\nall red,a,b,c,1\n")
+    write(Path("data/mine_imgfeat/some.tsv"), region_line("a") + region_line("b"))
+    [report, _] = validate(path)[0]
+    assert [fact[:2] for fact in report.facts][1:3] == [("statements about 3 images", "1"), ("images", "3")]
+    assert report.problems == ["images without regions in this folder (of 3): c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("data: [", "no YAML: "),
+        ("model: {}", r"no data\.folder; expected what `python -m datamodules\.init` writes"),
+        ("- 1", r"no data\.folder"),
+    ],
+)
+def test_a_yaml_that_is_no_experiment_of_ones_own_data_is_refused(tmp_path, content, message):
+    path = write(tmp_path / "mine.yaml", content)
+    with pytest.raises(InputError, match=message):
+        validate(path)

@@ -1,4 +1,4 @@
-"""Statements about two images: the head, the objective, its metrics and the library class."""
+"""Statements about two images or more: the head, the objective, its metrics and the library class."""
 
 from dataclasses import replace
 
@@ -10,6 +10,8 @@ from torch import nn
 from lxmert import LxmertConfig, LxmertForVisualReasoning, LxmertModel
 from lxmert.batch import Batch
 from lxmert.heads import PairHead
+from lxmert.learner import config_differences
+from lxmert.objectives.base import Result
 from lxmert.objectives.image_pair import ImagePair
 from lxmert.outputs import LxmertModelOutput
 
@@ -120,6 +122,18 @@ def test_accuracy_counts_statements_over_batches_and_starts_anew(config):
     assert {name: float(value) for name, value in metrics.compute().items()} == {"accuracy": 0.5}
     metrics.reset()
     assert metrics.compute() == {}
+
+
+def test_accuracy_is_told_by_group_and_a_batch_without_the_group_counts_in_all(config):
+    metrics = ImagePair(config).make_metrics({"answer_type": [], "split": ["easy", "hard"]})
+    scores = torch.tensor([[0.0, 1], [0, 1], [0, 1]])
+    for truth, codes in (([1, 0, 1], [0, 0, 1]), ([0, 0, 0], None)):
+        batch = batch_like(torch.tensor(truth))
+        if codes:
+            batch.targets["split"] = torch.tensor(codes)
+        metrics.update(Result({}, {"answer_scores": scores}), batch)
+    expected = {"accuracy": 2 / 6, "accuracy/split/easy": 1 / 2, "accuracy/split/hard": 1.0}
+    assert {name: float(value) for name, value in metrics.compute().items()} == pytest.approx(expected)
 
 
 def test_left_and_right_are_told_apart_and_the_truth_is_learnt(config, call):
@@ -247,3 +261,47 @@ def test_a_call_that_does_not_fit_together_says_what_was_expected(reasoning, cal
     change(call)
     with pytest.raises(ValueError, match=message):
         reasoning(**call)
+
+
+# ---------------------------------------------------------------------------------------- three images
+
+
+def test_three_images_are_read_side_by_side_by_the_objective_and_the_class(config, call):
+    config = replace(config, num_images=3)
+    reasoning, objective = randomize(LxmertForVisualReasoning(config)), ImagePair(config)
+    objective.head.load_state_dict(reasoning.pair_head.state_dict())
+    assert reasoning.pair_head.logit_fc[0].weight.shape == (3 * config.hidden_size, 3 * config.hidden_size)
+    for name in ("visual_feats", "visual_pos", "visual_attention_mask"):
+        call[name] = torch.cat([call[name], call[name][:, :1].roll(1, 0)], 1)  # the left image of another one
+    found = reasoning(**call, labels=torch.tensor([0, 1, 1]))
+    words = {name: value for name, value in call.items() if not name.startswith("visual")}
+    sides = [
+        reasoning.lxmert(
+            **words, **{k: v[:, side] for k, v in call.items() if k.startswith("visual")}
+        ).pooled_output
+        for side in range(3)
+    ]
+    expected = nn.Sequential(*reasoning.pair_head.logit_fc)(torch.cat(sides, 1))
+    torch.testing.assert_close(found.logits, expected, atol=1e-5, rtol=1e-4)
+    batch = Batch(
+        *(call["input_ids"], call["attention_mask"]),
+        *(call[name].flatten(0, 1) for name in ("visual_feats", "visual_pos", "visual_attention_mask")),
+        row_sentence=torch.arange(E).repeat_interleave(3),
+        row_image=torch.arange(3 * E),
+        token_types=call["token_type_ids"],
+        targets={"statement": torch.tensor([0, 1, 1])},
+    )
+    result = objective(reasoning.lxmert.encode(batch, objective.outputs_needed), batch, reasoning.lxmert)
+    torch.testing.assert_close(result.predictions["answer_scores"], found.logits.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(result.losses["image_pair"], found.loss)
+    with pytest.raises(ValueError, match=r"expected \(statements, tokens\), \(statements, 3, regions, features\)"):
+        reasoning(**{**call, "visual_feats": call["visual_feats"][:, :2]})
+
+
+def test_a_checkpoint_of_two_images_is_refused_for_three_also_one_that_does_not_tell(config):
+    saved, three = config.to_dict(), replace(config, num_images=3).to_dict()
+    old = {name: value for name, value in saved.items() if name != "num_images"}
+    for each in (saved, old):
+        assert config_differences(each, saved) == []
+        (line,) = config_differences(each, three)
+        assert line.startswith("2 images a statement in the checkpoint, 3 in the data")

@@ -48,7 +48,9 @@ def make_data(folder, task, splits, role="test", label=None):
         task=task,
         splits={role: list(splits)},
         datasets={role: dataset},
-        scoring_files=lambda split: {"statements": folder / f"{split}.json"} if task == "nlvr2" else {},
+        scoring_files=lambda split: (
+            {"statements": path} if task == "nlvr2" and (path := folder / f"{split}.json").exists() else {}
+        ),
     )
 
 
@@ -112,9 +114,11 @@ def test_files_of_other_statements_are_warned_of_and_cost_no_other_result(tmp_pa
         official_scores(TASKS["nlvr2"], tmp_path / "dev.csv", {"statements": statements})
 
 
-def test_two_splits_at_once_have_no_makers_metrics(tmp_path, statements):
+def test_of_two_splits_at_once_each_has_the_makers_metrics_of_its_own(tmp_path, statements):
     every = [f"dev-0-{pair}-0" for pair in range(4)]
-    assert official_of_a_test(tmp_path, {"dev": every, "train": every[:2]}, [0, 1, 0, 1, 1, 1]) == {}
+    found = official_of_a_test(tmp_path, {"dev": every, "train": every[:2]}, [0, 1, 0, 1, 1, 1])
+    assert found.pop("test/official/accuracy/split/dev") == 0.75  # of train there is no file
+    assert list(found) == ["test/official/consistency/split/dev"]
     assert (
         tmp_path / "dev.csv"
     ).read_text() == "dev-0-0-0,False\ndev-0-1-0,True\ndev-0-2-0,False\ndev-0-3-0,True\n"

@@ -13,11 +13,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 from folders import write_regions
 from runs import ROOT, checkpoint, latest, said, summary, train
 
 from datamodules.convert.__main__ import main as convert
 from datamodules.init.__main__ import main as init
+from lxmert import load_run
 from lxmert.evaluate.__main__ import main as evaluate
 
 PAGE = ROOT / "docs" / "own_data.md"
@@ -186,11 +188,15 @@ KINDS = {
         PLAIN,
     ),
     "own language": Kind(
-        "CSV; columns, language and vocabulary of one's own",
+        "CSV; columns, language and vocabulary of one's own, answers normalized",
         "csv",
-        lambda n, i: {"Frage": "Ist das über rot?", "Bild": i, "Antwort": ["jein", "grün", "nö"][n % 3]},
+        lambda n, i: {
+            "Frage": "Ist das über rot?",
+            "Bild": i,
+            "Antwort": ["jein", "Grün", "nö", "grün.", "Jein"][n % 5],
+        },
         PLAIN,
-        columns={"text": "Frage", "image": "Bild", "answer": "Antwort"},
+        columns={"text": "Frage", "image": "Bild", "normalized_answer": "Antwort"},
     ),
     "types": Kind(
         "JSON lines; accuracy by types of question",
@@ -246,7 +252,7 @@ KINDS = {
     "pairs": Kind(
         "CSV; two images a statement, true or false",
         "csv",
-        lambda n, i: {**pair(n, i), "id": f"s{n}"},
+        lambda n, i: {**pair(n, i), "id": f"s{n}", "question_type": ["both", "either or"][n % 2]},
         ["left one", "right/one", "3"],
     ),
     "pairs, hidden": Kind(
@@ -254,6 +260,15 @@ KINDS = {
         "jsonl",
         lambda n, i: {**pair(n, i), "id": n},
         ["left one", "right one", "other"],
+        splits={"train": 14, "valid": 7, "test": 5},
+        hidden=("test",),
+    ),
+    "three images": Kind(
+        "CSV; three images a statement, columns of one's own",
+        "csv",
+        lambda n, i: {"text": "all are red", "img0": i, "img1": "2", "back": "side", "true": n % 2, "id": n},
+        ["front", "side", "2"],
+        columns={"img2": "back", "answer": "true"},
         splits={"train": 14, "valid": 7, "test": 5},
         hidden=("test",),
     ),
@@ -268,7 +283,7 @@ def write(folder, kind):
     for place, (split, count) in enumerate(kind.splits.items()):
         rows = [kind.rows(n, kind.images[(n + place) % len(names)]) for n in range(count)]
         if split in kind.hidden:
-            rows = [{k: v for k, v in row.items() if k not in ("answer", "Antwort")} for row in rows]
+            rows = [{k: v for k, v in row.items() if k not in ("answer", "Antwort", "true")} for row in rows]
         content = WRITERS[kind.form.removesuffix(".gz")](rows).encode()
         path = folder / "data" / "mine" / f"{split}.{kind.form}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -314,6 +329,22 @@ def test_a_data_set_of_ones_own_is_trained_on_and_every_row_of_it_predicted_and_
         [measured] = [v for k, v in told["metrics"].items() if re.fullmatch(r"test/\w+/accuracy", k)]
         assert score == pytest.approx(measured, abs=1e-4)  # a percentage of two digits
     assert ("test/answering/official_accuracy" in told["metrics"]) == (name == "ten annotators")
+    if name == "own language":
+        assert load_run(run).answers == ["grün", "jein", "nö"]
+        assert {row["truth"] for row in table} == {"grün", "jein", "nö"}
+    if name == "pairs":
+        assert "test/image_pair/accuracy/question_type/either_or" in told["metrics"]
+    if name == "three images":
+        model = load_run(run).model
+        features, boxes = torch.rand(2, 3, 4, model.config.visual_feat_dim), torch.rand(2, 3, 4, 4)
+        assert model(torch.ones(2, 5).long(), features, boxes).logits.shape == (2, 2)
+    if name == "repeated ids":
+        for split in tested:
+            evaluate(["own", f"{run}/predictions/{split}.json", f"data/mine/{split}.csv", "--json", "scores.json"])
+            score = json.loads(Path("scores.json").read_text())["metrics"]["accuracy"] / 100
+            measured = told["metrics"][f"test/answering/accuracy/split/{split}"]
+            assert score == pytest.approx(measured, abs=1e-4)
+        assert "<td>split: easy</td>" in (run / "report.html").read_text().replace("\n", "")
     if name == "types":
         assert "test/answering/accuracy/question_type/how_many" in told["metrics"]
     for split in kind.hidden:
