@@ -32,6 +32,7 @@ SIZES = {
     "num_object_labels": 9, "num_attr_labels": 5, "max_position_embeddings": 16, "l_layers": 2, "r_layers": 1,
     "x_layers": 2, "visual_feat_dim": 10, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
+SMALL = {"l_layers": 0, "r_layers": 0}  # for `fit`: TensorFlow traces each weight's update
 R, L, N = 3, 6, 5  # rows, tokens, regions
 
 
@@ -467,7 +468,7 @@ def accuracy(labels, scores):
 @pytest.mark.parametrize("where", ["beside", "among"])
 def test_fit_learns_answers_from_labels_beside_and_among_the_inputs(where):
     keras.utils.set_random_seed(0)
-    model = twins.TFLxmertForQuestionAnswering(LxmertConfig(**{**SIZES, "initializer_range": 0.2}))
+    model = twins.TFLxmertForQuestionAnswering(LxmertConfig(**SIZES | SMALL | {"initializer_range": 0.2}))
     given, answers = inputs(rows=8), np.eye(7, dtype="float32")[np.arange(8) % 7]
     among = where == "among"
     model.compile(keras.optimizers.Adam(3e-3), metrics=[] if among else [accuracy], jit_compile=COMPILED)
@@ -482,7 +483,7 @@ def test_fit_learns_answers_from_labels_beside_and_among_the_inputs(where):
 
 
 def test_fit_pretrains(make):
-    _, opened = make("LxmertForPreTraining")
+    _, opened = make("LxmertForPreTraining", **SMALL)
     model = twins.TFLxmertForPreTraining.from_config(opened.get_config())
     model.set_weights(opened.get_weights())
     model.compile(keras.optimizers.Adam(3e-3), jit_compile=COMPILED)
@@ -493,7 +494,7 @@ def test_fit_pretrains(make):
 
 
 def test_fit_without_labels_or_with_what_it_cannot_weigh_says_so(make):
-    _, model = make("LxmertForQuestionAnswering")
+    _, model = make("LxmertForQuestionAnswering", **SMALL)
     model.compile("adam", jit_compile=COMPILED)
     with pytest.raises(ValueError, match="no labels to learn from"):
         model.fit(inputs(), verbose=0)
@@ -506,7 +507,7 @@ def test_fit_without_labels_or_with_what_it_cannot_weigh_says_so(make):
 
 
 def test_a_compiled_loss_goes_before_the_models_own(make):
-    _, model = make("LxmertForQuestionAnswering")
+    _, model = make("LxmertForQuestionAnswering", **SMALL)
     model.compile("sgd", loss="mse", jit_compile=COMPILED)
     given, answers = inputs(), np.ones((R, 7), "float32")
     expected = ((array(model(given).question_answering_score) - 1) ** 2).mean()
@@ -514,7 +515,7 @@ def test_a_compiled_loss_goes_before_the_models_own(make):
 
 
 def test_mixed_precision_computes_in_half_and_learns_in_single(make):
-    _, opened = make("LxmertForQuestionAnswering")
+    _, opened = make("LxmertForQuestionAnswering", **SMALL)
     expected = array(opened(inputs()).question_answering_score)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
