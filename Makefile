@@ -4,13 +4,16 @@ BIN := .venv/bin
 SOURCES := lxmert datamodules tests benchmarks train.py
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 demo: .venv/installed ## set up, then train on toy VQA and show the result (about 5 minutes on 2 cores)
 	$(BIN)/python train.py experiment=toy_vqa
 
 test: .venv/installed-test ## set up, then run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-tensorflow: .venv-tensorflow/installed ## set up TensorFlow in an environment of its own, then test the twins on it
+	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=2 .venv-tensorflow/bin/python -m pytest --noconftest tests/twins
 
 fuzz: .venv/installed-test ## damage 2,000 copies of each kind of file (about an hour)
 	OMP_NUM_THREADS=1 LXMERT_FUZZ=2000 $(BIN)/python -m pytest -n 2 tests/*/test_fuzz_*.py
@@ -25,7 +28,7 @@ format: .venv/installed-test ## format the code
 	$(BIN)/ruff format $(SOURCES)
 
 clean: ## remove the environment, toy data, caches (outputs/ stays)
-	rm -rf .venv data/toy data/toy_gqa data/toy_long data/toy_nlvr2 build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-tensorflow data/toy data/toy_gqa data/toy_long data/toy_nlvr2 build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -36,4 +39,10 @@ clean: ## remove the environment, toy data, caches (outputs/ stays)
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[test]'
 	touch $@
 
-.PHONY: help demo test fuzz lint format clean
+# Without the test extra (and its conftest) and without compiling what is never imported: half the time.
+.venv-tensorflow/installed: pyproject.toml constraints.txt
+	test -x .venv-tensorflow/bin/python || $(PYTHON) -m venv .venv-tensorflow
+	.venv-tensorflow/bin/pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e '.[tensorflow]' pytest
+	touch $@
+
+.PHONY: help demo test test-tensorflow fuzz lint format clean

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 # Options of the reference's `from_pretrained` and `save_pretrained` that change nothing here: weights are read
 # once, nothing in them is run, every attention gives the same numbers, adapters are peft's affair, and one file is
 # written, whole.
-READING = {"adapter_kwargs", "attn_implementation", "disable_mmap", "low_cpu_mem_usage", "weights_only"}
+READING = {"adapter_kwargs", "attn_implementation", "disable_mmap", "from_tf", "low_cpu_mem_usage", "weights_only"}
 WRITING = {"max_shard_size", "save_function", "save_original_format", "save_peft_format"}
 
 

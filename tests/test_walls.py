@@ -67,19 +67,8 @@ def test_lxmert_never_imports_datamodules_or_the_command_line_commands_excepted(
 ORDER = {
     "lxmert": [
         *("files", "hash_random", "batch", "outputs", "finite", "tokenization", "optim", "evaluate", "weights"),
-        *(
-            "config",
-            "model",
-            "heads",
-            "base",
-            "pretrained",
-            "objectives",
-            "report",
-            "learner",
-            "callbacks",
-            "runs",
-        ),
-        *("weights.export", "checkpoint", "__init__"),
+        *("config", "model", "heads", "base", "pretrained", "tensorflow", "objectives", "report", "learner"),
+        *("callbacks", "runs", "weights.export", "checkpoint", "__init__"),
     ],
     "datamodules": [
         *("progress", "stores", "formats", "layout", "batches", "release", "statistics", "sense", "base"),
@@ -193,6 +182,7 @@ def test_hydra_stays_in_the_command_line_and_one_module_that_builds():
 
 def test_h5py_stays_in_the_store_files():
     stores = [f"datamodules/stores/{name}.py" for name in ("hdf5", "regions", "texts")]
+    stores.append("lxmert/weights/tf_h5.py")  # TensorFlow's weights are such a file
     wrong = [i for i in IMPORTS if i.of("h5py") and i.file not in stores]
     refuse(wrong, f"h5py only in {', '.join(stores)}:")
 
@@ -202,10 +192,17 @@ def test_wandb_stays_in_the_callbacks():
     refuse(wrong, "wandb only in lxmert/callbacks/:")
 
 
+def test_keras_stays_in_its_room():
+    wrong = [i for i in IMPORTS if not i.file.startswith("lxmert/tensorflow/")]
+    names = ("keras", "tensorflow", "optree", "jax", "lxmert.tensorflow")
+    refuse([i for i in wrong if any(map(i.of, names))], "Keras only in lxmert/tensorflow/, which nobody imports:")
+
+
 # Formats and objectives are used one at a time: of these rooms each file is a door.
 ROOMS = [
     *("lxmert/weights", "lxmert/evaluate", "lxmert/report", "lxmert/callbacks", "lxmert/runs"),
     "lxmert/tokenization",
+    "lxmert/tensorflow",
     *("datamodules/stores", "datamodules/batches", "datamodules/sense"),
 ]
 
@@ -227,7 +224,7 @@ def test_the_report_is_imported_without_drawing_or_torch():
 # Run in an empty folder with the names of our modules; other libraries come first, so that what shows is ours.
 IMPORT_ALL = """
 import importlib, sys, threading, time
-import torch, lightning, hydra, torchmetrics, numpy, h5py, tokenizers, safetensors, huggingface_hub
+import torch, lightning, hydra, torchmetrics, numpy, h5py, tokenizers, safetensors, huggingface_hub, keras
 
 class Untouchable(list):
     def fail(self, *_):
@@ -257,7 +254,7 @@ def module_of(file: Path) -> str:
 
 def test_nothing_runs_at_import(tmp_path):
     command = [sys.executable, "-c", IMPORT_ALL, *map(module_of, FILES)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "KERAS_BACKEND": "torch"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "", f"importing prints: {done.stdout}"

@@ -16,11 +16,12 @@ from lxmert.weights.files import (
 )
 from lxmert.weights.load import LoadReport, compare, load_weights, refuse_unloaded
 from lxmert.weights.names import HEADS, is_bert, reference_names, upgrade
+from lxmert.weights.tf_h5 import is_transposed, torch_name, write_tf_h5
 from lxmert.weights.transfer import match_answer_head
 
 __all__ = [
-    "HEADS", "WEIGHT_SUFFIXES", "LoadReport", "answers_beside", "compare", "is_bert", "kept_config",
-    "load_weights", "match_answer_head", "model_card", "open_weights", "read_answers", "read_detector",
-    "read_vocabulary", "read_weights", "reference_names", "refuse_unloaded", "tokenizer_beside", "tokenizer_with",
-    "upgrade", "write_folder",
+    "HEADS", "WEIGHT_SUFFIXES", "LoadReport", "answers_beside", "compare", "is_bert", "is_transposed",
+    "kept_config", "load_weights", "match_answer_head", "model_card", "open_weights", "read_answers",
+    "read_detector", "read_vocabulary", "read_weights", "reference_names", "refuse_unloaded", "tokenizer_beside",
+    "tokenizer_with", "torch_name", "upgrade", "write_folder", "write_tf_h5",
 ]  # fmt: skip

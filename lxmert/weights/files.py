@@ -29,9 +29,10 @@ from lxmert.files import (
 )
 from lxmert.tokenization import LxmertTokenizer
 from lxmert.weights.names import HEADS, from_foreign, is_bert, reference_names, upgrade
+from lxmert.weights.tf_h5 import read_tf_h5
 
-WEIGHT_FILES = ["model.safetensors", "pytorch_model.bin"]
-WEIGHT_SUFFIXES = (".ckpt", ".pth", ".bin", ".safetensors")
+WEIGHT_FILES = ["model.safetensors", "pytorch_model.bin", "tf_model.h5"]
+WEIGHT_SUFFIXES = (".ckpt", ".pth", ".bin", ".safetensors", ".h5")
 
 
 def open_weights(path: Path, whole: bool = True) -> Any:
@@ -48,6 +49,8 @@ def open_weights(path: Path, whole: bool = True) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    if path.suffix == ".h5":
+        return read_tf_h5(path)
     is_safetensors = path.suffix == ".safetensors"
     try:
         if is_safetensors:
@@ -125,10 +128,10 @@ def read_weights(
     """Weights under the reference's names, from any file or folder that holds an LXMERT or a BERT.
 
     Args:
-        source: a folder or hub name with `model.safetensors` or `pytorch_model.bin`, of an LXMERT or a
-            BERT; a file of the original release (`*_LXRT.pth`, `BEST.pth`), with or without `module.`
-            prefixes; or a checkpoint of a run (`*.ckpt`), of which the model and its objectives count, or
-            the run's folder.
+        source: a folder or hub name with `model.safetensors`, `pytorch_model.bin` or TensorFlow's `tf_model.h5`,
+            of an LXMERT or a BERT, or such a file; a file of the original release (`*_LXRT.pth`, `BEST.pth`),
+            with or without `module.` prefixes; or a checkpoint of a run (`*.ckpt`), of which the model and its
+            objectives count, or the run's folder.
         hub: how to get it from the hub.
         use_safetensors: True and False read the one or the other file alone.
         variant: of the file's name in a folder: `model.<variant>.safetensors`.

@@ -11,7 +11,7 @@ from fuzzing import COUNT, VALUES, damaged, mistaken, mistaken_json, survives
 from test_checkpoint import save_run
 
 from lxmert import LxmertConfig, LxmertForQuestionAnswering, LxmertTokenizer, load_run, save_run_model
-from lxmert.weights import read_answers
+from lxmert.weights import read_answers, write_tf_h5
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnop", "##a", "cat", "é"]
 ANSWERS = ["yes", "no", "", "2", "don't", "crème brûlée", "gray"]
@@ -224,6 +224,13 @@ def test_a_file_of_the_originals_time(model, folder, change):
     path = folder / "pytorch_model.bin"
     torch.save(model.reference_state(), path, _use_new_zipfile_serialization=False)
     survives(opened(folder), path, change, TRIES)
+
+
+def test_a_file_of_tensorflow(model, folder):
+    (folder / "model.safetensors").unlink()
+    path = folder / "tf_model.h5"
+    write_tf_h5(path, model.reference_state(), "tf_lxmert_for_question_answering")
+    survives(opened(folder), path, damaged, TRIES, verify=whole)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
