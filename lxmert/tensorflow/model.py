@@ -10,7 +10,7 @@ do not depend on the values of a batch are what XLA compiles.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -42,8 +42,25 @@ def layer_norm(name: str) -> keras.layers.LayerNormalization:
 
 
 def activation(name: str, x: Tensor) -> Tensor:
-    """The activation called `name` in the config; GELU is the exact one."""
-    return ops.gelu(x, approximate=False) if name == "gelu" else ops.relu(x)
+    """The activation called `name` in the config."""
+    return ACTIVATION_FUNCTIONS[name](x)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return ops.gelu(x, approximate=False)
+
+
+def _tanh_gelu(x: Tensor) -> Tensor:
+    return ops.gelu(x, approximate=True)
+
+
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": _gelu, "gelu_fast": _tanh_gelu, "gelu_new": _tanh_gelu, "gelu_python": _gelu,
+    "gelu_pytorch_tanh": _tanh_gelu, "leaky_relu": lambda x: ops.leaky_relu(x, negative_slope=0.01),
+    "linear": lambda x: x, "mish": lambda x: x * ops.tanh(ops.softplus(x)),
+    "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x), "relu": ops.relu, "relu6": ops.relu6,
+    "sigmoid": ops.sigmoid, "silu": ops.silu, "swish": ops.silu, "tanh": ops.tanh,
+}  # fmt: skip
 
 
 def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:

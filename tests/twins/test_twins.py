@@ -19,8 +19,11 @@ import lxmert
 from lxmert import LxmertConfig
 from lxmert import tensorflow as twins
 from lxmert.batch import Batch
+from lxmert.config import ACTIVATIONS
 from lxmert.files import InputError
+from lxmert.model import activation as torch_activation
 from lxmert.tensorflow import call_inputs
+from lxmert.tensorflow.model import activation
 
 BACKEND = keras.backend.backend()
 COMPILED = "auto" if BACKEND == "jax" else False  # compiling takes longer here than what is compiled
@@ -161,6 +164,13 @@ def test_outputs_are_those_of_the_pytorch_class(make, name, padding):
     found = kerass(**given, **shown)
     assert len(found.language_hidden_states) == 4 and len(found.cross_encoder_attentions) == 2
     compare_outputs(found, expected, given if padding else None)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_those_of_pytorch(name):
+    x = torch.linspace(-6, 6, 200)
+    found = ops.convert_to_numpy(activation(name, ops.convert_to_tensor(x.numpy())))
+    np.testing.assert_allclose(found, torch_activation(name)(x).numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(
