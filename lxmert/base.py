@@ -21,6 +21,7 @@ from lxmert.model import initialize_layer
 from lxmert.weights import (
     WEIGHT_SUFFIXES,
     compare,
+    in_reference_names,
     kept_config,
     load_weights,
     model_card,
@@ -126,9 +127,10 @@ class LxmertPreTrainedModel(nn.Module):
         if config is None:
             kept, options = kept_with(source, hub, cls.config_class, options)
         sizes = kept or as_config(config, cls.config_class)
-        weights = dict(state_dict) if state_dict is not None else read_weights(
-            source, hub, use_safetensors=use_safetensors, variant=variant
-        )  # fmt: skip
+        if state_dict is not None:
+            weights = in_reference_names(state_dict, source)
+        else:
+            weights = read_weights(source, hub, use_safetensors=use_safetensors, variant=variant)
         model, report = cls._from_weights(
             sizes, weights, source, allow_missing, bool(kept), ignore_mismatched_sizes, _as_dtype(dtype),
             model_args, options,

@@ -4,6 +4,7 @@ from lxmert.weights.card import model_card
 from lxmert.weights.files import (
     WEIGHT_SUFFIXES,
     answers_beside,
+    in_reference_names,
     kept_config,
     open_weights,
     read_answers,
@@ -20,8 +21,8 @@ from lxmert.weights.tf_h5 import is_transposed, torch_name, write_tf_h5
 from lxmert.weights.transfer import match_answer_head
 
 __all__ = [
-    "HEADS", "WEIGHT_SUFFIXES", "LoadReport", "answers_beside", "compare", "is_bert", "is_transposed",
-    "kept_config", "load_weights", "match_answer_head", "model_card", "open_weights", "read_answers",
+    "HEADS", "WEIGHT_SUFFIXES", "LoadReport", "answers_beside", "compare", "in_reference_names", "is_bert",
+    "is_transposed", "kept_config", "load_weights", "match_answer_head", "model_card", "open_weights", "read_answers",
     "read_detector", "read_vocabulary", "read_weights", "reference_names", "refuse_unloaded", "tokenizer_beside",
     "tokenizer_with", "torch_name", "upgrade", "write_folder", "write_tf_h5",
 ]  # fmt: skip

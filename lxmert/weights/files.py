@@ -166,7 +166,7 @@ def read_weights(
                 "the weights of an LXMERT, each a dense tensor. Save them as such, or get the file again."
             )
     if not is_run:
-        return _from_foreign(weights, str(path))
+        return in_reference_names(weights, str(path))
     try:
         names = reference_names(weights, content.get("heads") or HEADS)
     except InputError as error:
@@ -187,7 +187,7 @@ def _problem(tensor: Any) -> str:
     return ""
 
 
-def _from_foreign(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def in_reference_names(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Weights of another project under the reference's names.
 
     Raises:

@@ -99,6 +99,8 @@ def test_weights_may_be_given(folder, model):
     state = {name: tensor + 1 for name, tensor in model.state_dict().items()}
     found = LxmertForQuestionAnswering.from_pretrained(folder, state_dict=state)
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.state_dict().items())
+    bare = LxmertModel.from_pretrained(None, config=model.config, state_dict=model.lxmert.state_dict())
+    assert same(bare, model.lxmert)
     found = LxmertForQuestionAnswering.from_pretrained(None, config=model.config, state_dict=state)
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.state_dict().items())
 
