@@ -16,8 +16,8 @@ from lxmert import LxmertConfig, LxmertForQuestionAnswering
 
 PAGE = Path(__file__).parents[2] / "docs" / "tensorflow.md"
 SIZES = {
-    "vocab_size": 5 + len(WORDS), "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12, "l_layers": 1,
-    "r_layers": 0, "x_layers": 1, "visual_feat_dim": F,
+    "vocab_size": 5 + len(WORDS), "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12,
+    "l_layers": 0, "r_layers": 0, "x_layers": 1, "visual_feat_dim": F,
 }  # fmt: skip
 SPLITS = {"train": "train", "valid": "minival", "test": "minival", "predict": "minival"}
 
