@@ -198,6 +198,11 @@ def test_keras_stays_in_its_room():
     refuse([i for i in wrong if any(map(i.of, names))], "Keras only in lxmert/tensorflow/, which nobody imports:")
 
 
+def test_nobody_who_imports_lxmert_gets_keras():
+    code = "import lxmert, sys; [getattr(lxmert, n) for n in lxmert.__all__]; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 # Formats and objectives are used one at a time: of these rooms each file is a door.
 ROOMS = [
     *("lxmert/weights", "lxmert/evaluate", "lxmert/report", "lxmert/callbacks", "lxmert/runs"),

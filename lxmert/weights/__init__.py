@@ -22,7 +22,7 @@ from lxmert.weights.transfer import match_answer_head
 
 __all__ = [
     "HEADS", "WEIGHT_SUFFIXES", "LoadReport", "answers_beside", "compare", "in_reference_names", "is_bert",
-    "is_transposed", "kept_config", "load_weights", "match_answer_head", "model_card", "open_weights", "read_answers",
-    "read_detector", "read_vocabulary", "read_weights", "reference_names", "refuse_unloaded", "tokenizer_beside",
-    "tokenizer_with", "torch_name", "upgrade", "write_folder", "write_tf_h5",
+    "is_transposed", "kept_config", "load_weights", "match_answer_head", "model_card", "open_weights",
+    "read_answers", "read_detector", "read_vocabulary", "read_weights", "reference_names", "refuse_unloaded",
+    "tokenizer_beside", "tokenizer_with", "torch_name", "upgrade", "write_folder", "write_tf_h5",
 ]  # fmt: skip

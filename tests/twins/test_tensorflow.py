@@ -25,7 +25,7 @@ import tensorflow as tf
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
-    pytorchs = lxmert.LxmertForPreTraining(LxmertConfig(**SIZES))
+    pytorchs = lxmert.LxmertForPreTraining(LxmertConfig(**SIZES | {"l_layers": 1, "x_layers": 1}))
     pytorchs.save_pretrained(folder := tmp_path_factory.mktemp("model"))
     return twins.TFLxmertForPreTraining.from_pretrained(folder)
 
@@ -93,7 +93,7 @@ def test_a_saved_model_serves_without_our_classes(model, tmp_path):
 def test_fit_takes_a_generator_of_the_data_modules_batches():
     keras.utils.set_random_seed(0)
     model = small_model(initializer_range=0.2)
-    model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.01), jit_compile=False)
     answers = np.eye(7, dtype="float32")[:R]
 
     def examples():
@@ -117,7 +117,7 @@ def test_half_precision_scales_its_loss():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = small_model()
-        model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+        model.compile("sgd", jit_compile=False)
     finally:
         keras.config.set_dtype_policy("float32")
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)

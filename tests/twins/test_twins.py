@@ -505,7 +505,7 @@ def test_fit_pretrains(make):
 
 def test_fit_without_labels_or_with_what_it_cannot_weigh_says_so(make):
     _, model = make("LxmertForQuestionAnswering", **SMALL)
-    model.compile("adam", jit_compile=COMPILED)
+    model.compile("sgd", jit_compile=COMPILED)
     with pytest.raises(ValueError, match="no labels to learn from"):
         model.fit(inputs(), verbose=0)
     with pytest.raises(ValueError, match="knows no sample_weight"):
@@ -539,7 +539,7 @@ def test_mixed_precision_computes_in_half_and_learns_in_single(make):
     assert keras.backend.standardize_dtype(output.loss.dtype) == "float32"
     assert {weight.dtype for weight in model.weights} == {"float32"}
     np.testing.assert_allclose(array(scores), expected, atol=0.1 * np.abs(expected).max())
-    model.compile(keras.optimizers.Adam(1e-3), jit_compile=COMPILED)
+    model.compile("sgd", jit_compile=COMPILED)
     assert np.isfinite(model.fit(inputs(), np.arange(R), verbose=0).history["loss"]).all()
 
 
