@@ -94,8 +94,8 @@ class ExampleDataModule(LightningDataModule):
         datasets: role -> data set, from `setup` on.
         answers: A answer texts: those of the list file; without it the training labels, most frequent
             first. Empty when predicting with neither there.
-        label_names: the texts behind coded targets; of "split", where several are validated or tested at once. Codes
-            stay the same when a later stage adds texts.
+        label_names: the texts behind coded targets; of "split", where several are validated or tested at once.
+            Codes stay the same when a later stage adds texts.
     """
 
     root: str | Path
