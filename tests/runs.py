@@ -1,6 +1,7 @@
 """Runs of train.py, each a process of its own, and what they leave behind."""
 
 import csv
+import functools
 import json
 import multiprocessing
 import os
@@ -8,11 +9,15 @@ import re
 import runpy
 import signal
 import sys
+import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
 import torch
+from lightning.pytorch.strategies.launchers import subprocess_script
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -23,9 +28,10 @@ TINY = [
     "model.l_layers=1",
     "model.x_layers=1",
 ]
-# Most of a short run's time is importing: runs are forks of a process that has done it.
+# Most of a short run's time is importing: runs are forks of a process that has done it, and so are the processes
+# that Lightning starts for them.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["train", "matplotlib.figure", "torch.distributed"])
+FORKS.set_forkserver_preload(["imported"])
 
 
 def arguments(*overrides, folder):
@@ -58,15 +64,55 @@ def start(*overrides, folder, variables=None):
 
 
 def _run(argv, folder, variables):
-    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in a command's process
     os.setpgrp()  # a shell gives each command a group of its own, to which Ctrl-C goes
     os.environ.update(variables)
-    with (folder / "said.txt").open("w") as file:
+    _as_command(argv, folder, folder / "said.txt")
+
+
+def _as_command(argv, folder, said):
+    """What a shell's process of `python *argv` does, in this fork."""
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in a command's process
+    with said.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.chdir(folder)
     sys.argv = argv
-    runpy.run_path(argv[0], run_name="__main__")
+    launched = mock.Mock(Popen=functools.partial(Launched, said))
+    with mock.patch.object(subprocess_script, "subprocess", launched):
+        runpy.run_path(argv[0], run_name="__main__")
+
+
+class Launched:
+    """A process that Lightning starts, as a fork: what its launcher and train.py use of a Popen."""
+
+    def __init__(self, said, command, env, cwd):
+        folder = cwd or str(Path.cwd())
+        self._process = FORKS.Process(target=_run_launched, args=(command[1:], env, folder, os.getpgrp(), said))
+        # Whoever is a fork already would start another such process.
+        with mock.patch.object(forkserver._forkserver, "ensure_running", lambda: None):
+            self._process.start()
+        self.pid, self.returncode = self._process.pid, None
+        self._one = threading.Lock()  # Lightning asks in a thread of its own
+
+    def poll(self):
+        with self._one:
+            self.returncode = self._process.exitcode
+        return self.returncode
+
+    def send_signal(self, signum):
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
+def _run_launched(argv, variables, folder, group, said):
+    os.setpgid(0, group)
+    os.environ.clear()
+    os.environ.update(variables)
+    rank_zero_only.rank = int(variables["LOCAL_RANK"])  # it is read when lightning is imported
+    _as_command(argv, folder, said)
 
 
 def train(*overrides, folder, fails=False, variables=None):

@@ -10,9 +10,7 @@ import pytest
 import torch
 from runs import (
     TINY,
-    arguments,
     checkpoint,
-    environment,
     latest,
     metrics,
     said,
@@ -22,6 +20,8 @@ from runs import (
     train,
     weights,
 )
+
+from train import main
 
 WORLD = ["data.world.train=40", "data.world.minival=8", "data.world.nominival=4", "data.world.test=4",
          "data.world.pictures=1"]  # fmt: skip
@@ -382,10 +382,9 @@ def test_a_fit_without_the_files_of_its_test_says_so_and_goes_without(caplog):
     assert data.splits["test"] == [] and "no test of test will follow the training: 1 file" in caplog.text
 
 
-def test_the_page_of_experiments_is_shown_without_one(tmp_path):
-    import subprocess
-    import sys
-
-    command = [sys.executable, arguments(folder=tmp_path)[0], "--help"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
-    assert done.returncode == 0 and "toy_nlvr2" in done.stdout and len(done.stdout.splitlines()) < 60
+def test_the_page_of_experiments_is_shown_without_one(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and "toy_nlvr2" in said and len(said.splitlines()) < 60

@@ -11,6 +11,8 @@ SIZES = [
     "model.hidden_size=32",
     "model.num_attention_heads=2",
     "model.intermediate_size=64",
+    "model.l_layers=1",
+    "model.x_layers=1",
     "data.world.pictures=1",
 ]
 VQA = ["data.world.train=40", "data.world.minival=9", "data.world.nominival=4", "data.world.test=4"]

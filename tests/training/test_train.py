@@ -27,7 +27,7 @@ from lxmert.evaluate.__main__ import main as evaluate
 
 
 def fresh(*overrides, folder):
-    """The folder of a run that a shell started, not a fork."""
+    """The folder of a run that a shell started, not a fork; nor are the processes that it starts."""
     command = [sys.executable, *arguments(*overrides, folder=folder)]
     done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -130,7 +130,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(toy, toy_run):
     folder, overrides = toy
     still = ["model.hidden_dropout_prob=0", "model.attention_probs_dropout_prob=0", "trainer.max_steps=20"]
     one = train(*overrides, *still, "trainer.max_epochs=-1", folder=folder)
-    two = train(*overrides, *still, "trainer.max_epochs=-1", "trainer.devices=2", folder=folder)
+    two = fresh(*overrides, *still, "trainer.max_epochs=-1", "trainer.devices=2", folder=folder)
     for name, expected in weights(one).items():
         torch.testing.assert_close(weights(two)[name], expected, atol=1e-5, rtol=1e-5)
     ids = [p["question_id"] for p in json.loads((two / "predictions" / "minival.json").read_text())]
@@ -204,6 +204,7 @@ def test_the_real_coco10_files_are_learnt_by_the_same_command(tmp_path):
         "trainer.check_val_every_n_epoch=30", "warmup=0.4",
         f"data.tokenizer={SHARED}/vocab/bert_uncased_vocab.txt", "data.train=[train]", "data.workers=0",
         "data.batch_size=20", "optimizer.lr=1e-3", "data.valid=[train]", "data.test=[minival]",
+        "model.hidden_size=64", "model.intermediate_size=128", "model.l_layers=1",
     ]  # fmt: skip
     run = train(*overrides, folder=tmp_path)
     found = summary(run)["metrics"]
