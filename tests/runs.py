@@ -31,7 +31,13 @@ TINY = [
 # Most of a short run's time is importing: runs are forks of a process that has done it, and so are the processes
 # that Lightning starts for them.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["imported"])
+FORKS.set_forkserver_preload(
+    [
+        *("train", "lxmert.runs.build", "datamodules.toy.modules", "torch.distributed", "torch._dynamo"),
+        *("torch.profiler", "matplotlib.backends.backend_svg", "PIL.ImageDraw", "pybase64"),
+        *(f"lxmert.objectives.{path.stem}" for path in sorted((ROOT / "lxmert/objectives").glob("[!_]*.py"))),
+    ]
+)
 
 
 def arguments(*overrides, folder):

@@ -485,7 +485,7 @@ def test_fit_learns_answers_from_labels_beside_and_among_the_inputs(where):
     model.compile(keras.optimizers.Adam(3e-3), metrics=[] if among else [accuracy], jit_compile=COMPILED)
     x, y = (given | {"labels": answers}, None) if among else (given, answers)
     losses = model.fit(x, y, batch_size=4, epochs=8, verbose=0).history
-    assert losses["loss"][-1] < losses["loss"][0] / 3
+    assert losses["loss"][-1] < losses["loss"][0] / 2
     if not among:
         scores = model.predict(given, batch_size=4, verbose=0)["question_answering_score"]
         np.testing.assert_allclose(scores, array(model(given).question_answering_score), atol=1e-4)
