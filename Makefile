@@ -42,7 +42,8 @@ clean: ## remove the environment, toy data, caches (outputs/ stays)
 # Without the test extra (and its conftest) and without compiling what is never imported: half the time.
 .venv-tensorflow/installed: pyproject.toml constraints.txt
 	test -x .venv-tensorflow/bin/python || $(PYTHON) -m venv .venv-tensorflow
-	.venv-tensorflow/bin/pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e '.[tensorflow]' pytest
+	grep -v ^h5py constraints.txt > .venv-tensorflow/constraints.txt # TensorFlow 2.21 wants an older one
+	.venv-tensorflow/bin/pip install --disable-pip-version-check --no-compile -q -c .venv-tensorflow/constraints.txt -e '.[tensorflow]' pytest
 	touch $@
 
 .PHONY: help demo test test-tensorflow fuzz lint format clean
