@@ -35,7 +35,7 @@ SIZES = {
     "num_object_labels": 9, "num_attr_labels": 5, "max_position_embeddings": 16, "l_layers": 2, "r_layers": 1,
     "x_layers": 2, "visual_feat_dim": 10, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
-SMALL = {"l_layers": 0, "r_layers": 0}  # for `fit`: TensorFlow traces each weight's update
+SMALL = {"l_layers": 0, "r_layers": 0, "x_layers": 1}  # for `fit`: TensorFlow traces each weight's update
 R, L, N = 3, 6, 5  # rows, tokens, regions
 
 
