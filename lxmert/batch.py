@@ -38,6 +38,7 @@ class Packing:
     mask: Tensor  # (B, L) bool, True where real
     index: Tensor | None  # (T,) int64, flat places of the real elements, row by row; None: all places are computed
     full: bool  # there is no padding
+    flat: bool = True  # packed tensors are (T, ...); else they stay (B, L, ...), padding and all
 
     @classmethod
     def of(cls, mask: Tensor) -> Packing:
@@ -47,29 +48,38 @@ class Packing:
         is for other masks too.
         """
         if is_recorded():
-            return cls(mask, None, False)
+            return cls(mask, None, full=False, flat=False)
         full = bool(mask.all())
         return cls(mask, None if full else mask.flatten().nonzero().squeeze(1), full)
 
+    @classmethod
+    def padded(cls, mask: Tensor) -> Packing:
+        """A packing that leaves tensors as they are: for whoever looks at layers from outside."""
+        return cls(mask, None, full=not is_recorded() and bool(mask.all()), flat=False)
+
     def pack(self, padded: Tensor) -> Tensor:
         """`(B, L, ...)` to `(T, ...)`: the real elements alone."""
+        if not self.flat:
+            return padded
         flat = padded.flatten(0, 1)
         return flat if self.index is None else flat.index_select(0, self.index)
 
     def pad(self, packed: Tensor) -> Tensor:
         """`(T, ...)` to `(B, L, ...)`, zero where there is padding."""
+        if not self.flat:
+            unseen = ~self.mask[(..., *[None] * (packed.ndim - 2))]
+            return packed if self.full else packed.masked_fill(unseen, 0)
         if self.index is None:
-            padded = packed.unflatten(0, self.mask.shape)
-            return padded if self.full else padded.masked_fill(~self.mask[(..., *[None] * (packed.ndim - 1))], 0)
+            return packed.unflatten(0, self.mask.shape)
         flat = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
         return flat.index_copy(0, self.index, packed).unflatten(0, self.mask.shape)
 
-    def first(self) -> Tensor:
-        """(B,) int64: the place of each sequence's first element among the packed ones."""
-        if self.index is None:
-            return torch.arange(self.mask.shape[0], device=self.mask.device) * self.mask.shape[1]
+    def first(self, packed: Tensor) -> Tensor:
+        """`(T, ...)` to `(B, ...)`: each sequence's first element."""
+        if not self.flat:
+            return packed[:, 0]
         lengths = self.mask.sum(1)
-        return lengths.cumsum(0) - lengths
+        return packed.index_select(0, lengths.cumsum(0) - lengths)
 
 
 @dataclass

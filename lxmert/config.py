@@ -287,7 +287,8 @@ class LxmertConfig(Sizes):
             changes: go before `values`. Another number of answers or word pieces drops the texts of the answers or
                 the vocabulary's hash.
         """
-        own = {name for name in changes if name in SETTABLE or name in values or not return_unused_kwargs}
+        known = SETTABLE | DERIVED | values.keys()
+        own = {name for name in changes if name in known or not return_unused_kwargs}
         merged = {**values, **{name: changes[name] for name in own}}
         for size, follower in (("num_qa_labels", "answers"), ("vocab_size", "vocab_sha256")):
             if size in own and follower not in own and merged[size] != values.get(size):

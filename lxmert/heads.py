@@ -59,12 +59,12 @@ class Transform(nn.Module):
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = activation(config.hidden_act)
+        self.transform_act_fn = activation(config.hidden_act)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Prepared for a projection."""
-        return self.LayerNorm(self.activation(self.dense(hidden)))
+        return self.LayerNorm(self.transform_act_fn(self.dense(hidden)))
 
 
 class MaskedLanguageHead(nn.Module):

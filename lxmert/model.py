@@ -11,10 +11,11 @@ inside attention alone.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 from lxmert.batch import Batch, Packing
 from lxmert.config import LxmertConfig
 from lxmert.outputs import LxmertModelOutput
+
+log = logging.getLogger(__name__)
 
 # BERT's value; PyTorch's default of 1e-5 would not reproduce the released weights' outputs.
 LAYER_NORM_EPS = 1e-12
@@ -91,7 +94,7 @@ class RegionEmbedding(nn.Module):
 
     def forward(self, features: Tensor, boxes: Tensor, packing: Packing) -> Tensor:
         """(I, N, F) and (I, N, 4) -> (T, D) packed."""
-        dtype = self.visn_fc.weight.dtype  # features stay in float16 until here, on the device
+        dtype = self.visn_layer_norm.weight.dtype  # features stay in float16 until here, on the device
         feature = self.visn_layer_norm(self.visn_fc(packing.pack(features).to(dtype)))
         box = self.box_layer_norm(self.box_fc(packing.pack(boxes).to(dtype)))
         return self.dropout((feature + box) / 2)
@@ -102,11 +105,11 @@ class Heads(nn.Module):
 
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_attention_heads
+        self.num_attention_heads = config.num_attention_heads
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = config.attention_probs_dropout_prob
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(
         self,
@@ -124,7 +127,7 @@ class Heads(nn.Module):
         key = self._split(self.key(context), context_packing)  # (B, H, Lc, D/H)
         value = self._split(self.value(context), context_packing)
         mask = None if context_packing.full else context_packing.mask[:, None, None, :]  # (B, 1, 1, Lc)
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.dropout.p if self.dropout.training else 0.0
         if maps is None:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         else:
@@ -133,12 +136,12 @@ class Heads(nn.Module):
                 scores = scores.masked_fill(~mask, -math.inf)
             probabilities = scores.softmax(-1)
             maps.append(probabilities)
-            mixed = F.dropout(probabilities, dropout) @ value
+            mixed = self.dropout(probabilities) @ value
         return packing.pack(mixed.transpose(1, 2).flatten(2))  # (Tx, D)
 
     def _split(self, packed: Tensor, packing: Packing) -> Tensor:
         """(T, D) packed -> (B, H, L, D/H)."""
-        return packing.pad(packed).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return packing.pad(packed).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
 
 
 class Output(nn.Module):
@@ -188,11 +191,11 @@ class Intermediate(nn.Module):
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = activation(config.hidden_act)
+        self.intermediate_act_fn = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, D) -> (T, intermediate_size)."""
-        return self.activation(self.dense(x))
+        return self.intermediate_act_fn(self.dense(x))
 
 
 class SelfLayer(nn.Module):
@@ -248,7 +251,7 @@ class CrossLayer(nn.Module):
             )
             query, query_packing = crossed, language_packing
             if "language" not in needed:
-                query = crossed.index_select(0, language_packing.first())
+                query = language_packing.first(crossed)
                 query_packing = Packing(language_packing.mask[:, :1], None, full=True)
             words = self.lang_self_att(
                 query, query_packing, crossed, language_packing, maps and maps.cross_language
@@ -266,7 +269,10 @@ class CrossLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The parts of the three encoders: region embedding, language, object-relationship, cross-modality layers."""
+    """The parts of the three encoders: region embedding, language, object-relationship, cross-modality layers.
+
+    It is never called as a whole, as the reference's is.
+    """
 
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
@@ -275,9 +281,14 @@ class Encoder(nn.Module):
         self.r_layers = nn.ModuleList(SelfLayer(config) for _ in range(config.r_layers))
         self.x_layers = nn.ModuleList(CrossLayer(config) for _ in range(config.x_layers))
 
+    def register_forward_hook(self, *arguments: Any, **options: Any) -> Any:
+        """As of every module, with a warning: nothing calls this one."""
+        log.warning("hooks on `encoder` are never called: hook its layers, or ask for output_hidden_states=True")
+        return super().register_forward_hook(*arguments, **options)
+
 
 class Pooler(nn.Module):
-    """(R, D) last hidden states of [CLS] -> (R, D) pooled output."""
+    """(R, D) last hidden states of [CLS], or (R, L, D) of all words -> (R, D) pooled output."""
 
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
@@ -285,7 +296,7 @@ class Pooler(nn.Module):
 
     def forward(self, first: Tensor) -> Tensor:
         """Dense, tanh."""
-        return torch.tanh(self.dense(first))
+        return torch.tanh(self.dense(first[:, 0] if first.ndim == 3 else first))
 
 
 class AttentionMaps:
@@ -468,9 +479,7 @@ class Lxmert(nn.Module):
         output = LxmertModelOutput()
         if "pooled" in outputs_needed:
             whole = "language" in outputs_needed
-            output.pooled_output = self.pooler(
-                language.index_select(0, token_packing.first()) if whole else language
-            )
+            output.pooled_output = self.pooler(token_packing.first(language) if whole else language)
         if "language" in outputs_needed:
             output.language_output = token_packing.pad(language)
         if "vision" in outputs_needed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeAlias, cast
 
@@ -107,9 +107,13 @@ class LxmertModel(Lxmert, LxmertPreTrainedModel):
         """`encode` for a call in the reference's style, whose arguments `forward` explains."""
         self.check_boxes(visual_pos)
         config = self.config
+        packing: Callable[[Tensor], Packing] = Packing.of
+        if any(map(has_hooks, self.modules())):
+            # They are written for the reference's tensors, in which padding stands, and for a whole last layer.
+            packing, outputs_needed = Packing.padded, OUTPUTS
         batch = batch_from_call(
             config, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
-            inputs_embeds,
+            inputs_embeds, packing,
         )  # fmt: skip
         if output_attentions is None:
             output_attentions = config.output_attentions
@@ -147,6 +151,7 @@ def batch_from_call(
     visual_attention_mask: Tensor | None,
     token_type_ids: Tensor | None,
     inputs_embeds: Tensor | None,
+    packing: Callable[[Tensor], Packing] = Packing.of,
 ) -> Batch:
     """The Batch of a call in the reference's style, checked; arguments as in `LxmertModel.forward`."""
     if (input_ids is None) == (inputs_embeds is None):
@@ -188,7 +193,7 @@ def batch_from_call(
             raise ValueError("attention_mask hides the first token ([CLS]) of a row; pad sentences on the right")
         if visual_attention_mask is not None and not region_mask.any(1).all():
             raise ValueError("visual_attention_mask hides all regions of a row; each row needs at least one")
-    tokens, regions_at = Packing.of(token_mask), Packing.of(region_mask)
+    tokens, regions_at = packing(token_mask), packing(region_mask)
     identity = torch.arange(rows, device=device)
     row_sentence = identity if sentences.shape[0] == rows else torch.zeros_like(identity)
     row_image = identity if images.shape[0] == rows else torch.zeros_like(identity)
@@ -202,9 +207,9 @@ def batch_from_call(
         row_sentence=row_sentence,
         row_image=row_image,
         token_packing=tokens,
-        row_token_packing=tokens if row_sentence is identity else Packing.of(token_mask[row_sentence]),
+        row_token_packing=tokens if row_sentence is identity else packing(token_mask[row_sentence]),
         region_packing=regions_at,
-        row_region_packing=regions_at if row_image is identity else Packing.of(region_mask[row_image]),
+        row_region_packing=regions_at if row_image is identity else packing(region_mask[row_image]),
     )
 
 
@@ -223,15 +228,46 @@ def _alike(*tensors: Tensor | None) -> list[Tensor | None]:
     ]
 
 
-class WithAnswerHead(LxmertPreTrainedModel):
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody looks at a module's calls."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+class WithHeads(LxmertPreTrainedModel):
+    """What models with heads share."""
+
+    lxmert: LxmertModel
+
+    def _encoded(self, outputs_needed: Collection[str], *call: Any) -> LxmertModelOutput:
+        """The encoders' outputs, of which only those needed are computed.
+
+        All are, by an ordinary call, where somebody hooks `lxmert` or has put another class or `forward` there.
+        """
+        body = self.lxmert
+        plain = type(body).forward is LxmertModel.forward and "forward" not in vars(body)
+        if plain and not has_hooks(body):
+            return body.encode_call(outputs_needed, *call)
+        return body(*call, return_dict=True)
+
+
+class WithAnswerHead(WithHeads):
     """What models with an answer head share."""
 
     answer_head: AnswerHead
+    loss = nn.CrossEntropyLoss()  # for models of one's own; `answer_loss` takes soft scores too
 
     @property
     def num_qa_labels(self) -> int:
-        """Outputs of the answer head."""
+        """Outputs of the answer head; to be set by whoever puts another last layer there."""
         return self.config.num_qa_labels
+
+    @num_qa_labels.setter
+    def num_qa_labels(self, number: int) -> None:
+        if number != self.config.num_qa_labels:
+            self.config.answers = None
+        self.config.num_qa_labels = number
 
     def get_qa_logit_layer(self) -> nn.Linear:
         """The answer head's last layer.
@@ -302,7 +338,7 @@ class LxmertForQuestionAnswering(WithAnswerHead):
         """
         self.check_unused(unused)
         config = self.config
-        encoded = self.lxmert.encode_call(
+        encoded = self._encoded(
             {"pooled"}, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
             inputs_embeds, output_attentions, output_hidden_states,
         )  # fmt: skip
@@ -476,7 +512,7 @@ class LxmertForPreTraining(WithAnswerHead):
             labels = unused.pop("masked_lm_labels", None)  # as the TensorFlow classes, and older ones, call them
         self.check_unused(unused)
         config = self.config
-        encoded = self.lxmert.encode_call(
+        encoded = self._encoded(
             OUTPUTS, input_ids, visual_feats, visual_pos, attention_mask, visual_attention_mask, token_type_ids,
             inputs_embeds, output_attentions, output_hidden_states,
         )  # fmt: skip

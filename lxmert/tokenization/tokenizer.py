@@ -326,6 +326,9 @@ class LxmertTokenizer(Vocabulary):
                 raise ValueError(f"max_length={max_length} has no effect: give truncation=True as well")
             truncation = max_length is not None and padding == "do_not_pad"
         truncation = choose("truncation", truncation, TRUNCATIONS)
+        if truncation != "do_not_truncate" and max_length is None and self.model_max_length == NO_LIMIT:
+            warn_no_length()
+            truncation = "do_not_truncate"
         truncates, pads = truncation != "do_not_truncate", padding != "do_not_pad"
         if not hasattr(stride, "__index__") or stride < 0:
             raise ValueError(f"stride must be a number of tokens, got {stride!r}")
@@ -656,6 +659,15 @@ class LxmertTokenizer(Vocabulary):
 
 
 LxmertTokenizerFast = LxmertTokenizer
+
+
+@functools.cache
+def warn_no_length() -> None:
+    """Say once that nothing is truncated, as in the reference."""
+    log.warning(
+        "truncation has no effect without a length: give max_length= to the call, or model_max_length= to the "
+        "tokenizer. The model has 512 positions"
+    )
 
 
 def _within_text(tokens: Sequence[str]) -> re.Pattern[str] | None:

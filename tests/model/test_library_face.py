@@ -285,6 +285,142 @@ def test_a_model_none_of_whose_names_fit_is_refused(make_pair, tmp_path):
         Elsewhere.from_pretrained(tmp_path)
 
 
+# Looking in from outside
+
+
+WATCHED = [
+    "embeddings.word_embeddings", "embeddings", "encoder.visn_fc", "encoder.layer.0",
+    "encoder.layer.1.output.dense", "encoder.r_layers.0.attention.self.query", "encoder.x_layers.0.lang_inter",
+    "pooler",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("padding", [False, True])
+@pytest.mark.parametrize("name", WATCHED)
+def test_hooks_see_what_they_see_in_the_reference(make_pair, name, padding):
+    call, seen = {}, []
+    for model in make_pair("LxmertModel"):
+        call = call or call_of(model.config, padding, padding)
+
+        def keep(module, arguments, output):
+            seen.append(output[0] if isinstance(output, tuple) else output)
+
+        handle = model.get_submodule(name).register_forward_hook(keep)
+        plain = model(**call).pooled_output
+        handle.remove()
+        assert_close(plain, model(**call).pooled_output)
+    theirs, ours = seen
+    assert ours.shape == theirs.shape
+    if ours.ndim == 3:
+        side = "visual_attention_mask" if "visn" in name or "r_layers" in name else "attention_mask"
+        mask = torch.ones(ours.shape[:2]) if call[side] is None else call[side]
+        ours, theirs = ours[mask > 0], theirs[mask > 0]
+    assert_close(ours, theirs)
+
+
+def test_a_hook_on_what_is_not_needed_is_called(make_pair):
+    _, ours = make_pair("LxmertForQuestionAnswering")
+    seen = []
+    handle = ours.lxmert.encoder.x_layers[-1].visn_output.register_forward_hook(
+        lambda *given: seen.append(given[2])
+    )
+    ours(**call_of(ours.config))
+    handle.remove()
+    assert [tuple(output.shape) for output in seen] == [(ROWS, 5, 24)]
+
+
+def test_a_hook_that_changes_a_word_changes_that_word(make_pair):
+    results = []
+    for model in make_pair("LxmertForQuestionAnswering"):
+        call = call_of(model.config)
+
+        def hide(module, arguments, output):
+            output = output[0] if isinstance(output, tuple) else output
+            return torch.cat([output[:, :1], torch.zeros_like(output[:, 1:2]), output[:, 2:]], 1)
+
+        handle = model.lxmert.embeddings.register_forward_hook(hide)
+        results.append(model(**call).question_answering_score)
+        handle.remove()
+    assert_close(*results)
+
+
+class Shifted(LxmertModel):
+    def forward(self, *arguments, **options):
+        output = super().forward(*arguments, **options)
+        output.pooled_output = output.pooled_output + 1
+        return output
+
+
+@pytest.mark.parametrize("name", ["LxmertForQuestionAnswering", "LxmertForPreTraining"])
+def test_heads_call_whatever_stands_below_them(make_pair, name):
+    model = copy.deepcopy(make_pair(name)[1])
+    call = call_of(model.config)
+    seen = []
+    handle = model.lxmert.register_forward_hook(lambda module, arguments, output: seen.append(output))
+    before = model(**call)
+    handle.remove()
+    assert len(seen) == 1 and list(seen[0]) == ["language_output", "vision_output", "pooled_output"]
+    expected = model.answer_head(seen[0].pooled_output + 1)
+    for change in ("class", "forward"):
+        other = copy.deepcopy(model)
+        if change == "class":
+            other.lxmert = Shifted(model.config)
+            other.load_state_dict(model.state_dict())
+            other.eval()
+        else:
+            plain = other.lxmert.forward
+
+            def forward(*arguments, plain=plain, **options):
+                output = plain(*arguments, **options)
+                return LxmertModelOutput({**output, "pooled_output": output.pooled_output + 1})
+
+            other.lxmert.forward = forward
+        assert_close(other(**call).question_answering_score, expected)
+        assert not torch.allclose(expected, before.question_answering_score)
+
+
+def test_hooks_on_what_is_never_called_are_told_of(config, caplog):
+    LxmertModel(config).encoder.register_forward_hook(lambda *_: None)
+    assert "hooks on `encoder` are never called" in said(caplog)[0]
+
+
+def test_small_habits(make_pair):
+    theirs, ours = (copy.deepcopy(model) for model in make_pair("LxmertForQuestionAnswering"))
+    call = call_of(ours.config, padding=False)
+    words = torch.rand(ROWS, 6, 24)
+    assert_close(ours.lxmert.pooler(words), theirs.lxmert.pooler(words))
+    assert_close(
+        ours.loss(torch.ones(2, 3), torch.zeros(2).long()), theirs.loss(torch.ones(2, 3), torch.zeros(2).long())
+    )
+    for model in (ours, theirs):
+        model.answer_head.logit_fc[3] = nn.Linear(48, 3)
+        model.num_qa_labels = 3
+        assert model(**call, labels=torch.tensor([0, 1, 2, 0])).question_answering_score.shape == (ROWS, 3)
+    assert ours.config.num_qa_labels == 3
+    layers = [model.lxmert.encoder.layer[0] for model in (ours, theirs)]
+    assert layers[0].attention.self.num_attention_heads == layers[1].attention.self.num_attention_heads
+    assert all(hasattr(layer.intermediate, "intermediate_act_fn") for layer in layers)
+
+
+@pytest.mark.parametrize("attentions", [False, True])
+def test_dropout_is_switched_off_through_its_modules(config, attentions):
+    torch.manual_seed(0)
+    model = LxmertModel(config.replace(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)).train()
+    call = call_of(config)
+    assert not torch.equal(*(model(**call, output_attentions=attentions).pooled_output for _ in range(2)))
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    assert torch.equal(*(model(**call, output_attentions=attentions).pooled_output for _ in range(2)))
+
+
+def test_a_quantized_model_runs(make_pair):
+    model = copy.deepcopy(make_pair("LxmertForQuestionAnswering")[1])
+    call = call_of(model.config)
+    small = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    assert_close(small(**call)[0], model(**call)[0], atol=0.5)
+
+
 # Other libraries
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 transformers = pytest.importorskip("transformers")
 
+from lxmert import tokenization  # noqa: E402
 from lxmert.files import InputError  # noqa: E402
 from lxmert.tokenization import LxmertTokenizer, LxmertTokenizerFast  # noqa: E402
 
@@ -508,6 +509,13 @@ def test_a_value_of_another_type_in_a_tokenizers_file_is_named(small, tmp_path, 
     assert len(str(error.value)) < 1000
 
 
+def test_truncation_without_a_length_does_nothing_and_says_so_once(small, caplog):
+    tokenization.tokenizer.warn_no_length.cache_clear()
+    for _ in range(2):
+        assert small("a cat is", truncation=True) == small("a cat is")
+    assert ["truncation has no effect without a length" in text for text in caplog.messages] == [True]
+
+
 def test_a_longest_length_that_no_memory_holds_is_refused(small):
     with pytest.raises(ValueError, match=f"cannot truncate or pad to {2**40}: give max_length"):
         small("a", padding="max_length", max_length=2**40)
@@ -527,7 +535,6 @@ def test_a_longest_length_that_no_memory_holds_is_refused(small):
         ((["a", "b"], ["c"]), {}, ValueError, "2 texts but 1 of text_pair"),
         ((["a", "b c"],), {"return_tensors": "pt"}, ValueError, "no tensor of 3 to 4 tokens"),
         (("a",), {"return_tensors": "tf"}, ValueError, "return_tensors must be"),
-        (("a",), {"truncation": True}, ValueError, "give max_length="),
         (("a",), {"padding": "max_length"}, ValueError, "give max_length="),
         (("a",), {"truncation": "first"}, ValueError, "truncation must be True, False or one of longest_first"),
         (("a",), {"padding": "left"}, ValueError, "padding must be True, False or one of longest"),

@@ -35,8 +35,9 @@ def same(one, other):
 
 def test_values_of_the_config_are_changed_on_the_way(folder):
     found = LxmertForQuestionAnswering.from_pretrained(
-        folder, output_attentions=True, hidden_dropout_prob=0.25, return_dict=False
-    )
+        folder, output_attentions=True, hidden_dropout_prob=0.25, return_dict=False,
+        id2label=dict(enumerate(ANSWERS)), label2id={answer: label for label, answer in enumerate(ANSWERS)},
+    )  # fmt: skip
     assert found.config.output_attentions and found.config.hidden_dropout_prob == 0.25
     assert not found.config.return_dict and found.config.answers == ANSWERS
 
