@@ -268,11 +268,20 @@ class CrossLayer(nn.Module):
         return words, regions
 
 
-class Encoder(nn.Module):
-    """The parts of the three encoders: region embedding, language, object-relationship, cross-modality layers.
+class Holder(nn.Module):
+    """Modules under a name of the reference's, where they are one module that is called."""
 
-    It is never called as a whole, as the reference's is.
-    """
+    def register_forward_hook(self, *arguments: Any, **options: Any) -> Any:
+        """As of every module, with a warning: nothing calls this one."""
+        log.warning(
+            "hooks on %s are never called: hook what is in it, or ask for output_hidden_states=True",
+            type(self).__name__,
+        )
+        return super().register_forward_hook(*arguments, **options)
+
+
+class Encoder(Holder):
+    """The parts of the three encoders: region embedding, language, object-relationship, cross-modality layers."""
 
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
@@ -280,11 +289,6 @@ class Encoder(nn.Module):
         self.layer = nn.ModuleList(SelfLayer(config) for _ in range(config.l_layers))
         self.r_layers = nn.ModuleList(SelfLayer(config) for _ in range(config.r_layers))
         self.x_layers = nn.ModuleList(CrossLayer(config) for _ in range(config.x_layers))
-
-    def register_forward_hook(self, *arguments: Any, **options: Any) -> Any:
-        """As of every module, with a warning: nothing calls this one."""
-        log.warning("hooks on `encoder` are never called: hook its layers, or ask for output_hidden_states=True")
-        return super().register_forward_hook(*arguments, **options)
 
 
 class Pooler(nn.Module):

@@ -380,8 +380,10 @@ def test_heads_call_whatever_stands_below_them(make_pair, name):
 
 
 def test_hooks_on_what_is_never_called_are_told_of(config, caplog):
-    LxmertModel(config).encoder.register_forward_hook(lambda *_: None)
-    assert "hooks on `encoder` are never called" in said(caplog)[0]
+    model = LxmertForPreTraining(config)
+    for part in (model.lxmert.encoder, model.cls):
+        part.register_forward_hook(lambda *_: None)
+        assert f"hooks on {type(part).__name__} are never called" in said(caplog)[-1]
 
 
 def test_small_habits(make_pair):
