@@ -140,12 +140,12 @@ def open_split(folder: Path, split: str, answers: Sequence[str], overrides: Sequ
             f"{path}: cannot be read ({str(error).splitlines()[0]}): put back the run's own"
         ) from error
     for override in overrides:
-        key, _, value = override.partition("=")
-        name = key.removeprefix("data.")
-        if name == key or name == "_target_" or name not in node:
+        name = override.partition("=")[0].removeprefix("data.")
+        if not override.startswith(f"data.{name}=") or name not in set(node) - {"_target_"}:
             names = ", ".join(sorted(set(node) - {"_target_"}))
             raise InputError(f"{override}: expected data.<key>=<value> with one of the keys {names}")
-        node[name] = OmegaConf.to_container(OmegaConf.from_dotlist([override])["data"])[name]  # type: ignore[index]
+        changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
+        node[name] = changed["data"][name]
     check_targets(node, PACKAGES, "data")
     datamodule = make({**node, "test": [split]})
     datamodule.answers = list(answers)
