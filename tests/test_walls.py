@@ -71,7 +71,7 @@ ORDER = {
         *("callbacks", "runs", "weights.export", "checkpoint", "__init__"),
     ],
     "datamodules": [
-        *("progress", "stores", "formats", "layout", "batches", "release", "statistics", "sense", "base"),
+        *("progress", "stores", "formats", "detector", "layout", "batches", "release", "statistics", "sense", "base"),
         *("vqa", "gqa", "nlvr2", "pretrain", "toy"),
         *("prepare", "validate", "download", "convert", "init", "__init__"),
     ],
@@ -208,7 +208,7 @@ ROOMS = [
     *("lxmert/weights", "lxmert/evaluate", "lxmert/report", "lxmert/callbacks", "lxmert/runs"),
     "lxmert/tokenization",
     "lxmert/tensorflow",
-    *("datamodules/stores", "datamodules/batches", "datamodules/sense"),
+    *("datamodules/stores", "datamodules/batches", "datamodules/sense", "datamodules/detector"),
 ]
 
 
