@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.detector.config import BoxRule, DetectorConfig
+from datamodules.detector.config import BoxRule
 from datamodules.detector.files import DetectorFile, read_detector
 from datamodules.detector.network import FasterRCNN
 from datamodules.detector.proposals import propose

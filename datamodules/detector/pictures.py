@@ -19,8 +19,8 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".
 def read_picture(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndarray:
     """A picture as the detector takes it.
 
-    Grey becomes three equal channels, transparency is dropped, a palette looked up, 16 bits cut to 8, CMYK converted;
-    the camera's rotation (EXIF) is applied, as OpenCV does.
+    Grey becomes three equal channels, transparency is dropped, a palette looked up, 16 bits cut to 8, CMYK
+    converted; the camera's rotation (EXIF) is applied, as OpenCV does.
 
     Args:
         source: a file, its bytes, a PIL image, or an RGB array (h, w, 3) uint8.
@@ -35,8 +35,8 @@ def read_picture(source: str | Path | bytes | Image.Image | np.ndarray) -> np.nd
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
             raise InputError(
-                f"a picture is an array of {source.dtype}, {source.shape}; expected uint8, (height, width, 3), red, "
-                "green, blue"
+                f"a picture is an array of {source.dtype}, {source.shape}; expected uint8, (height, width, 3), "
+                "red, green, blue"
             )
         return np.ascontiguousarray(source[..., ::-1])
     if isinstance(source, Image.Image):
@@ -76,5 +76,7 @@ def _pixels(image: Image.Image, where: str) -> np.ndarray:
         grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, 2)
     if upright.mode == "F":
-        raise InputError(f"{where}: a picture of fractions, expected numbers from 0 to 255. Save it as PNG or JPEG.")
+        raise InputError(
+            f"{where}: a picture of fractions, expected numbers from 0 to 255. Save it as PNG or JPEG."
+        )
     return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[..., ::-1])
