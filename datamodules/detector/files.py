@@ -134,8 +134,8 @@ def _parsed(path: Path, metadata: Mapping[str, str], state: dict[str, Tensor]) -
         config = DetectorConfig.from_dict(values["config"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    names = [_names(values[key], f"{path}: {key}") for key in ("objects", "attributes")]
-    file = DetectorFile(metadata["name"], config, state, *names, metadata["source"])
+    objects, attributes = (_names(values[key], f"{path}: {key}") for key in ("objects", "attributes"))
+    file = DetectorFile(metadata["name"], config, state, objects, attributes, metadata["source"])
     _check(file, str(path))
     if file.sha256() != metadata["sha256"]:
         raise InputError(f"{path}: damaged: its weights are not those that its hash was made of. Get it again.")
@@ -163,7 +163,7 @@ def _check(file: DetectorFile, where: str) -> None:
 
 
 def check_state(state: Mapping[str, Tensor], config: DetectorConfig, where: str) -> None:
-    """Raise InputError unless these are the weights of a detector of these sizes: all, finite, float32 or float16."""
+    """Raise InputError unless all weights of these sizes are there, finite, float32 or float16."""
     expected = shapes(config, where)
     for key in (*expected, *state):
         if key not in state:
