@@ -5,6 +5,7 @@ from datamodules.detector.detector import Detections, Detector
 from datamodules.detector.files import DetectorFile, read_detector, write_detector
 from datamodules.detector.network import FasterRCNN
 from datamodules.detector.pictures import ENDINGS, read_picture
+from datamodules.detector.resizing import Resized
 
 __all__ = [
     "ENDINGS",
@@ -15,6 +16,7 @@ __all__ = [
     "DetectorConfig",
     "DetectorFile",
     "FasterRCNN",
+    "Resized",
     "read_detector",
     "read_picture",
     "write_detector",
