@@ -5,6 +5,7 @@ from datamodules.detector.detector import Detections, Detector
 from datamodules.detector.files import DetectorFile, read_detector, write_detector
 from datamodules.detector.network import FasterRCNN
 from datamodules.detector.pictures import ENDINGS, read_picture
+from datamodules.detector.resizing import resize
 
 __all__ = [
     "ENDINGS",
@@ -17,5 +18,6 @@ __all__ = [
     "FasterRCNN",
     "read_detector",
     "read_picture",
+    "resize",
     "write_detector",
 ]

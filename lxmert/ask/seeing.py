@@ -14,8 +14,8 @@ from torch import Tensor
 from datamodules.detector import Detector
 from datamodules.release import find_picture
 from datamodules.stores import RegionStore
+from lxmert.config import detector_difference
 from lxmert.files import InputError
-from lxmert.learner import detector_difference
 
 
 @dataclass(eq=False)  # each is itself, however alike
