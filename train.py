@@ -177,7 +177,8 @@ def act(
             learner.on_load_checkpoint({"lxmert_config": kept_config(source)})
         if trainer.is_global_zero:
             reading = "sigmoid" if "answering" in learner.objectives else "softmax"
-            save_run_model(folder, learner.model.config, datamodule.tokenizer, reading)
+            model = learner.model.config
+            save_run_model(folder, model, datamodule.tokenizer, reading, datamodule.max_length)
         if config.init and not source:
             initialize_from(learner, config.init, config.init_answers or config.init)
         trainer.fit(learner, datamodule, ckpt_path=source, weights_only=True)

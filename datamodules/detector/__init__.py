@@ -1,0 +1,18 @@
+"""Faster R-CNN as bottom-up attention runs it in Caffe: from a picture to regions for LXMERT."""
+
+from datamodules.detector.config import STRIDE, BoxRule, DetectorConfig
+from datamodules.detector.detector import Detections, Detector
+from datamodules.detector.files import DetectorFile, read_detector, write_detector
+from datamodules.detector.network import FasterRCNN
+
+__all__ = [
+    "STRIDE",
+    "BoxRule",
+    "Detections",
+    "Detector",
+    "DetectorConfig",
+    "DetectorFile",
+    "FasterRCNN",
+    "read_detector",
+    "write_detector",
+]
