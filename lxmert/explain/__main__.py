@@ -4,10 +4,10 @@ python -m lxmert.explain perturb RUN --split SPLIT [--count N] [--seed N] [--met
 python -m lxmert.explain export RUN --split SPLIT --out FILE.json|FILE.jsonl [--method NAME] [--answer TEXT]
                               [--data data.KEY=VALUE ...] [--device DEVICE]    (both)
 
-RUN is the folder of a training, outputs/<experiment>/<time>; its data is read as its config.yaml says, but for what
-`--data` changes. `perturb` takes words and regions away in the order of each method, and at random, and says what is
-left of the accuracy; without `--out` it writes RUN/explain/<split>_perturbation.json. `export` says what each word
-piece and region is to the best answer, or to the answer TEXT. docs/explain.md tells how to read both.
+RUN is the folder of a training, outputs/<experiment>/<time>; its data is read as its config.yaml says, but for
+what `--data` changes. `perturb` takes words and regions away in the order of each method, and at random, and says
+what is left of the accuracy; without `--out` it writes RUN/explain/<split>_perturbation.json. `export` says what
+each word piece and region is to the best answer, or to the answer TEXT. docs/explain.md tells how to read both.
 """
 
 from __future__ import annotations

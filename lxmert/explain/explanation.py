@@ -198,7 +198,7 @@ def of_examples(answers: Tensor, each: int, scores: Tensor) -> Tensor:
         raise InputError(
             f"the {each} rows of an example share one answer; expected the same label for each of them"
         )
-    return answers[:, 0]
+    return answers[:, 0].clone()  # of a tensor of inference mode, too, autograd takes a copy alone
 
 
 def scaled(scores: Tensor, mask: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""The perturbation test: what becomes of the answers when words or regions are taken away in an explanation's order.
+"""The perturbation test: what becomes of answers when words or regions go in the order of an explanation.
 
-Of Chefer, Gur and Wolf (ICCV 2021), section 4. Positive perturbation takes what is most relevant first: the faster
-the accuracy falls, the better the explanation. Negative perturbation takes what is least relevant first: the longer
-it stays, the better.
+Of Chefer, Gur and Wolf (ICCV 2021), section 4. Positive perturbation takes what is most relevant first: the
+faster the accuracy falls, the better the explanation. Negative perturbation takes what is least relevant first:
+the longer it stays, the better.
 
 Shapes: E examples, R rows (E, or n E where an example has n images), L tokens, N regions.
 """
@@ -55,8 +55,8 @@ def perturb(
 
     At each step the share (100 - percent) / 100 of the words between [CLS] and [SEP] is left, rounded down, in
     their order, or of the regions. [CLS] and [SEP] stay. Where no region is left the words attend to nothing (the
-    mixed values are zero), so that the answer comes of the sentence alone. What is equally relevant goes at random.
-    What is explained is the answer that the model gives to the whole.
+    mixed values are zero), so that the answer comes of the sentence alone. What is equally relevant goes at
+    random. What is explained is the answer that the model gives to the whole.
 
     Args:
         model: as for `explain`, on the batch's device.
@@ -87,21 +87,21 @@ def perturb(
 
 
 def areas(accuracy: Tensor) -> Tensor:
-    """The area under curves (..., 9) over the share that is removed, by trapezoids: as large as a constant curve."""
+    """The area under curves (..., 9) over the share that is removed, by trapezoids; a constant's is itself."""
     return torch.trapezoid(accuracy, torch.tensor(REMOVED, device=accuracy.device) / 100)
 
 
 class _Test:
     """A batch, and what is removed from it."""
 
-    def __init__(
-        self, model: nn.Module, batch: Batch, truth: Tensor, places: Sequence[int], seed: int
-    ) -> None:
+    def __init__(self, model: nn.Module, batch: Batch, truth: Tensor, places: Sequence[int], seed: int) -> None:
         self.model, self.batch, self.truth = model, batch, truth
         self.encoder, self.head = parts_of(model)
         self.each = batch.num_rows // len(truth)  # rows of an example
         self.places, self.seed = np.asarray(places, np.int64), seed
-        tokens = batch.token_mask[batch.row_sentence[:: self.each]]  # (E, L): rows of an example share its sentence
+        tokens = batch.token_mask[
+            batch.row_sentence[:: self.each]
+        ]  # (E, L): rows of an example share its sentence
         last = tokens.sum(1) - 1
         number = torch.arange(tokens.shape[1], device=tokens.device)
         self.real = {"words": tokens, "regions": batch.region_mask[batch.row_image]}
