@@ -37,7 +37,7 @@ from lxmert.files import InputError, replacing, shown, write_text
 from lxmert.runs import TrainedRun, load_run
 from lxmert.runs.build import open_split
 
-EXAMPLES = 16  # of a batch: the graph of gradients takes 70 MB a row of the published size
+EXAMPLES = 16  # of a batch: the graph of gradients takes 40 MB a row at the published size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
