@@ -4,8 +4,10 @@ from datamodules.detector.config import STRIDE, BoxRule, DetectorConfig
 from datamodules.detector.detector import Detections, Detector
 from datamodules.detector.files import DetectorFile, read_detector, write_detector
 from datamodules.detector.network import FasterRCNN
+from datamodules.detector.pictures import ENDINGS, read_picture
 
 __all__ = [
+    "ENDINGS",
     "STRIDE",
     "BoxRule",
     "Detections",
@@ -14,5 +16,6 @@ __all__ = [
     "DetectorFile",
     "FasterRCNN",
     "read_detector",
+    "read_picture",
     "write_detector",
 ]

@@ -17,7 +17,8 @@ STRIDE = 16  # pixels of the resized picture a cell of the feature map
 class BoxRule:
     """How many boxes of a picture are kept.
 
-    At least `fewest`, or all where there are fewer; at most `most`; between them those that the detector is sure of.
+    At least `fewest`, or all where there are fewer; at most `most`; between them those that the detector is sure
+    of.
     """
 
     fewest: int = 36
@@ -135,7 +136,9 @@ class DetectorConfig:
             raise InputError(
                 f"detector configuration: {shown(unknown[0])} is not known; known are {', '.join(names)}"
             )
-        read = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        read: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         if not isinstance(read["box_rule"], str):
             raise InputError(f"detector configuration: box_rule is {shown(read['box_rule'])}; expected a text")
         return cls(**{**read, "box_rule": BoxRule.parse(read["box_rule"])})

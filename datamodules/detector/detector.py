@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.detector.config import BoxRule, DetectorConfig
+from datamodules.detector.config import BoxRule
 from datamodules.detector.files import DetectorFile, read_detector
 from datamodules.detector.network import FasterRCNN
 from datamodules.detector.proposals import propose
@@ -56,7 +56,7 @@ class Detector:
         with torch.device("meta"):
             network = FasterRCNN(file.config)
         network.load_state_dict({key: tensor.float() for key, tensor in file.state.items()}, assign=True)
-        network.to(self.device, memory_format=torch.channels_last)
+        network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.requires_grad_(False).eval()
 
     @classmethod
@@ -89,7 +89,7 @@ class Detector:
         height, width = _checked_picture(picture)
         image, scale = resize(picture, self.config)
         with torch.inference_mode(), _exact():
-            tensor = torch.from_numpy(image)[None].to(self.device, memory_format=torch.channels_last)
+            tensor = torch.from_numpy(image)[None].to(self.device).to(memory_format=torch.channels_last)
             feature_map = self.network.backbone(tensor)
             if boxes is None:
                 regions = self._propose(feature_map, image.shape[1:], scale)
@@ -133,8 +133,8 @@ def _exact() -> Iterator[None]:
 def _checked_picture(picture: np.ndarray) -> tuple[int, int]:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise InputError(
-            f"a picture is an array of {picture.dtype}, {picture.shape}; expected uint8, (height, width, 3), in the "
-            "order blue, green, red"
+            f"a picture is an array of {picture.dtype}, {picture.shape}; expected uint8, (height, width, 3), in "
+            "the order blue, green, red"
         )
     return picture.shape[0], picture.shape[1]
 

@@ -108,7 +108,8 @@ def read_detector(path: Path | str) -> DetectorFile:
                     f"{path}: a safetensors file, but no detector's: its format is "
                     f"{shown(metadata.get('format'))}, expected {FORMAT!r}. {HOW_TO_CONVERT}"
                 )
-            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118  not a dict
+            # Copies: the file is mapped, and may be replaced while the detector is used.
+            state = {key: content.get_tensor(key).clone() for key in content.keys()}  # noqa: SIM118  no dict
     except InputError:
         raise
     except Exception as error:  # safetensors' own, and what torch makes of sizes that cannot be
@@ -134,8 +135,8 @@ def _parsed(path: Path, metadata: Mapping[str, str], state: dict[str, Tensor]) -
         config = DetectorConfig.from_dict(values["config"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    names = [_names(values[key], f"{path}: {key}") for key in ("objects", "attributes")]
-    file = DetectorFile(metadata["name"], config, state, *names, metadata["source"])
+    objects, attributes = (_names(values[key], f"{path}: {key}") for key in ("objects", "attributes"))
+    file = DetectorFile(metadata["name"], config, state, objects, attributes, metadata["source"])
     _check(file, str(path))
     if file.sha256() != metadata["sha256"]:
         raise InputError(f"{path}: damaged: its weights are not those that its hash was made of. Get it again.")
@@ -163,7 +164,7 @@ def _check(file: DetectorFile, where: str) -> None:
 
 
 def check_state(state: Mapping[str, Tensor], config: DetectorConfig, where: str) -> None:
-    """Raise InputError unless these are the weights of a detector of these sizes: all, finite, float32 or float16."""
+    """Raise InputError unless all weights of these sizes are there, finite, float32 or float16."""
     expected = shapes(config, where)
     for key in (*expected, *state):
         if key not in state:

@@ -1,11 +1,11 @@
 """The network: Faster R-CNN on a ResNet of four stages ("C4"), with an attribute head, for one picture at a time.
 
-As `resnet101_faster_rcnn_final` of bottom-up attention (Anderson et al., CVPR 2018) runs in Caffe. Batch normalisation
-is only ever used with its final statistics there, and is part of the convolutions here. Of the published weights what
-features do not need is left out: the regression of the final boxes.
+As `resnet101_faster_rcnn_final` of bottom-up attention (Anderson et al., CVPR 2018) runs in Caffe. Batch
+normalisation is only ever used with its final statistics there, and is part of the convolutions here. The
+regression of final boxes is left out: features are of the proposals.
 
-Shapes: H, W a resized picture's sides; h, w the feature map's, of `STRIDE` pixels a cell; A anchors a cell; n regions;
-F = `config.feature_dim`.
+Shapes: H, W a resized picture's sides; h, w the feature map's, of `STRIDE` pixels a cell; A anchors a cell; n
+regions; F = `config.feature_dim`.
 """
 
 from __future__ import annotations

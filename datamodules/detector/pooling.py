@@ -9,9 +9,9 @@ from torch import Tensor
 def bins(starts: Tensor, ends: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor]:
     """Where the bins of regions begin and end along one side of the map.
 
-    A region's last cell belongs to it; it may lie one beyond the map. Bins share cells where the region's length is
-    no multiple of their number. Computed in float32, as Caffe does: of the lengths up to 63 with 14 bins, 57 and
-    62 get other bins than exact fractions give.
+    A region's last cell belongs to it; it may lie one beyond the map. Bins share cells where the region's length
+    is no multiple of their number. Computed in float32, as Caffe does: of the lengths up to 63 with 14 bins, 57
+    and 62 get other bins than exact fractions give.
 
     Args:
         starts: (n,) int64 first cells of the regions.
@@ -88,7 +88,7 @@ class RegionPool:
 
 
 def _doublings(cells: Tensor, side: int, levels: int) -> list[Tensor]:
-    """Maxima of 1, 2, 4, ... neighbours along `side`, each at the first of them; those beyond the end do not count."""
+    """Maxima of 1, 2, 4, ... neighbours along `side`, at the first of them; none are beyond the end."""
     found = [cells]
     for level in range(levels - 1):
         step, last = 1 << level, found[-1]

@@ -1,6 +1,6 @@
 """Where objects may be: anchors, the boxes that the network makes of them, non-maximum suppression.
 
-Boxes are x1 y1 x2 y2 in pixels, both ends within: a box is x2 - x1 + 1 wide. All that is counted is float32, as in the
+Boxes are x1 y1 x2 y2 in pixels, both ends within: a box is x2 - x1 + 1 wide. All is counted in float32, as in the
 original; thresholds are compared in double precision, as its compiled code does.
 """
 
@@ -65,8 +65,8 @@ def propose(
         config: thresholds.
 
     Returns:
-        (n, 4) in the resized picture, the best first, at most `config.proposals`. None in a picture whose short side
-        is less than `config.min_size` pixels.
+        (n, 4) in the resized picture, the best first, at most `config.proposals`. None in a picture whose short
+        side is less than `config.min_size` pixels.
     """
     boxes = decode(anchors(config, *map_size, logits.device), deltas)
     limits = torch.tensor([size[1] - 1, size[0] - 1] * 2, dtype=torch.float32, device=boxes.device)
@@ -91,7 +91,8 @@ def suppress(boxes: np.ndarray, threshold: float, most: int) -> np.ndarray:
     Returns:
         Numbers of those kept, int64, in order.
     """
-    left, kept = np.arange(len(boxes)), []
+    left = np.arange(len(boxes))
+    kept: list[int] = []
     while len(left) and len(kept) < most:
         kept.append(left[0])
         others = left[1:]

@@ -1,7 +1,7 @@
 """From a picture to what the network looks at: OpenCV's bilinear resizing, in two taps a side.
 
-`torch.nn.functional.interpolate` with a size takes the ratio of the rounded sides for the scale, Pillow averages over
-many pixels: on photographs both differ from OpenCV by some grey levels, enough for other features.
+`torch.nn.functional.interpolate` with a size takes the ratio of the rounded sides for the scale, Pillow averages
+over many pixels: on photographs both differ from OpenCV by some grey levels, enough for other features.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def resize(picture: np.ndarray, config: DetectorConfig) -> Resized:
 
 
 def _taps(size: int, length: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `size` pixels the two of `length` that it lies between, and the second one's weight (float32)."""
-    place = ((np.arange(size) + 0.5) / scale - 0.5).astype(np.float32)
+    """For each of `size` pixels the two of `length` that it lies between, and the weight of the second."""
+    place = (np.arange(size) + 0.5) / scale - 0.5
     first = np.floor(place).astype(np.int64)
-    weight = place - first.astype(np.float32)
+    weight = (place - first).astype(np.float32)
     weight[(first < 0) | (first >= length - 1)] = 0
     first = first.clip(0, length - 1)
     return first, (first + 1).clip(max=length - 1), weight

@@ -58,8 +58,9 @@ class Report:
         lines = [
             f"{self.source}: {self.layout}",
             f"  sha256 of the file {self.source_sha256}",
-            f"  read: {self.arrays:,} arrays -> {self.numbers:,} weights; blocks {config.blocks}, {config.objects:,} "
-            f"object and {config.attributes:,} attribute classes, {config.feature_dim:,} features a region",
+            f"  read: {self.arrays:,} arrays -> {self.numbers:,} weights; blocks {config.blocks}, "
+            f"{config.objects:,} object and {config.attributes:,} attribute classes, "
+            f"{config.feature_dim:,} features a region",
             *(f"  left out, not needed: {layer} ({count} arrays)" for layer, count in self.unused.items()),
             *(f"  left out, NOT KNOWN: {layer} ({count} arrays)" for layer, count in self.unknown.items()),
             *(f"  names: {name}" for name in self.names),
@@ -97,8 +98,8 @@ def convert_weights(
     left = layout.arrays.left()
     if name is None and replace(config, box_rule=BoxRule()) != DetectorConfig():
         raise InputError(
-            f"{source}: blocks {config.blocks}, {config.objects} object and {config.attributes} attribute classes: not "
-            "the sizes of the detector of LXMERT's release. Give it a name of its own: --name NAME"
+            f"{source}: blocks {config.blocks}, {config.objects} object and {config.attributes} attribute "
+            "classes: not the sizes of the detector of LXMERT's release. Give it a name of its own: --name NAME"
         )
     lists = [
         (list_path, read_names(list_path)) if list_path else (None, ()) for list_path in (objects, attributes)

@@ -41,8 +41,8 @@ def read_caffemodel(path: Path) -> dict[str, np.ndarray]:
     except (_DamageError, UnicodeDecodeError) as error:
         if not arrays:
             raise InputError(
-                f"{path}: no weights of Caffe, PyTorch, detectron2 or safetensors ({error}). Expected the detector's "
-                "weights themselves; get the file again."
+                f"{path}: no weights of Caffe, PyTorch, detectron2 or safetensors ({error}). Expected the "
+                "detector's weights themselves; get the file again."
             ) from error
         raise InputError(
             f"{path}: damaged or cut off after {len(arrays)} arrays of Caffe's ({error}). Get the file again."
@@ -66,7 +66,7 @@ def _layer(content: memoryview) -> dict[str, np.ndarray]:
 
 
 def _blob(content: memoryview) -> np.ndarray:
-    data, shape, old = b"", None, [1, 1, 1, 1]
+    data, shape, old = memoryview(b""), None, [1, 1, 1, 1]
     for number, value in _fields(content):
         if number == _DATA:
             data = _bytes(value)
@@ -85,7 +85,7 @@ def _dims(content: memoryview) -> list[int]:
     for number, value in _fields(content):
         if number == _DIM and isinstance(value, int):
             found.append(value)
-        elif number == _DIM:  # packed
+        elif number == _DIM and not isinstance(value, int):  # packed
             place = 0
             while place < len(value):
                 dim, place = _varint(value, place)

@@ -6,7 +6,8 @@ All hold the same network: `assemble` asks a layout for its parts and works out 
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,41 +22,60 @@ _ANCHORS = len(DetectorConfig().anchor_scales) * len(DetectorConfig().anchor_rat
 Shape = tuple[int | None, ...]
 
 
-class Layout(Protocol):
-    """A layout's names and orders.
+class Layout:
+    """What the layouts have in common: Caffe's orders.
+
+    Args:
+        arrays: what the file holds.
 
     Attributes:
         title: for messages and the report.
-        arrays: what the file holds.
         background_first: the class 0 is background and the attribute 0 none; else they are the last ones.
         pairs: an anchor has a logit for background (the first A) and one for an object; else their difference.
     """
 
-    title: str
-    arrays: Arrays
-    background_first: bool
-    pairs: bool
+    title: ClassVar[str]
+    background_first: ClassVar[bool] = True
+    pairs: ClassVar[bool] = True
+    _layers: ClassVar[Mapping[str, str]]  # of what follows the backbone, and of the stem
+    _ends: ClassVar[tuple[str, str]]  # of the names of a layer's weight and bias
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.arrays = arrays
 
     def holds(self, part: str) -> bool:
         """Whether there is such a convolution of the backbone or res5."""
+        return f"{self._convolution(part)}{self._ends[0]}" in self.arrays
 
     def convolution(self, part: str, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
         """Weight and bias of a convolution of the backbone or res5, its normalisation included."""
+        weight = self.arrays.take(f"{self._convolution(part)}{self._ends[0]}", shape)
+        return fold(weight, *self._normalisation(part, (len(weight),)))
 
     def plain(self, part: str, shape: Shape, bias: bool = True) -> list[np.ndarray]:
         """Weight, and bias where there is one, of a layer of the proposals or heads."""
+        name = self._layers[part]
+        weight = self.arrays.take(f"{name}{self._ends[0]}", shape)
+        return [weight, self.arrays.take(f"{name}{self._ends[1]}", (len(weight),))] if bias else [weight]
 
     def anchor_order(self) -> np.ndarray:
         """(A,) which of the file's anchors is our first, second, ..."""
+        return np.arange(_ANCHORS)
+
+    def _convolution(self, part: str) -> str:
+        raise NotImplementedError
+
+    def _normalisation(self, part: str, channels: Shape) -> tuple[np.ndarray, ...]:
+        """Gamma, beta, mean and variance."""
+        raise NotImplementedError
 
 
-class Caffe:
+class Caffe(Layout):
     """`resnet101_faster_rcnn_final*.caffemodel`: layers conv1, bn_conv1, scale_conv1, res2a_branch1, ..."""
 
     title = "Caffe, as published by bottom-up attention"
-    background_first = True
-    pairs = True
-    _PLAIN = {
+    _ends = (":0", ":1")
+    _layers: ClassVar = {
         "rpn_conv": "rpn_conv/3x3",
         "rpn_objectness": "rpn_cls_score",
         "rpn_deltas": "rpn_bbox_pred",
@@ -64,104 +84,73 @@ class Caffe:
         "attribute_hidden": "fc_attr",
         "attribute_score": "attr_score",
     }
-    _BRANCHES = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
+    _branches: ClassVar = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
 
-    def __init__(self, arrays: Arrays) -> None:
-        self.arrays = arrays
+    def _convolution(self, part: str) -> str:
+        return "conv1" if part == "stem" else f"res{self._block(part)}"
 
-    def _layer(self, part: str) -> str:
+    def _block(self, part: str) -> str:
         """What follows res, bn and scale in the names of a convolution's three layers."""
         stage, block, branch = part.split(".")
-        letter = chr(ord("a") + int(block)) if int(block) < 26 else ""
-        names = [f"{stage[3:]}{block}_{self._BRANCHES[branch]}" for block in (letter, f"b{block}")]
+        letter = "abcdefghijklmnopqrstuvwxyz"[int(block) : int(block) + 1]
+        names = [f"{stage[3:]}{each}_{self._branches[branch]}" for each in (letter, f"b{block}")]
         return next((name for name in names if f"res{name}:0" in self.arrays), names[0])
 
-    def holds(self, part: str) -> bool:
-        return f"res{self._layer(part)}:0" in self.arrays
-
-    def convolution(self, part: str, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-        stem = part == "stem"
-        name = "_conv1" if stem else self._layer(part)
-        weight = self.arrays.take("conv1:0" if stem else f"res{name}:0", shape)
-        channels = (len(weight),)
-        factor = self.arrays.take(f"bn{name}:2", (1,))[0]  # how many batches the two sums are of
-        mean, variance = (
-            self.arrays.take(f"bn{name}:{number}", channels) * (1 / factor if factor else 0) for number in (0, 1)
-        )
+    def _normalisation(self, part: str, channels: Shape) -> tuple[np.ndarray, ...]:
+        name = "_conv1" if part == "stem" else self._block(part)
         gamma, beta = (self.arrays.take(f"scale{name}:{number}", channels) for number in (0, 1))
-        return fold(weight, gamma, beta, mean, variance)
-
-    def plain(self, part: str, shape: Shape, bias: bool = True) -> list[np.ndarray]:
-        name = self._PLAIN[part]
-        weight = self.arrays.take(f"{name}:0", shape)
-        return [weight, self.arrays.take(f"{name}:1", (len(weight),))] if bias else [weight]
-
-    def anchor_order(self) -> np.ndarray:
-        return np.arange(_ANCHORS)
+        sums = [self.arrays.take(f"bn{name}:{number}", channels) for number in (0, 1)]
+        batches = self.arrays.take(f"bn{name}:2", (1,))[0]  # that the sums of means and variances are of
+        mean, variance = (each / batches if batches else np.zeros_like(each) for each in sums)
+        return gamma, beta, mean, variance
 
 
-class Detectron2:
+class Detectron2(Layout):
     """`faster_rcnn_from_caffe_attr*.pkl`, and `unc-nlp/frcnn-vg-finetuned` on the Hub, of the same names."""
 
     title = "detectron2, as converted by py-bottom-up-attention and on the Hub"
     background_first = False
     pairs = False
-    _RPN, _ROI = "proposal_generator.rpn_head", "roi_heads.box_predictor"
-    _PLAIN = {
-        "rpn_conv": f"{_RPN}.conv",
-        "rpn_objectness": f"{_RPN}.objectness_logits",
-        "rpn_deltas": f"{_RPN}.anchor_deltas",
-        "object_score": f"{_ROI}.cls_score",
-        "object_embedding": f"{_ROI}.cls_embedding",
-        "attribute_hidden": f"{_ROI}.fc_attr",
-        "attribute_score": f"{_ROI}.attr_score",
+    _ends = (".weight", ".bias")
+    _layers: ClassVar = {
+        "rpn_conv": "proposal_generator.rpn_head.conv",
+        "rpn_objectness": "proposal_generator.rpn_head.objectness_logits",
+        "rpn_deltas": "proposal_generator.rpn_head.anchor_deltas",
+        "object_score": "roi_heads.box_predictor.cls_score",
+        "object_embedding": "roi_heads.box_predictor.cls_embedding",
+        "attribute_hidden": "roi_heads.box_predictor.fc_attr",
+        "attribute_score": "roi_heads.box_predictor.attr_score",
     }
-    _CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors.0"
+    _cell_anchors = "proposal_generator.anchor_generator.cell_anchors.0"
 
-    def __init__(self, arrays: Arrays) -> None:
-        self.arrays = arrays
-
-    @staticmethod
-    def _layer(part: str) -> str:
+    def _convolution(self, part: str) -> str:
         if part == "stem":
             return "backbone.stem.conv1"
         return f"roi_heads.{part}" if part.startswith("res5.") else f"backbone.{part}"
 
-    def holds(self, part: str) -> bool:
-        return f"{self._layer(part)}.weight" in self.arrays
-
-    def convolution(self, part: str, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-        name = self._layer(part)
-        weight = self.arrays.take(f"{name}.weight", shape)
-        norm = ("weight", "bias", "running_mean", "running_var")
-        return fold(weight, *(self.arrays.take(f"{name}.norm.{each}", (len(weight),)) for each in norm))
-
-    def plain(self, part: str, shape: Shape, bias: bool = True) -> list[np.ndarray]:
-        name = self._PLAIN[part]
-        weight = self.arrays.take(f"{name}.weight", shape)
-        return [weight, self.arrays.take(f"{name}.bias", (len(weight),))] if bias else [weight]
+    def _normalisation(self, part: str, channels: Shape) -> tuple[np.ndarray, ...]:
+        names = ("weight", "bias", "running_mean", "running_var")
+        return tuple(self.arrays.take(f"{self._convolution(part)}.norm.{name}", channels) for name in names)
 
     def anchor_order(self) -> np.ndarray:
+        """By the anchors in the file; without them as detectron2 has it: the ratios of the first size, ..."""
         config = DetectorConfig()
-        if (
-            self._CELL_ANCHORS not in self.arrays
-        ):  # detectron2 goes through the sizes, and for each through the ratios
-            scales, ratios = len(config.anchor_scales), len(config.anchor_ratios)
-            return np.arange(_ANCHORS).reshape(scales, ratios).T.flatten()
-        boxes = self.arrays.take(self._CELL_ANCHORS, (_ANCHORS, 4))
+        if self._cell_anchors not in self.arrays:
+            return np.arange(_ANCHORS).reshape(len(config.anchor_scales), len(config.anchor_ratios)).T.flatten()
+        boxes = self.arrays.take(self._cell_anchors, (_ANCHORS, 4))
         sides = boxes[:, 2:] - boxes[:, :2]
         wanted = [
             (scale * STRIDE / np.sqrt(ratio), scale * STRIDE * np.sqrt(ratio))
             for ratio in config.anchor_ratios
             for scale in config.anchor_scales
         ]
-        # Caffe's rounded anchors are up to 6 % off the exact sides, the next size or ratio is 41 %.
+        # Caffe's rounded anchors are up to 6 % off the exact sides; the next ratio is 41 % away.
         with np.errstate(divide="ignore", invalid="ignore"):
             near = np.abs(np.log(sides[None] / np.array(wanted)[:, None])).max(-1) < 0.15
         if not (near.sum(0) == 1).all() or not (near.sum(1) == 1).all():
             raise InputError(
-                f"{self.arrays.where}: {self._CELL_ANCHORS} are not the anchors of the published model, sides of 64 "
-                "to 512 pixels in the ratios 1:2, 1:1 and 2:1"
+                f"{self.arrays.where}: {self._cell_anchors} are not the anchors of the published model, sides of "
+                "64 to 512 pixels in the ratios 1:2, 1:1 and 2:1"
             )
         return near.argmax(1)
 
@@ -172,14 +161,15 @@ class Milvlg(Detectron2):
     title = "bottom-up-attention.pytorch (MILVLG), in Caffe's mode"
     background_first = True
     pairs = True
-    _PLAIN = {
-        **Detectron2._PLAIN,
+    _layers: ClassVar = {
+        **Detectron2._layers,
         "object_embedding": "roi_heads.box_predictor.cls_embed",
         "attribute_hidden": "roi_heads.box_predictor.attr_linear1",
         "attribute_score": "roi_heads.box_predictor.attr_linear2",
     }
 
     def anchor_order(self) -> np.ndarray:
+        """Caffe's."""
         return np.arange(_ANCHORS)
 
 
@@ -205,7 +195,9 @@ def assemble(layout: Layout) -> tuple[DetectorConfig, dict[str, Tensor]]:
         return len(state[f"{part}.weight"])
 
     outputs = stem = convolution("stem", (None, 3, 7, 7))
-    blocks, widths, expansion = [], [], 0
+    blocks: list[int] = []
+    widths: list[int] = []
+    expansion = 0
     for stage in ("res2", "res3", "res4", "res5"):
         number = 0
         while number == 0 or layout.holds(f"{stage}.{number}.conv1"):

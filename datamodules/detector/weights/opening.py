@@ -64,10 +64,10 @@ def open_layout(path: Path) -> Layout:
             f"{path}: an HDF5 file: a region store or weights of Keras; expected a detector's.\n{KNOWN}"
         )
     if head.startswith((b"<", b"version https://git-lfs", b"name:")):
+        begin = shown(head.decode(errors="replace").split()[0])
         raise InputError(
-            f"{path}: text ({shown(head, lambda text: text.decode(errors='replace').splitlines()[0])}), expected "
-            "weights. A web page or the pointer to a large file has been downloaded in their place, or a network's "
-            "description: get the weights."
+            f"{path}: text that begins with {begin}, expected weights. A web page or the pointer to a large "
+            "file has been downloaded in their place, or a network's description: get the weights."
         )
     arrays = Arrays(f"{path} ({Caffe.title})", read_caffemodel(path))
     if "rpn_cls_score:0" not in arrays or "conv1:0" not in arrays:
@@ -91,8 +91,8 @@ def _reading(path: Path, kind: str, read: Callable[[Path], Any]) -> Any:
                 "any code and is not opened. Where it was made, save the weights alone."
             ) from error
         raise InputError(
-            f"{path}: damaged or cut off, or no file of {kind} ({shown(said or type(error).__name__, str)}). Get it "
-            "again."
+            f"{path}: damaged or cut off, or no file of {kind} ({shown(said or type(error).__name__, str)}). "
+            "Get it again."
         ) from error
 
 
@@ -155,13 +155,13 @@ def _check_mode(path: Path, layout: Layout) -> None:
     name = "proposal_generator.rpn_head.objectness_logits.weight"
     if layout.pairs and name in layout.arrays and layout.arrays.content[name].shape[:1] == (12,):
         raise InputError(
-            f"{path}: a model of bottom-up-attention.pytorch in detectron2's mode, which was trained anew and makes "
-            f"other features. Take one whose name begins with bua-caffe. Expected one of\n{KNOWN}"
+            f"{path}: a model of bottom-up-attention.pytorch in detectron2's mode, which was trained anew and "
+            f"makes other features. Take one whose name begins with bua-caffe. Expected one of\n{KNOWN}"
         )
 
 
 def _without_attributes(path: Path) -> NoReturn:
     raise InputError(
-        f"{path}: a detector without attributes, which LXMERT's were made with. Take the file with attr in its name, "
-        f"or one of\n{KNOWN}"
+        f"{path}: a detector without attributes, which LXMERT's were made with. Take the file with attr in its "
+        f"name, or one of\n{KNOWN}"
     )
