@@ -71,6 +71,16 @@ def explain(
     Raises:
         InputError: a method or an answer that is not there, or a model without an answer head.
     """
+    encoder, head = parts_of(model)
+    return explain_head(encoder, head, batch, answers, method)
+
+
+def parts_of(model: nn.Module) -> tuple[Lxmert, nn.Module]:
+    """The encoders and the answer head of a model, which may be compiled or wrapped.
+
+    Raises:
+        InputError: it has no answer head.
+    """
     model = unwrapped(model)
     head = getattr(model, "answer_head", None) or getattr(model, "pair_head", None)
     encoder = getattr(model, "lxmert", None)
@@ -79,7 +89,7 @@ def explain(
             f"{type(model).__name__} has no answer head, so that there is no answer to explain; take a model that "
             "was trained to answer: one of question answering or NLVR2, or of pre-training with task_qa"
         )
-    return explain_head(encoder, head, batch, answers, method)
+    return encoder, head
 
 
 def explain_head(
@@ -188,7 +198,7 @@ def of_examples(answers: Tensor, each: int, scores: Tensor) -> Tensor:
         raise InputError(
             f"the {each} rows of an example share one answer; expected the same label for each of them"
         )
-    return answers[:, 0]
+    return answers[:, 0].clone()  # of a tensor of inference mode, too, autograd takes a copy alone
 
 
 def scaled(scores: Tensor, mask: Tensor) -> Tensor:
