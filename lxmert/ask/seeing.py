@@ -17,6 +17,8 @@ from datamodules.stores import RegionStore
 from lxmert.config import detector_difference
 from lxmert.files import InputError
 
+DIGITS = 6  # of a number in JSON
+
 
 @dataclass(eq=False)  # each is itself, however alike
 class Seen:
@@ -49,6 +51,19 @@ class Seen:
         """Attribute and object of a region, "" where neither is known."""
         labels = (column[region] for column in (self.attributes, self.objects) if column)
         return " ".join(label[0] for label in labels if label)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, without features."""
+        return {
+            "image_id": self.image_id,
+            "size": self.size,
+            "detector": self.detector,
+            "boxes": [[round(side, DIGITS) for side in box] for box in self.boxes.tolist()],
+            **{
+                kind: [each and {"name": each[0], "confidence": round(each[1], DIGITS)} for each in labels]
+                for kind, labels in (("objects", self.objects), ("attributes", self.attributes))
+            },
+        }
 
 
 class Eyes:
