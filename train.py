@@ -177,7 +177,8 @@ def act(
             learner.on_load_checkpoint({"lxmert_config": kept_config(source)})
         if trainer.is_global_zero:
             reading = "sigmoid" if "answering" in learner.objectives else "softmax"
-            save_run_model(folder, learner.model.config, datamodule.tokenizer, reading)
+            model = learner.model.config
+            save_run_model(folder, model, datamodule.tokenizer, reading, datamodule.max_length)
         if config.init and not source:
             initialize_from(learner, config.init, config.init_answers or config.init)
         trainer.fit(learner, datamodule, ckpt_path=source, weights_only=True)
@@ -357,6 +358,14 @@ def options_first(arguments: list[str]) -> list[str]:
     return [*options, *overrides]
 
 
+def folder_or_exit(*arguments: Any) -> str:
+    """`run_folder`; what is wrong with it ends the command in one line, before Hydra could wrap it in its own."""
+    try:
+        return run_folder(*arguments)
+    except (InputError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
 def main() -> None:
     """Entry point, also of the installed command `lxmert-train`."""
     asked = {"-h", "--help"} & set(sys.argv[1:])
@@ -368,7 +377,7 @@ def main() -> None:
     # Tokenizer threads and forked data workers do not go together.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     ConfigStore.instance().store("root_schema", Root)
-    OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_folder", folder_or_exit, use_cache=True, replace=True)
     start()
 
 

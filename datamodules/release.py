@@ -234,21 +234,25 @@ class ReleaseFolder:
         return sorted({str(store.contract["detector"]) for store in self._open.values()})
 
     def picture(self, image_id: str) -> Path | None:
-        """The picture of an image, `images/<image_id>.jpg|jpeg|png` or in a folder there; None without one.
+        """The picture of an image in the folder images; see `find_picture`."""
+        return find_picture(self.root / "images", image_id)
 
-        An id is a name: nothing outside the folder images (which may be a link itself) is looked at, neither
-        by `..` or an absolute path nor by a link that leads out of it.
-        """
-        images = self.root / "images"
-        for folder in (images, *sorted(images.glob("*/"))):
-            for ending in (".jpg", ".jpeg", ".png"):
-                path = folder / f"{image_id}{ending}"
-                try:
-                    if path.is_file() and path.resolve().is_relative_to(images.resolve()):
-                        return path
-                except (OSError, ValueError):  # what no file can be called: too long, with a NUL
-                    return None
-        return None
+
+def find_picture(images: Path, image_id: str) -> Path | None:
+    """The picture of an image, `images/<image_id>.jpg|jpeg|png` or in a folder there; None without one.
+
+    An id is a name: nothing outside the folder (which may be a link itself) is looked at, neither by `..` or an
+    absolute path nor by a link that leads out of it.
+    """
+    for folder in (images, *sorted(images.glob("*/"))):
+        for ending in (".jpg", ".jpeg", ".png"):
+            path = folder / f"{image_id}{ending}"
+            try:
+                if path.is_file() and path.resolve().is_relative_to(images.resolve()):
+                    return path
+            except (OSError, ValueError):  # what no file can be called: too long, with a NUL
+                return None
+    return None
 
 
 def own_folder(

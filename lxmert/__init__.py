@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lxmert.ask import Asker
     from lxmert.base import LxmertPreTrainedModel
     from lxmert.config import LxmertConfig
     from lxmert.outputs import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lxmert.tokenization import LxmertTokenizer, LxmertTokenizerFast
 
 __all__ = [
+    "Asker",
     "LxmertConfig",
     "LxmertForPreTraining",
     "LxmertForPreTrainingOutput",
@@ -41,7 +43,7 @@ __all__ = [
     "save_run_model",
 ]
 
-_MODULES = ("config", "outputs", "base", "pretrained", "tokenization", "runs.load")
+_MODULES = ("config", "outputs", "base", "pretrained", "tokenization", "runs.load", "ask")
 
 
 def __getattr__(name: str) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +17,8 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lxmert.callbacks import CheckpointFile
 from lxmert.config import FIELDS
@@ -108,6 +111,46 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
             "job one device, or start the processes from outside (hydra/launcher=submitit_slurm)"
         )
     return datamodule, learner, trainer
+
+
+def open_split(folder: Path, split: str, answers: Sequence[str], overrides: Sequence[str] = ()) -> Any:
+    """A split of the data that a run was trained on, opened to be looked at outside of a trainer.
+
+    Args:
+        folder: of the run, whose config.yaml tells of the data.
+        split: to open, such as minival; it may be any of the data's, labelled or not.
+        answers: of the run's model, in label order: what targets are places in.
+        overrides: settings of the data that differ now, such as data.root=/other/place.
+
+    Returns:
+        A data module: `datasets["test"]`, `test_dataloader()`, `picture(image_id)`.
+
+    Raises:
+        FileNotFoundError: there is no config.yaml, or the data's files are not there.
+        InputError: a setting that is none of the data's, or what `setup` refuses.
+    """
+    path = Path(folder).expanduser() / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the folder of a run, outputs/<experiment>/<time>")
+    try:
+        config = OmegaConf.load(path)
+        node: Any = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[union-attr]
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({str(error).splitlines()[0]}): put back the run's own"
+        ) from error
+    for override in overrides:
+        name = override.partition("=")[0].removeprefix("data.")
+        if not override.startswith(f"data.{name}=") or name not in set(node) - {"_target_"}:
+            names = ", ".join(sorted(set(node) - {"_target_"}))
+            raise InputError(f"{override}: expected data.<key>=<value> with one of the keys {names}")
+        changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
+        node[name] = changed["data"][name]
+    check_targets(node, PACKAGES, "data")
+    datamodule = make({**node, "test": [split]})
+    datamodule.answers = list(answers)
+    prepare(datamodule, "test")
+    return datamodule
 
 
 def check_device(trainer: Mapping[str, Any]) -> None:

@@ -63,7 +63,10 @@ def new_folder(parent: Path) -> str:
         raise InputError("torchrun starts processes that do not know of each other: name the run's folder for all "
                          "of them, hydra.run.dir=outputs/my_run")  # fmt: skip
     name = time.strftime("%Y-%m-%d_%H-%M-%S")
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(cannot_write(parent, error)) from error
     for number in range(1, 10_000):
         folder = parent / (name if number == 1 else f"{name}_{number}")
         try:
@@ -72,6 +75,12 @@ def new_folder(parent: Path) -> str:
         except FileExistsError:
             continue
     raise InputError(f"{parent} has 10,000 runs of this second")
+
+
+def cannot_write(folder: Path, error: OSError) -> str:
+    """What is said of a folder in which no run can be."""
+    why = f"a run's files cannot be written there ({error.strerror})"
+    return f"{folder}: {why}. Choose another place with paths.outputs="
 
 
 class RunFolder:
@@ -98,10 +107,7 @@ class RunFolder:
                 "hydra.run.dir="
             ) from None
         except OSError as error:
-            raise PermissionError(
-                f"{path}: a run's files cannot be written there ({error.strerror}). Choose another place with "
-                "paths.outputs="
-            ) from error
+            raise PermissionError(cannot_write(path, error)) from error
         there = [name for name in LEFT if (path / name).exists()]
         if there and not goes_on:
             self.close()

@@ -3,7 +3,7 @@
 checkpoints/best.ckpt, last.ckpt   weights, sizes, answers
 config.json                        sizes, and the answers in label order
 vocab.txt, tokenizer.json, tokenizer_config.json
-run.json                           how answer scores become probabilities
+run.json                           how answer scores become probabilities, where sentences were cut
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lxmert.tokenization import LxmertTokenizer
 from lxmert.weights import read_weights
 
 PROBABILITIES = ("sigmoid", "softmax")
+MAX_LENGTH = 20  # of the released code, for all tasks
 
 
 @dataclass
@@ -34,12 +35,14 @@ class TrainedRun:
         tokenizer: of the run's vocabulary and settings.
         answers: text of each answer label, in label order; empty where the run has none.
         reading: "sigmoid" (each answer for itself) or "softmax" (one answer is right).
+        max_length: tokens of a sentence, [CLS] and [SEP] included, to which training cut.
     """
 
     model: LxmertPreTrainedModel
     tokenizer: LxmertTokenizer
     answers: list[str]
     reading: str
+    max_length: int = MAX_LENGTH
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Answer scores (..., A) of the model as probabilities, as the run's objective reads them."""
@@ -47,7 +50,11 @@ class TrainedRun:
 
 
 def save_run_model(
-    folder: str | Path, config: LxmertConfig, tokenizer: LxmertTokenizer, probabilities: str
+    folder: str | Path,
+    config: LxmertConfig,
+    tokenizer: LxmertTokenizer,
+    probabilities: str,
+    max_length: int = MAX_LENGTH,
 ) -> None:
     """Write what a run's checkpoints lack for `load_run`: vocabulary, config.json, run.json; the last one last.
 
@@ -56,6 +63,7 @@ def save_run_model(
         config: of the model, with its answers.
         tokenizer: of the run's data.
         probabilities: "sigmoid" or "softmax", how the objective reads answer scores.
+        max_length: tokens to which its data cuts sentences.
 
     Raises:
         InputError: `probabilities` is neither.
@@ -64,7 +72,9 @@ def save_run_model(
         raise InputError(f"probabilities={shown(probabilities)}; expected one of {', '.join(PROBABILITIES)}")
     tokenizer.save_pretrained(folder)
     config.save_pretrained(folder)
-    write_text(Path(folder) / "run.json", json.dumps({"probabilities": probabilities}) + "\n")
+    write_text(
+        Path(folder) / "run.json", json.dumps({"probabilities": probabilities, "max_length": max_length}) + "\n"
+    )
 
 
 def load_run(folder: str | Path) -> TrainedRun:
@@ -72,13 +82,16 @@ def load_run(folder: str | Path) -> TrainedRun:
 
     Args:
         folder: of a run, `outputs/<experiment>/<time>`; of its checkpoints best.ckpt counts, else last.ckpt.
+            Or one of its checkpoints.
 
     Raises:
         FileNotFoundError: it is no run's folder, has no checkpoint yet, or lacks what newer runs keep.
         InputError: a file in it cannot be read.
     """
     folder = Path(folder).expanduser()
-    checkpoint = run_checkpoint(folder)
+    checkpoint = folder if folder.is_file() else run_checkpoint(folder)
+    if checkpoint == folder:
+        folder = folder.parent.parent
     if checkpoint is None:
         summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
         used = summary.get("checkpoint") if isinstance(summary, dict) else None
@@ -110,14 +123,19 @@ def load_run(folder: str | Path) -> TrainedRun:
         )
     weights = read_weights(checkpoint)
     model = architecture_of(weights).from_weights(with_heads(config, weights), weights, str(checkpoint))
-    return TrainedRun(model, tokenizer, config.answers or [], _read_reading(folder / "run.json"))
+    return TrainedRun(model, tokenizer, config.answers or [], *_read_reading(folder / "run.json"))
 
 
-def _read_reading(path: Path) -> str:
+def _read_reading(path: Path) -> tuple[str, int]:
     content = read_json(path)
     reading = content.get("probabilities") if isinstance(content, dict) else None
     if reading not in PROBABILITIES:
         raise InputError(
             f"{path}: probabilities is {shown(reading)}; expected one of {', '.join(PROBABILITIES)}. Mend it."
         )
-    return reading
+    max_length = content.get("max_length", MAX_LENGTH)  # older runs do not tell
+    if not isinstance(max_length, int) or max_length < 3:
+        raise InputError(
+            f"{path}: max_length is {shown(max_length)}; expected a number of tokens, 3 or more. Mend it."
+        )
+    return reading, max_length

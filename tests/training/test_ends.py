@@ -21,7 +21,7 @@ from runs import (
     weights,
 )
 
-from train import main
+from train import folder_or_exit, main
 
 WORLD = ["data.world.train=40", "data.world.minival=8", "data.world.nominival=4", "data.world.test=4",
          "data.world.pictures=1"]  # fmt: skip
@@ -290,6 +290,17 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch
     monkeypatch.setattr(run.time, "strftime", lambda pattern: "now")
     folders = [run.new_folder(tmp_path / "toy_vqa") for _ in range(3)]
     assert [os.path.basename(each) for each in folders] == ["now", "now_2", "now_3"]  # noqa: PTH119
+
+
+def test_outputs_that_can_be_no_folder_end_the_command_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        SystemExit, match=r"file/below/toy: a run's files cannot be written there \(Not a directory\)"
+    ):
+        folder_or_exit(str(tmp_path / "file" / "below"), "toy", None)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(SystemExit, match="InputError: torchrun starts processes that do not know of each other"):
+        folder_or_exit(str(tmp_path), "toy", None)
 
 
 def test_a_run_that_is_going_on_keeps_its_folder(tmp_path):

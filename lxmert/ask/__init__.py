@@ -1,0 +1,7 @@
+"""Asking a trained model about pictures: `Asker`, and `python -m lxmert.ask`."""
+
+from lxmert.ask.asker import Asker
+from lxmert.ask.replies import Guess, Reply
+from lxmert.ask.seeing import Eyes, Seen
+
+__all__ = ["Asker", "Eyes", "Guess", "Reply", "Seen"]

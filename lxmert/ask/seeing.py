@@ -1,0 +1,210 @@
+"""Pictures as the model sees them: regions of a detector or of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.detector import Detector
+from datamodules.release import find_picture
+from datamodules.stores import RegionStore
+from lxmert.files import InputError
+from lxmert.learner import detector_difference
+
+
+@dataclass(eq=False)  # each is itself, however alike
+class Seen:
+    """One picture's regions.
+
+    Args:
+        features: (N, F) float32.
+        boxes: (N, 4) float32, x1 y1 x2 y2 as fractions of the picture's width and height.
+        size: width and height in pixels; None where not known.
+        objects: (name, confidence 0..1) of each region, None for one of which nothing is known.
+        attributes: the same.
+        picture: its file, to be shown; None where it is not at hand.
+        image_id: of a store's image, or a picture file's name; None without.
+        detector: what found the regions; None where not known.
+    """
+
+    features: Tensor
+    boxes: Tensor
+    size: tuple[int, int] | None = None
+    objects: list[tuple[str, float] | None] = field(default_factory=list)
+    attributes: list[tuple[str, float] | None] = field(default_factory=list)
+    picture: Path | None = None
+    image_id: str | None = None
+    detector: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def name_of(self, region: int) -> str:
+        """Attribute and object of a region, "" where neither is known."""
+        labels = (column[region] for column in (self.attributes, self.objects) if column)
+        return " ".join(label[0] for label in labels if label)
+
+
+class Eyes:
+    """Turns pictures into regions.
+
+    Args:
+        feature_dim: what the model expects.
+        trained_on: the detector of the model's training, as its checkpoint tells it; None where not known.
+        detector: file of a detector's weights; None for the toy's, where the model was trained on the toy.
+        stores: region stores, for image ids.
+        pictures: folder of the stores' pictures, to be shown.
+        names: folder with `objects_vocab.txt` and `attributes_vocab.txt`, what a store's object and attribute ids
+            mean; None for those of the detector.
+        device: where the detector runs.
+
+    Raises:
+        InputError: features of another size than the model expects, or a file that is none of its kind.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        trained_on: str | None = None,
+        *,
+        detector: str | Path | None = None,
+        stores: Sequence[str | Path] = (),
+        pictures: str | Path | None = None,
+        names: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.feature_dim, self.trained_on = feature_dim, trained_on
+        self.pictures = None if pictures is None else Path(pictures).expanduser()
+        self.stores = [RegionStore(Path(store).expanduser()) for store in stores]
+        for store in self.stores:
+            store.check_feature_dim(feature_dim)
+        path = Path(detector).expanduser() if detector is not None else None
+        self.detector = None if path is None else Detector.open(path, device)
+        if self.detector is not None and self.detector.feature_dim != feature_dim:
+            raise InputError(
+                f"{path}: this detector gives {self.detector.feature_dim} features a region, the model expects "
+                f"{feature_dim}. Use the detector that the model was trained on"
+            )
+        self.object_names, self.attribute_names = self._names(None if names is None else Path(names).expanduser())
+
+    def _names(self, folder: Path | None) -> tuple[list[str], list[str]]:
+        if folder is None:
+            found = self.detector
+            return (list(found.object_names), list(found.attribute_names)) if found is not None else ([], [])
+        objects, attributes = (
+            [line.split(",")[0] for line in (folder / f"{kind}_vocab.txt").read_text("utf-8").splitlines()]
+            for kind in ("objects", "attributes")
+        )
+        return objects, attributes
+
+    def see(self, picture: Any) -> Seen:
+        """The regions of a picture.
+
+        Args:
+            picture: a file's path, its bytes, a PIL image, an RGB array (h, w, 3); an image id of a store; a pair
+                features (N, F), boxes (N, 4) as fractions; or what this function gave.
+
+        Raises:
+            FileNotFoundError: no such file, and no store has an image of that id.
+            InputError: no picture, no detector to look at it with, or features and boxes that do not fit.
+        """
+        if isinstance(picture, Seen):
+            return picture
+        if isinstance(picture, tuple | list):
+            return self._given(picture)
+        if isinstance(picture, str) and (found := self._stored(picture)):
+            return found
+        path = Path(picture).expanduser() if isinstance(picture, str | Path) else None
+        if path is not None and not path.is_file():
+            stores = ", ".join(str(store.path) for store in self.stores)
+            where = f", nor an image id of {stores}" if stores else "; for an image id, name the store it is in"
+            raise FileNotFoundError(f"{picture}: no such picture file{where}")
+        if self.detector is None:
+            raise InputError(
+                f"{'a picture' if path is None else path}: there is no detector to find its regions with. Name "
+                "the weights of one (--detector), or ask about an image of a region store (--store)"
+            )
+        return self._detected(picture if path is None else path)
+
+    def warning(self, seen: Seen) -> str:
+        """What is to be said where regions are of another detector than the model was trained on."""
+        different = detector_difference(self.trained_on, seen.detector)
+        return f"The model {different}" if different else ""
+
+    def _detected(self, picture: Any) -> Seen:
+        assert self.detector is not None
+        from datamodules.detector.pictures import read_picture
+
+        found = self.detector.detect(read_picture(picture))
+        width, height = found.size
+        boxes = torch.from_numpy(found.boxes).float() / torch.tensor([width, height, width, height])
+        return Seen(
+            torch.from_numpy(found.features).float(),
+            boxes,
+            (width, height),
+            self._named(self.object_names, found.labels["object_ids"], found.labels["object_conf"]),
+            self._named(self.attribute_names, found.labels["attribute_ids"], found.labels["attribute_conf"]),
+            picture if isinstance(picture, Path) else None,
+            picture.stem if isinstance(picture, Path) else None,
+            self.detector.name,
+        )
+
+    def _stored(self, image_id: str) -> Seen | None:
+        """An image of the first store that has it."""
+        for store in self.stores:
+            number = int(store.index([image_id])[0])
+            if number < 0:
+                continue
+            features, boxes, _ = store.read([number])
+            objects, object_conf, attributes, attribute_conf = store.labels([number])
+            width, height = store.image_size([number])[0].tolist()
+            return Seen(
+                features[0].float(),
+                boxes[0].clone(),
+                (width, height) if width > 1 or height > 1 else None,
+                self._named(self.object_names, objects[0], object_conf[0]),
+                self._named(self.attribute_names, attributes[0], attribute_conf[0]),
+                find_picture(self.pictures, image_id) if self.pictures else None,
+                image_id,
+                str(store.contract["detector"]),
+            )
+        return None
+
+    def _given(self, pair: Sequence[Any]) -> Seen:
+        """Features and boxes as they are."""
+        if len(pair) != 2:
+            raise InputError(f"{len(pair)} things for one picture; expected its features (N, F) and boxes (N, 4)")
+        try:
+            features, boxes = (torch.as_tensor(part).detach().float().cpu() for part in pair)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"a pair of {' and '.join(type(part).__name__ for part in pair)} for one picture; expected its "
+                f"features (N, {self.feature_dim}) and boxes (N, 4)"
+            ) from error
+        if features.ndim != 2 or features.shape[1] != self.feature_dim or boxes.shape != (len(features), 4):
+            raise InputError(
+                f"features {tuple(features.shape)} and boxes {tuple(boxes.shape)}; expected "
+                f"(N, {self.feature_dim}) and (N, 4)"
+            )
+        if not len(features) or not features.isfinite().all() or not ((boxes >= 0) & (boxes <= 1)).all():
+            raise InputError(
+                f"{len(features)} regions with boxes from {boxes.min() if len(boxes) else 0:.3g} to "
+                f"{boxes.max() if len(boxes) else 0:.3g}; expected one or more, finite features, and boxes x1 y1 "
+                "x2 y2 as fractions of the picture's width and height, from 0 to 1"
+            )
+        return Seen(features, boxes)
+
+    @staticmethod
+    def _named(names: Sequence[str], ids: Any, confidences: Any) -> list[tuple[str, float] | None]:
+        """Each id's name, or its number where it has none."""
+        numbers, sure = np.asarray(ids).tolist(), np.asarray(confidences).tolist()
+        return [
+            None if number < 0 else (names[number] if number < len(names) else f"#{number}", float(confidence))
+            for number, confidence in zip(numbers, sure, strict=True)
+        ]
