@@ -4,6 +4,8 @@ from datamodules.detector.config import STRIDE, BoxRule, DetectorConfig
 from datamodules.detector.detector import Detections, Detector
 from datamodules.detector.files import DetectorFile, read_detector, write_detector
 from datamodules.detector.network import FasterRCNN
+from datamodules.detector.pooling import RegionPool
+from datamodules.detector.proposals import anchors, decode, overlap
 
 __all__ = [
     "STRIDE",
@@ -13,6 +15,10 @@ __all__ = [
     "DetectorConfig",
     "DetectorFile",
     "FasterRCNN",
+    "RegionPool",
+    "anchors",
+    "decode",
+    "overlap",
     "read_detector",
     "write_detector",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from datamodules.detector import Detector
 from datamodules.release import find_picture
 from datamodules.stores import RegionStore
+from datamodules.toy import detector_for
 from lxmert.files import InputError
 from lxmert.learner import detector_difference
 
@@ -84,7 +85,7 @@ class Eyes:
         self.stores = [RegionStore(Path(store).expanduser()) for store in stores]
         for store in self.stores:
             store.check_feature_dim(feature_dim)
-        path = Path(detector).expanduser() if detector is not None else None
+        path = Path(detector).expanduser() if detector is not None else detector_for(trained_on)
         self.detector = None if path is None else Detector.open(path, device)
         if self.detector is not None and self.detector.feature_dim != feature_dim:
             raise InputError(
