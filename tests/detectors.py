@@ -34,6 +34,7 @@ def tame(network, seed=0):
             torch.nn.init.normal_(module.bias, std=0.1)
             if name.endswith("conv3"):  # or each block doubles its input
                 module.weight.data *= 0.3
+    torch.nn.init.normal_(network.object_embedding.weight)
     for name in ("rpn_objectness", "rpn_deltas"):
         module = getattr(network, name)
         module.weight.data *= 0.1
@@ -42,7 +43,7 @@ def tame(network, seed=0):
 
 
 def published(config=CONFIG, seed=0):
-    """Weights as Caffe keeps them: layer -> arrays; normalisation as gamma, beta, mean, variance beside the weight."""
+    """Weights as Caffe keeps them: layer -> arrays; gamma, beta, mean, variance after a convolution's weight."""
     make = np.random.default_rng(seed)
 
     def random(*shape):

@@ -74,7 +74,7 @@ ORDER = {
     "datamodules": [
         *("progress", "stores", "formats", "detector", "layout", "batches", "release", "statistics", "sense"),
         *("base", "vqa", "gqa", "nlvr2", "pretrain", "toy"),
-        *("prepare", "validate", "download", "convert", "init", "__init__"),
+        *("prepare", "validate", "download", "convert", "extract", "init", "__init__"),
     ],
 }
 SIDEWAYS = {
@@ -82,6 +82,7 @@ SIDEWAYS = {
     "validate",
     "download",
     "convert",
+    "extract",
     "init",
     "vqa",
     "gqa",

@@ -4,10 +4,12 @@ from datamodules.detector.config import STRIDE, BoxRule, DetectorConfig
 from datamodules.detector.detector import Detections, Detector
 from datamodules.detector.files import DetectorFile, read_detector, write_detector
 from datamodules.detector.network import FasterRCNN
+from datamodules.detector.pictures import ENDINGS, read_picture
 from datamodules.detector.pooling import RegionPool
 from datamodules.detector.proposals import anchors, decode, overlap
 
 __all__ = [
+    "ENDINGS",
     "STRIDE",
     "BoxRule",
     "Detections",
@@ -20,5 +22,6 @@ __all__ = [
     "decode",
     "overlap",
     "read_detector",
+    "read_picture",
     "write_detector",
 ]

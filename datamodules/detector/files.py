@@ -108,7 +108,8 @@ def read_detector(path: Path | str) -> DetectorFile:
                     f"{path}: a safetensors file, but no detector's: its format is "
                     f"{shown(metadata.get('format'))}, expected {FORMAT!r}. {HOW_TO_CONVERT}"
                 )
-            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118  not a dict
+            # Copies: the file is mapped, and may be replaced while the detector is used.
+            state = {key: content.get_tensor(key).clone() for key in content.keys()}  # noqa: SIM118  no dict
     except InputError:
         raise
     except Exception as error:  # safetensors' own, and what torch makes of sizes that cannot be

@@ -7,6 +7,7 @@ from datamodules.stores.hdf5 import (
     StoreError,
     allocate,
     allow_open_files,
+    clear_write_errors,
     is_current,
     locked,
     map_dataset,
@@ -34,7 +35,7 @@ from datamodules.stores.region_checks import (
     shown_id,
 )
 from datamodules.stores.region_writer import Index, Regions, check_file, convert_regions, skipped_list
-from datamodules.stores.regions import BOX_CONVENTION, RegionStore
+from datamodules.stores.regions import BOX_CONVENTION, RegionStore, read_facts
 from datamodules.stores.rows import CHUNK, Rows, writing_rows
 from datamodules.stores.texts import (
     ANNOTATORS,
@@ -75,6 +76,7 @@ __all__ = [
     "check_file",
     "check_id",
     "check_ids",
+    "clear_write_errors",
     "convert_regions",
     "examples_are_current",
     "is_current",
@@ -84,6 +86,7 @@ __all__ = [
     "open_store",
     "publish",
     "read_attribute",
+    "read_facts",
     "read_texts",
     "reject",
     "sha256_of",

@@ -153,6 +153,7 @@ def convert_regions(
     make_index: Callable[[Path, tqdm, Index], None],
     read: Callable[[Path, Index, int], Generator[Regions, None, None]],
     handling: Handling = _AS_IT_IS,
+    facts: Mapping[str, str] | None = None,
 ) -> Path:
     """Make a region store of a source that was not made of it, in this way, as it is now.
 
@@ -167,6 +168,7 @@ def convert_regions(
         make_index: goes over the source, moving the bar by its bytes, and tells its images to an index.
         read: gives the images of an index, from a number on.
         handling: what is done about images that are not as they should be.
+        facts: attributes of the store beside its contract, such as `FACTS`.
 
     Returns:
         `store`.
@@ -196,6 +198,7 @@ def convert_regions(
                 first = f" The first: {index.skipped[0]}" if index.skipped else ""
                 raise StoreError(f"{source}: no image in it can be used.{first}")
             made = {"handling": str(handling), "left_out": len(index.skipped)} if str(handling) else {}
+            made |= facts or {}
             layout = _resume(store, partial, note, index, replace(stamp, sha256=index.sha256), detector, made)
             title, total, done = f"{source.name}: convert", len(index.counts), layout.done
             bar_of_images = progress_bar(title, total, "image", done=done, shown=progress)

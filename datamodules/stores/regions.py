@@ -38,6 +38,7 @@ from datamodules.stores.hdf5 import (
     read_attribute,
     read_attributes,
 )
+from lxmert.files import InputError, check_answers, parse_json
 
 FORMAT_VERSION = 1
 BOX_CONVENTION = "x1 y1 x2 y2, fractions of the image's width and height"
@@ -50,6 +51,11 @@ _CONTRACT = {
     **{"source_name": str, "source_size": int, "source_mtime_ns": int, "source_sha256": str},
     **{"num_images": int, "num_regions": int, "min_regions": int, "max_regions": int},
 }
+# What a store may tell beside its contract: of the detector that was run, and of the pictures.
+FACTS = (
+    *("detector_sha256", "object_names", "attribute_names"),
+    *("pictures_sha256", "given_boxes_sha256", "made_with"),
+)
 _AT_ONCE = 1 << 20  # ids compared
 
 
@@ -92,6 +98,16 @@ class RegionStore:
         self.__dict__.update(state)
         self._buffers = _Buffers()
         self._cold = True
+
+    @cached_property
+    def names(self) -> tuple[list[str], list[str]]:
+        """What the object ids and the attribute ids mean, as far as the store tells."""
+        facts = read_facts(self.path)
+        objects, attributes = (
+            _read_names(facts.get(f"{kind}_names", "[]"), f"{self.path}: {kind}_names")
+            for kind in ("object", "attribute")
+        )
+        return objects, attributes
 
     # ------------------------------------------------------------------------------- which images
 
@@ -331,6 +347,21 @@ class RegionStore:
                 np.strings.decode(ids, "utf-8")
             except UnicodeDecodeError as error:
                 raise StoreError(f"{self.path}: image id {error.object!r} is not UTF-8 text. {REMAKE}") from error
+
+
+def read_facts(path: Path) -> dict[str, str]:
+    """What a store tells beside its contract; see `FACTS`."""
+    with open_store(path) as file:
+        found = {name: read_attribute(file, name) for name in FACTS}
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
+def _read_names(text: str, where: str) -> list[str]:
+    try:
+        names = parse_json(text.encode(errors="replace"), where)
+        return check_answers(names, where)  # texts in order, too
+    except InputError as error:
+        raise StoreError(f"{where}: no list of names. {REMAKE}") from error
 
 
 def _read_contract(path: Path) -> dict[str, Any]:

@@ -21,10 +21,11 @@ def detector_for(name: str | None) -> Path | None:
     """The file of the detector that a region store or a checkpoint names, where it is shipped.
 
     Args:
-        name: of the store's contract or the model's configuration.
+        name: of the store's contract or the model's configuration; what `datamodules.extract` adds in brackets of
+            weights and boxes does not count.
 
     Returns:
         That of toy pictures where `name` is a toy of the default size and seed, else None: other toys look
         different to their models, and detectors of photographs are not ours to ship.
     """
-    return PATH if name == detector_name() else None
+    return PATH if name is not None and name.partition(" [")[0] == detector_name() else None

@@ -71,7 +71,7 @@ def test_the_short_side_becomes_600_unless_the_long_one_would_be_above_1000():
 
 def test_a_picture_of_108_megapixels_is_resized_without_being_copied():
     one_pixel = np.broadcast_to(np.array([10, 20, 30], np.uint8), (9000, 12000, 3))
-    image, scale = resize(one_pixel, DetectorConfig())
+    image, _ = resize(one_pixel, DetectorConfig())
     assert image.shape == (3, 600, 800)
     assert np.allclose(image[:, 300, 400], np.array([10, 20, 30]) - DetectorConfig().pixel_mean, atol=1e-4)
 
@@ -184,10 +184,7 @@ def test_an_overlap_that_is_the_threshold_suppresses():
 
 def literal_bins(length, size=14):
     step = f32(length) / f32(size)
-    return [
-        (int(np.floor(f32(p) * step)), int(np.ceil(f32(p + 1) * step)))
-        for p in range(size)
-    ]  # fmt: skip
+    return [(math.floor(f32(p) * step), math.ceil(f32(p + 1) * step)) for p in range(size)]
 
 
 def test_bins_are_counted_in_float32():
@@ -209,7 +206,7 @@ def test_cells_are_rounded_as_c_does():
 
 def literal_pool(feature_map, box, size, stride=16):
     channels, height, width = feature_map.shape
-    left, top, right, bottom = (int(math.floor(c / stride + 0.5)) for c in box.tolist())
+    left, top, right, bottom = (math.floor(c / stride + 0.5) for c in box.tolist())
     rows = literal_bins(max(bottom - top + 1, 1), size)
     columns = literal_bins(max(right - left + 1, 1), size)
     found = np.zeros((channels, size, size), f32)
@@ -254,12 +251,9 @@ def test_the_map_has_the_original_size_and_pools_beyond_the_last_whole_window():
     network = FasterRCNN(CONFIG)
     sizes = {(600, 800): (38, 50), (600, 899): (38, 57), (600, 1000): (38, 63), (593, 601): (37, 38)}
     for (height, width), wanted in sizes.items():
-        sides = []
-        for side in (height, width):
-            side = (side + 6 - 7) // 2 + 1
-            side = -(-(side - 3) // 2) + 1  # Caffe's pooling rounds up
-            sides.append(-(-(-(-side // 2)) // 2))
-        assert tuple(sides) == wanted
+        stem = [(side + 6 - 7) // 2 + 1 for side in (height, width)]
+        pooled = [math.ceil((side - 3) / 2) + 1 for side in stem]  # Caffe's pooling rounds up
+        assert tuple(math.ceil(side / 4) for side in pooled) == wanted
         with torch.device("meta"):
             found = FasterRCNN(CONFIG).backbone(torch.empty(1, 3, height, width)).shape
         assert found == (1, CONFIG.widths[2] * 4, *wanted)
@@ -420,9 +414,9 @@ def test_what_cannot_be_looked_at_is_refused(detector):
 @pytest.mark.skipif(not COCO.exists(), reason="the ten real pictures' regions are not here")
 def test_released_regions_are_as_these_rules_make_them():
     csv.field_size_limit(sys.maxsize)
-    names = "img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features".split()
+    names = ["img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes"]
     with (COCO / "train2014_obj36.tsv").open() as file:
-        rows = list(csv.DictReader(file, names, delimiter="\t"))
+        rows = list(csv.DictReader(file, [*names, "boxes", "features"], delimiter="\t"))
     assert len(rows) == 10
     unordered = 0
     for row in rows:

@@ -66,9 +66,8 @@ def open_layout(path: Path) -> Layout:
     if head.startswith((b"<", b"version https://git-lfs", b"name:")):
         begin = shown(head.decode(errors="replace").split()[0])
         raise InputError(
-            f"{path}: text that begins with {begin}, expected "
-            "weights. A web page or the pointer to a large file has been downloaded in their place, or a network's "
-            "description: get the weights."
+            f"{path}: text that begins with {begin}, expected weights. A web page or the pointer to a large "
+            "file has been downloaded in their place, or a network's description: get the weights."
         )
     arrays = Arrays(f"{path} ({Caffe.title})", read_caffemodel(path))
     if "rpn_cls_score:0" not in arrays or "conv1:0" not in arrays:

@@ -1,0 +1,1 @@
+"""Region features of one's own pictures: `python -m datamodules.extract`."""
