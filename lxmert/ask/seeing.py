@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.detector import Detector
+from datamodules.detector import Detector, read_picture
 from datamodules.release import find_picture
 from datamodules.stores import RegionStore
+from datamodules.toy import detector_for
 from lxmert.config import detector_difference
 from lxmert.files import InputError
 
@@ -99,7 +100,7 @@ class Eyes:
         self.stores = [RegionStore(Path(store).expanduser()) for store in stores]
         for store in self.stores:
             store.check_feature_dim(feature_dim)
-        path = Path(detector).expanduser() if detector is not None else None
+        path = Path(detector).expanduser() if detector is not None else detector_for(trained_on)
         self.detector = None if path is None else Detector.open(path, device)
         if self.detector is not None and self.detector.feature_dim != feature_dim:
             raise InputError(
@@ -154,8 +155,6 @@ class Eyes:
 
     def _detected(self, picture: Any) -> Seen:
         assert self.detector is not None
-        from datamodules.detector.pictures import read_picture
-
         found = self.detector.detect(read_picture(picture))
         width, height = found.size
         boxes = torch.from_numpy(found.boxes).float() / torch.tensor([width, height, width, height])
