@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from datamodules.detector.config import DetectorConfig
-from datamodules.detector.network import FasterRCNN
+from datamodules.detector.network import without_memory
 from lxmert.files import InputError, is_unicode, parse_json, replacing, shown
 
 FORMAT = "lxmert detector 1"
@@ -43,6 +44,7 @@ class DetectorFile:
     attribute_names: tuple[str, ...] = ()
     source: str = ""
 
+    @cached_property
     def sha256(self) -> str:
         """A hash of sizes, rules and weights: of all that decides over the features, not of names."""
         digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
@@ -82,7 +84,7 @@ def write_detector(
         "config": json.dumps(config.to_dict()),
         "objects": json.dumps(file.object_names),
         "attributes": json.dumps(file.attribute_names),
-        "sha256": file.sha256(),
+        "sha256": file.sha256,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -138,7 +140,7 @@ def _parsed(path: Path, metadata: Mapping[str, str], state: dict[str, Tensor]) -
     objects, attributes = (_names(values[key], f"{path}: {key}") for key in ("objects", "attributes"))
     file = DetectorFile(metadata["name"], config, state, objects, attributes, metadata["source"])
     _check(file, str(path))
-    if file.sha256() != metadata["sha256"]:
+    if file.sha256 != metadata["sha256"]:
         raise InputError(f"{path}: damaged: its weights are not those that its hash was made of. Get it again.")
     return file
 
@@ -184,5 +186,4 @@ def shapes(config: DetectorConfig, where: str) -> dict[str, tuple[int, ...]]:
     """Name -> shape of a detector's weights."""
     if sum(config.blocks) > 1000:  # the published one has 33
         raise InputError(f"{where}: {sum(config.blocks)} blocks; expected at most 1000")
-    with torch.device("meta"):
-        return {key: tuple(tensor.shape) for key, tensor in FasterRCNN(config).state_dict().items()}
+    return {key: tuple(tensor.shape) for key, tensor in without_memory(config).state_dict().items()}

@@ -10,9 +10,12 @@ regions; F = `config.feature_dim`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from datamodules.detector.config import STRIDE, DetectorConfig
 from datamodules.detector.pooling import RegionPool
@@ -115,3 +118,19 @@ class FasterRCNN(nn.Module):
         objects = scores.argmax(1) if objects is None else objects
         told = torch.cat([features, self.object_embedding(objects)], 1)
         return scores, self.attribute_score(F.relu(self.attribute_hidden(told)))
+
+
+def without_memory(config: DetectorConfig) -> FasterRCNN:
+    """A network of which only the shapes exist: weights are assigned to it."""
+    with torch.device("meta"), _Uninitialized():
+        return FasterRCNN(config)
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Modules made in it get no initial weights; to draw those without memory, torch would load its compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
