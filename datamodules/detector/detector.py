@@ -17,7 +17,10 @@ from datamodules.detector.network import without_memory
 from datamodules.detector.proposals import propose
 from datamodules.detector.resizing import resize
 from datamodules.detector.selection import confidences, select
+from datamodules.detector.winograd import WinogradConv
 from lxmert.files import InputError, shown
+
+_WORTH_IT = 256  # channels of res5 from which Winograd's convolution is faster than the direct one
 
 
 @dataclass
@@ -57,6 +60,9 @@ class Detector:
         network.load_state_dict({key: tensor.float() for key, tensor in file.state.items()}, assign=True)
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.requires_grad_(False).eval()
+        if self.device.type == "cpu" and file.config.widths[-1] >= _WORTH_IT:
+            for block in network.res5:
+                block.conv2 = WinogradConv(block.conv2, file.config.roi_size)
 
     @classmethod
     def open(cls, path: Path | str, device: torch.device | str = "cpu") -> Detector:

@@ -168,7 +168,7 @@ def _check(file: DetectorFile, where: str) -> None:
 def check_state(state: Mapping[str, Tensor], config: DetectorConfig, where: str) -> None:
     """Raise InputError unless all weights of these sizes are there, finite, float32 or float16."""
     expected = shapes(config, where)
-    for key in (*expected, *state):
+    for key in dict.fromkeys((*expected, *state)):
         if key not in state:
             raise InputError(f"{where}: the weights {key} {expected[key]} are missing")
         tensor = state[key]
@@ -178,7 +178,7 @@ def check_state(state: Mapping[str, Tensor], config: DetectorConfig, where: str)
             raise InputError(f"{where}: {key} is {tuple(tensor.shape)}; expected {expected[key]}")
         if tensor.dtype not in (torch.float32, torch.float16):
             raise InputError(f"{where}: {key} is {tensor.dtype}; expected float32 or float16")
-        if not bool(torch.isfinite(tensor).all()):
+        if not torch.stack(tensor.aminmax()).isfinite().all():
             raise InputError(f"{where}: {key} holds numbers that are not finite. Get the weights again.")
 
 
