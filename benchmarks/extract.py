@@ -4,9 +4,9 @@
 
 The weights are random, tamed so that numbers and proposals are like those of the trained ones; the picture is
 noise, 600 x 800 pixels when resized, with 300 proposals. The plain version does the same with what is at hand:
-convolutions as PyTorch has them, RoIPool as adaptive pooling of each region's crop, suppression class by class. Both
-run in turn, stage by stage. On a CPU seconds are those of all threads together, the clock's are beside. The run fails
-when results differ, the ratio is below 1 or memory is above 3 GB.
+convolutions as PyTorch has them, RoIPool as adaptive pooling of each region's crop, suppression class by class.
+Both run in turn, stage by stage. On a CPU seconds are those of all threads together, the clock's are beside. The
+run fails when results differ, the ratio is below 1 or memory is above 3 GB.
 """
 
 from __future__ import annotations
