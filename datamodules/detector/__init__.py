@@ -5,7 +5,9 @@ from datamodules.detector.detector import Detections, Detector
 from datamodules.detector.files import DetectorFile, read_detector, write_detector
 from datamodules.detector.network import FasterRCNN
 from datamodules.detector.pictures import ENDINGS, read_picture
-from datamodules.detector.resizing import Resized
+from datamodules.detector.pooling import RegionPool
+from datamodules.detector.proposals import anchors, decode, overlap
+from datamodules.detector.resizing import Resized, resize
 
 __all__ = [
     "ENDINGS",
@@ -16,8 +18,13 @@ __all__ = [
     "DetectorConfig",
     "DetectorFile",
     "FasterRCNN",
+    "RegionPool",
     "Resized",
+    "anchors",
+    "decode",
+    "overlap",
     "read_detector",
     "read_picture",
+    "resize",
     "write_detector",
 ]

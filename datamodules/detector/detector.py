@@ -13,11 +13,14 @@ from torch import Tensor
 
 from datamodules.detector.config import BoxRule
 from datamodules.detector.files import DetectorFile, read_detector
-from datamodules.detector.network import FasterRCNN
+from datamodules.detector.network import without_memory
 from datamodules.detector.proposals import propose
 from datamodules.detector.resizing import Resized, resize
 from datamodules.detector.selection import confidences, select
+from datamodules.detector.winograd import WinogradConv
 from lxmert.files import InputError, shown
+
+_WORTH_IT = 256  # channels of res5 from which Winograd's convolution is faster than the direct one
 
 
 @dataclass
@@ -52,14 +55,16 @@ class Detector:
     pixel = 1  # that a box is wider than its ends are apart; of the original's rule for boxes
 
     def __init__(self, file: DetectorFile, device: torch.device | str = "cpu") -> None:
-        self.name, self.config, self.sha256 = file.name, file.config, file.sha256()
+        self.name, self.config, self.sha256 = file.name, file.config, file.sha256
         self.object_names, self.attribute_names = file.object_names, file.attribute_names
         self.device = torch.device(device)
-        with torch.device("meta"):
-            network = FasterRCNN(file.config)
+        network = without_memory(file.config)
         network.load_state_dict({key: tensor.float() for key, tensor in file.state.items()}, assign=True)
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.requires_grad_(False).eval()
+        if self.device.type == "cpu" and file.config.widths[-1] >= _WORTH_IT:
+            for block in network.res5:
+                block.conv2 = WinogradConv(block.conv2, file.config.roi_size)
 
     @classmethod
     def open(cls, path: Path | str, device: torch.device | str = "cpu") -> Detector:

@@ -20,7 +20,7 @@ from rich.table import Table
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from datamodules.detector import BoxRule, Detections, Detector, Resized, read_picture
+from datamodules.detector import BoxRule, Detections, Detector, Resized, overlap, read_picture
 from datamodules.formats.release_tsv import index_tsv, read_tsv
 from datamodules.progress import progress_bar
 from datamodules.stores import Index, Regions
@@ -240,15 +240,6 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """The largest difference of a number, as a share of its region's largest in `theirs`; both (n, F): (n,)."""
     largest = np.maximum(theirs.max(1), 1e-6)
     return np.abs(ours - theirs).max(1) / largest
-
-
-def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (n, 4) and (m, 4): (n, m)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = (high - low).clip(0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
-    return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
 
 
 # -------------------------------------------------------------------------------------- what is wrong

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.detector import Detector
+from datamodules.detector import Detector, read_picture
 from datamodules.release import find_picture
 from datamodules.stores import RegionStore
+from datamodules.toy import detector_for
+from lxmert.config import detector_difference
 from lxmert.files import InputError
-from lxmert.learner import detector_difference
+
+DIGITS = 6  # of a number in JSON
 
 
 @dataclass(eq=False)  # each is itself, however alike
@@ -49,6 +52,19 @@ class Seen:
         """Attribute and object of a region, "" where neither is known."""
         labels = (column[region] for column in (self.attributes, self.objects) if column)
         return " ".join(label[0] for label in labels if label)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, without features."""
+        return {
+            "image_id": self.image_id,
+            "size": self.size,
+            "detector": self.detector,
+            "boxes": [[round(side, DIGITS) for side in box] for box in self.boxes.tolist()],
+            **{
+                kind: [each and {"name": each[0], "confidence": round(each[1], DIGITS)} for each in labels]
+                for kind, labels in (("objects", self.objects), ("attributes", self.attributes))
+            },
+        }
 
 
 class Eyes:
@@ -84,7 +100,7 @@ class Eyes:
         self.stores = [RegionStore(Path(store).expanduser()) for store in stores]
         for store in self.stores:
             store.check_feature_dim(feature_dim)
-        path = Path(detector).expanduser() if detector is not None else None
+        path = Path(detector).expanduser() if detector is not None else detector_for(trained_on)
         self.detector = None if path is None else Detector.open(path, device)
         if self.detector is not None and self.detector.feature_dim != feature_dim:
             raise InputError(
@@ -139,8 +155,6 @@ class Eyes:
 
     def _detected(self, picture: Any) -> Seen:
         assert self.detector is not None
-        from datamodules.detector.pictures import read_picture
-
         found = self.detector.detect(read_picture(picture))
         width, height = found.size
         boxes = torch.from_numpy(found.boxes).float() / torch.tensor([width, height, width, height])

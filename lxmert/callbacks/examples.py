@@ -1,4 +1,4 @@
-"""Examples of an evaluated split with what the model looked at, for the report page and for W&B."""
+"""Examples of an evaluated split with what their answers come of, for the report page and for W&B."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 from lightning import Callback
+from torch import Tensor
 
 from lxmert.batch import Batch
 from lxmert.callbacks.pages import write_page
 from lxmert.callbacks.predictions import answering
 from lxmert.callbacks.wandb_table import log_table, wandb_logger
+from lxmert.explain import explain_head
 from lxmert.objectives.base import Result
 from lxmert.report import Example, View, draw_curves
 
 
 class Examples(Callback):
-    """Picks examples spread over an evaluated split, with the attention that led to their answers.
+    """Picks examples spread over an evaluated split, with what words and regions are to their answers.
 
     They fill the report page after a test and, with the W&B logger, a table after each validation.
 
@@ -53,13 +55,13 @@ class Examples(Callback):
         wanted = min(-(-self.count // num_batches), self.count - len(self.examples), number)
         if not trainer.is_global_zero or wanted <= 0:
             return
-        chosen = torch.linspace(0, number - 1, wanted).long().tolist()
-        encoded = pl_module.model.encode(batch, pl_module.outputs_needed, output_attentions=True)
-        attentions = encoded.cross_encoder_attentions
-        looked_at = attentions[-1].float().mean(1)[:, 0].cpu()  # (R, N): what [CLS] sees in the last layer
+        chosen = torch.linspace(0, number - 1, wanted).long()
+        words, regions = tints(pl_module, outputs, batch, chosen)
         self.examples += [
-            make_example(trainer.datamodule, role, pl_module, outputs, batch, example, looked_at)
-            for example in chosen
+            make_example(
+                trainer.datamodule, role, pl_module, outputs, batch, example, words[place], regions[place]
+            )
+            for place, example in enumerate(chosen.tolist())
         ]
 
     def on_validation_batch_end(self, trainer: Any, *arguments: Any, **named: Any) -> None:
@@ -79,6 +81,22 @@ class Examples(Callback):
             write_page(self.page, trainer, draw_curves(self.page.parent / "logs" / "metrics.csv"), self.examples)
 
 
+def tints(learner: Any, results: dict[str, Result], batch: Batch, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """What words (C, n, L) and regions (C, n, N) are to the best answers of the C `chosen` examples of n rows.
+
+    From 0 to 1 in each row; of these examples alone, as it takes a backward pass.
+    """
+    name = answering(results)
+    each = batch.num_rows // len(batch.example_ids)  # rows of an example: one for each of its images
+    rows = (chosen[:, None] * each + torch.arange(each)).flatten().to(batch.row_sentence.device)
+    alone = batch.pair(batch.row_sentence[rows], batch.row_image[rows])
+    # As the results have it: computed in another precision, another answer could be the best one.
+    best = results[name].predictions["answer_scores"][chosen.to(rows.device)].argmax(1).repeat_interleave(each)
+    found = explain_head(learner.model, learner.objectives[name].head, alone, best)
+    words, regions = found.words_scaled.cpu(), found.regions_scaled.cpu()
+    return words.unflatten(0, (-1, each)), regions.unflatten(0, (-1, each))
+
+
 def make_example(
     datamodule: Any,
     role: str,
@@ -86,28 +104,33 @@ def make_example(
     results: dict[str, Result],
     batch: Batch,
     number: int,
-    attention: torch.Tensor,
+    words: Tensor,
+    regions: Tensor,
 ) -> Example:
-    """One example of a batch of `role` (valid, test), as the report shows it; `attention` is (R, N)."""
+    """One example of a batch of `role` (valid, test), as the report shows it, with its (n, L) and (n, N) tints."""
     name = answering(results)
     answers = learner.model.config.answers
-    each = batch.num_rows // len(batch.example_ids)  # rows of an example: one for each of its images
+    each = batch.num_rows // len(batch.example_ids)
     rows = range(number * each, (number + 1) * each)
     scores = results[name].predictions["answer_scores"][number : number + 1]
     best = learner.objectives[name].probabilities(scores)[0].topk(min(5, len(answers)))
+    sentence = int(batch.row_sentence[rows[0]])
+    tokens = batch.token_mask[sentence].cpu()
+    pieces = datamodule.tokenizer.convert_ids_to_tokens(batch.token_ids[sentence].cpu()[tokens].tolist())
     views = []
-    for row in rows:
+    for place, row in enumerate(rows):
         image = int(batch.row_image[row])
-        regions = batch.region_mask[image].cpu()
+        real = batch.region_mask[image].cpu()
         views.append(
             View(
                 datamodule.picture(batch.image_ids[image]),
-                batch.region_boxes[image].cpu()[regions].tolist(),
-                attention[row][regions].tolist(),
+                batch.region_boxes[image].cpu()[real].tolist(),
+                regions[place][real].tolist(),
             )
         )
     return Example(
         question=datamodule.datasets[role].sentence(batch.example_places[number]),
+        words=list(zip(pieces, words.mean(0)[tokens].tolist(), strict=True)),
         views=views,
         predictions=[(answers[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
         answers=known_answers(batch, number, answers),

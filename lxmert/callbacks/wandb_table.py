@@ -24,9 +24,9 @@ def log_table(logger: WandbLogger, examples: Sequence[Example]) -> None:
                 {
                     "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2},
                     "class_id": 0,
-                    "scores": {"attention": weight},
+                    "scores": {"relevancy": tint},
                 }
-                for (x1, y1, x2, y2), weight in zip(view.boxes, view.attention, strict=True)
+                for (x1, y1, x2, y2), tint in zip(view.boxes, view.tints, strict=True)
             ]
             picture = Image.open(view.picture) if view.picture else Image.new("RGB", (320, 240), "lightgray")
             overlay = {"regions": {"box_data": boxes, "class_labels": {0: "region"}}}

@@ -57,8 +57,9 @@ def explain(
 ) -> Explanation:
     """What each word and region is to an answer.
 
-    The model computes as in evaluation and is left as it was: mode, parameters and their gradients. Callers may be
-    within `torch.no_grad` or `torch.inference_mode`; a compiled model is run as it was written.
+    The model computes as in evaluation, in the precision of its weights, and is left as it was: mode, parameters
+    and their gradients. Callers may be within `torch.no_grad`, `torch.inference_mode` or `torch.autocast`; a
+    compiled model is run as it was written.
 
     Args:
         model: LxmertForQuestionAnswering, LxmertForPreTraining with its answer head, or LxmertForVisualReasoning,
@@ -71,6 +72,16 @@ def explain(
     Raises:
         InputError: a method or an answer that is not there, or a model without an answer head.
     """
+    encoder, head = parts_of(model)
+    return explain_head(encoder, head, batch, answers, method)
+
+
+def parts_of(model: nn.Module) -> tuple[Lxmert, nn.Module]:
+    """The encoders and the answer head of a model, which may be compiled or wrapped.
+
+    Raises:
+        InputError: it has no answer head.
+    """
     model = unwrapped(model)
     head = getattr(model, "answer_head", None) or getattr(model, "pair_head", None)
     encoder = getattr(model, "lxmert", None)
@@ -79,7 +90,7 @@ def explain(
             f"{type(model).__name__} has no answer head, so that there is no answer to explain; take a model that "
             "was trained to answer: one of question answering or NLVR2, or of pre-training with task_qa"
         )
-    return explain_head(encoder, head, batch, answers, method)
+    return encoder, head
 
 
 def explain_head(
@@ -107,6 +118,8 @@ def explain_head(
     with (
         torch.inference_mode(False),
         torch.set_grad_enabled(wants_gradients),
+        # Its copies of weights may have been made without gradients.
+        torch.autocast(batch.region_features.device.type, enabled=False),
         as_written(encoder, head),
         evaluating(encoder, head),
     ):
@@ -188,7 +201,7 @@ def of_examples(answers: Tensor, each: int, scores: Tensor) -> Tensor:
         raise InputError(
             f"the {each} rows of an example share one answer; expected the same label for each of them"
         )
-    return answers[:, 0]
+    return answers[:, 0].clone()  # of a tensor of inference mode, too, autograd takes a copy alone
 
 
 def scaled(scores: Tensor, mask: Tensor) -> Tensor:

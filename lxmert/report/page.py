@@ -1,4 +1,4 @@
-"""The page a run ends with: scores, curves, and examples with what the model looked at."""
+"""The page a run ends with: scores, curves, and examples with what their answers come of."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from lxmert.report.scores import score_table
 
 @dataclass
 class View:
-    """A picture and where the model looked.
+    """A picture and what its regions are to the answer.
 
     Args:
         picture: file, or None when it is not at hand.
         boxes: regions, x1 y1 x2 y2 as fractions of the picture's sides.
-        attention: of [CLS] on each region in the last cross-modality layer, mean over heads; sums to 1.
+        tints: of each region, 0 to 1: how relevant it is to the best answer (`lxmert.explain`).
     """
 
     picture: Path | None
     boxes: list[list[float]]
-    attention: list[float]
+    tints: list[float]
 
     @property
     def found(self) -> bool:
@@ -41,8 +41,8 @@ class View:
         return f"data:{kind};base64,{base64.b64encode(self.picture.read_bytes()).decode('ascii')}"
 
     def strongest(self) -> list[tuple[float, list[float]]]:
-        """(attention, box) of the five regions looked at most, the strongest first; those alone that were."""
-        seen = [pair for pair in zip(self.attention, self.boxes, strict=True) if 0 < pair[0] < math.inf]
+        """(tint, box) of the five most relevant regions, the strongest first; those alone that are relevant."""
+        seen = [pair for pair in zip(self.tints, self.boxes, strict=True) if 0 < pair[0] < math.inf]
         return sorted(seen, reverse=True)[:5]
 
 
@@ -55,12 +55,14 @@ class Example:
         views: its pictures; NLVR2 has two, left and right.
         predictions: (answer, probability), best first.
         answers: soft score of each right answer; empty when unknown.
+        words: the word pieces of the question, each with its tint, 0 to 1, as `View.tints`.
     """
 
     question: str
     views: list[View]
     predictions: list[tuple[str, float]]
     answers: dict[str, float]
+    words: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
@@ -122,6 +124,12 @@ def write_report(
         pictures_found=any(view.found for example in examples for view in example.views),
     )
     write_text(page, html + "\n")
+
+
+def drawing() -> tuple[str, str]:
+    """CSS and JavaScript of the one drawing of pictures, words and answers, to be put into a page."""
+    here = Path(__file__).parent
+    return (here / "drawing.css").read_text("utf-8"), (here / "drawing.js").read_text("utf-8")
 
 
 def clamped(share: float) -> float:

@@ -230,10 +230,18 @@ def test_the_model_is_left_as_it_was(sizes, frozen):
 def test_callers_may_have_switched_gradients_off(model, mode, method):
     expected = explain(model, make_batch(), method=method)
     with mode():
-        found = explain(model, make_batch(), method=method)  # of a batch that was made there, too
+        # Of a batch and answers that were made there, too.
+        found = explain(model, make_batch(), expected.answers + 0, method)
         assert not torch.is_grad_enabled()
     alike(found, expected)
     assert torch.is_grad_enabled() and not found.regions.requires_grad
+
+
+def test_a_callers_autocast_changes_nothing(model):
+    expected = explain(model, make_batch())
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        model.lxmert.encode(make_batch(), {"pooled"})  # autocast keeps copies of the weights
+        alike(explain(model, make_batch(), expected.answers), expected)
 
 
 def test_features_of_half_precision_are_explained(model):

@@ -10,11 +10,15 @@ import torch
 
 from datamodules.batches import ExampleDataset, Part
 from datamodules.stores import ExampleStore, write_examples
+from lxmert import LxmertConfig, LxmertForQuestionAnswering, LxmertForVisualReasoning
 from lxmert.batch import Batch
-from lxmert.callbacks import PredictionFiles, make_example, official_scores
+from lxmert.callbacks import Examples, PredictionFiles, make_example, official_scores
 from lxmert.evaluate import TASKS, ScoringError
+from lxmert.explain import explain
 from lxmert.files import InputError
+from lxmert.objectives.answering import Answering
 from lxmert.objectives.base import Result
+from lxmert.objectives.image_pair import ImagePair
 from lxmert.tokenization import LxmertTokenizer
 
 VQA = ["cat", "dog", "red", "2", "yes", "no"]
@@ -223,23 +227,70 @@ def make_batch(rows_of_each):
 
 
 @pytest.mark.parametrize(("task", "images"), [("nlvr2", [[3, 2], [1, 0]]), ("gqa", [[1], [0]])])
-def test_an_example_shows_its_pictures_boxes_attention_and_answers(task, images):
-    batch = make_batch(len(images[0]))
-    attention = torch.rand(batch.num_rows, 3)
+def test_an_example_shows_its_pictures_boxes_tints_and_answers(task, images):
+    batch, each = make_batch(len(images[0])), len(images[0])
+    words, regions = torch.rand(2, each, 3), torch.rand(2, each, 3)
+    pieces = {2: "[CLS]", 3: "[SEP]", 10: "what", 11: "is"}
     datamodule = SimpleNamespace(
         picture=lambda image: f"{image}.png",
+        tokenizer=SimpleNamespace(convert_ids_to_tokens=lambda ids: [pieces[i] for i in ids]),
         datasets={"test": SimpleNamespace(sentence=lambda place: f"What is <{'ab'[place - 7]}>?")},
     )
     answers, results = ANSWERS[task], make_results(task, [1, 0])
     for number in (0, 1):
-        example = make_example(datamodule, "test", make_learner(task), results, batch, number, attention)
+        tints = words[number], regions[number]
+        example = make_example(datamodule, "test", make_learner(task), results, batch, number, *tints)
         assert example.question == f"What is <{'ab'[number]}>?"
+        assert [word for word, _ in example.words] == ["[CLS]", ["what", "is"][number], "[SEP]"]
+        assert [tint for _, tint in example.words] == words[number].mean(0).tolist()
         assert [view.picture for view in example.views] == [f"image{i}.png" for i in images[number]]
         for place, (view, image) in enumerate(zip(example.views, images[number], strict=True)):
             real = 2 if image == 1 else 3
-            row = number * len(images[0]) + place
             assert view.boxes == batch.region_boxes[image][:real].tolist()
-            assert view.attention == attention[row][:real].tolist()
+            assert view.tints == regions[number][place][:real].tolist()
         assert example.predictions[0][0] == answers[1 - number]
         truth = answers[1 - number] if task == "nlvr2" else answers[number]
         assert example.answers == {truth: 1.0}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("task", ["nlvr2", "gqa"])
+def test_a_test_collects_what_explains_its_best_answers(sizes, task, dtype):
+    torch.manual_seed(1)
+    kind, objective = {
+        "nlvr2": (LxmertForVisualReasoning, ImagePair), "gqa": (LxmertForQuestionAnswering, Answering)
+    }[task]  # fmt: skip
+    answers = ANSWERS[task]
+    config = LxmertConfig(**{
+        **sizes, "visual_feat_dim": 4, "num_qa_labels": len(answers), "answers": answers, "initializer_range": 0.3
+    })  # fmt: skip
+    model = kind(config).to(dtype)
+    learned = objective(config)
+    learned.head = model.pair_head if task == "nlvr2" else model.answer_head
+    learner = SimpleNamespace(model=model.lxmert, objectives={NAMES[task]: learned})
+    batch = make_batch(2 if task == "nlvr2" else 1)
+    batch.region_features.normal_()
+    batch.region_boxes.uniform_()
+    trainer = make_trainer(None)
+    trainer.testing = True
+    trainer.datamodule = SimpleNamespace(
+        picture=lambda image: None,
+        tokenizer=SimpleNamespace(convert_ids_to_tokens=lambda ids: [f"piece {i}" for i in ids]),
+        datasets={"test": SimpleNamespace(sentence=lambda place: f"question {place}")},
+    )
+    examples = Examples("page.html", count=2)
+    with torch.inference_mode():  # as Lightning tests
+        results = {NAMES[task]: learned(model.lxmert.encode(batch, {"pooled"}), batch, model.lxmert)}
+        examples.on_test_batch_end(trainer, learner, results, batch, 0)
+    best = results[NAMES[task]].predictions["answer_scores"].argmax(1).repeat_interleave(batch.num_rows // 2)
+    found = explain(model, batch, best)
+    views = [view for example in examples.examples for view in example.views]
+    for row, view in enumerate(views):
+        real = found.region_mask[row]
+        assert view.tints == found.regions_scaled[row][real].tolist()
+        assert max(view.tints) == 1 and len(view.tints) == len(view.boxes)
+    for number, example in enumerate(examples.examples):
+        ids = [2, 10 + number, 3]
+        tints = found.words_scaled.unflatten(0, (2, -1))[number].mean(0)
+        assert example.words == [(f"piece {i}", tint) for i, tint in zip(ids, tints.tolist(), strict=True)]
+    assert len(views) == batch.num_rows

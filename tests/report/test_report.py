@@ -192,11 +192,11 @@ def pictures(tmp_path):
     return paths
 
 
-LOOKED_AT = [0.05, 0.3, 0.1, 0.2, 0.05, 0.25, 0.04]
+TINTS = [0.05, 0.3, 0.1, 0.2, 0.05, 0.25, 0.04]
 
 
-def view(picture=None, attention=LOOKED_AT):
-    return View(picture, [[0.1 * n, 0, 0.1 * n + 0.1, 0.5] for n in range(7)], attention)
+def view(picture=None, tints=TINTS):
+    return View(picture, [[0.1 * n, 0, 0.1 * n + 0.1, 0.5] for n in range(7)], tints)
 
 
 def example(*views, answers=()):
@@ -235,10 +235,10 @@ def test_a_narrow_window_has_margins_and_nothing_to_scroll_sideways_but_wide_tab
     assert re.search(r"<div class='wide'>\s*<table>", html) and ".wide { overflow-x: auto" in html
 
 
-def test_the_five_regions_looked_at_most_are_framed_the_strongest_on_top(page):
+def test_the_five_most_relevant_regions_are_framed_the_strongest_on_top(page):
     html = page({}, example(view()))
-    assert re.findall(r"title='attention ([\d.]+)'", html) == ["0.05", "0.10", "0.20", "0.25", "0.30"]
-    assert "left:10.0%;top:0.0%;width:10.0%;height:50.0%;opacity:1.00' title='attention 0.30'" in html
+    assert re.findall(r"title='relevancy ([\d.]+)'", html) == ["0.05", "0.10", "0.20", "0.25", "0.30"]
+    assert "left:10.0%;top:0.0%;width:10.0%;height:50.0%;opacity:1.00' title='relevancy 0.30'" in html
     assert "<img" not in html and "padding-top:75%" in html  # a grey field for the picture that is not there
 
 
@@ -359,15 +359,15 @@ def test_losses_that_are_never_numbers_are_not_drawn(tmp_path):
     assert draw_curves(table) == draw_losses(table) == ""
 
 
-@pytest.mark.parametrize("attention", [[0.0] * 7, [float("nan")] * 7, [-1.0] * 7])
-def test_attention_of_nothing_draws_no_boxes(page, attention):
-    html = page({}, example(view(attention=attention)))
+@pytest.mark.parametrize("tints", [[0.0] * 7, [float("nan")] * 7, [-1.0] * 7])
+def test_what_is_relevant_to_nothing_draws_no_boxes(page, tints):
+    html = page({}, example(view(tints=tints)))
     assert "class='box'" not in html and "nan" not in html and "class='picture'" in html
 
 
-def test_regions_that_were_not_looked_at_have_no_box(page):
-    html = page({}, example(view(attention=[0.0, 0.5, float("nan"), 0.25, 0.0, 0.0, 0.0])))
-    assert re.findall(r"opacity:([\d.]+)' title='attention ([\d.]+)'", html) == [
+def test_regions_that_are_not_relevant_have_no_box(page):
+    html = page({}, example(view(tints=[0.0, 0.5, float("nan"), 0.25, 0.0, 0.0, 0.0])))
+    assert re.findall(r"opacity:([\d.]+)' title='relevancy ([\d.]+)'", html) == [
         ("0.50", "0.25"),
         ("1.00", "0.50"),
     ]
@@ -378,9 +378,16 @@ MARKUP = "<b>x</b> & [bold]y[/bold] '\""
 
 def test_markup_anywhere_is_shown_as_text(page):
     metrics = {f"val/answering/accuracy/answer_type/{MARKUP.replace('/', '|')}": 0.5}
-    html = page(metrics, Example(MARKUP, [view()], [(MARKUP, 0.5)], {MARKUP: 1.0}))
-    assert "<b>" not in html and html.count("&lt;b&gt;") == 4
-    assert html.count("[bold]y") == 4 and html.count("&amp;") == 4
+    html = page(metrics, Example(MARKUP, [view()], [(MARKUP, 0.5)], {MARKUP: 1.0}, [(MARKUP, 0.5)]))
+    assert "<b>" not in html and html.count("&lt;b&gt;") == 5
+    assert html.count("[bold]y") == 5 and html.count("&amp;") == 5
+
+
+def test_word_pieces_are_tinted_by_their_relevance(page):
+    words = [("[CLS]", 0.0), ("red", 1.0), ("##der", 0.25), ("?", float("nan"))]
+    html = page({}, Example("redder?", [view()], [("yes", 0.5)], {}, words))
+    found = re.findall(r"<span style='background:rgb\(228 0 58 / (\d+)%\)'>([^<]+)</span>", html)
+    assert found == [("0", "[CLS]"), ("60", "red"), ("15", "##der"), ("0", "?")]
 
 
 def test_scores_that_are_no_numbers_have_no_bar(page, tmp_path):
