@@ -405,7 +405,7 @@ def test_a_tsv_of_something_else_cannot_be_verified(whole, weights, pictures, tm
     (photos / "photo_01.png").unlink()
     (photos / "photo_02.png").unlink()
     assert main([str(photos), str(whole / "out.tsv"), "--weights", str(weights), "--verify"]) == 1
-    assert "none of its 30 images is among the 1 pictures" in capsys.readouterr().err
+    assert "none of its 30 images, such as photo_00, is among the 1 pictures" in capsys.readouterr().err
     Image.open(photos / "unknown.png").resize((50, 50)).save(photos / "photo_05.png")
     assert main([str(photos), str(whole / "out.tsv"), "--weights", str(weights), "--verify"]) == 1
     assert "the picture has 50 x 50 pixels, in the TSV 125 x 90" in capsys.readouterr().err
