@@ -21,9 +21,11 @@ import datamodules.detector.detector as used
 from datamodules.detector import BoxRule, Detector, FasterRCNN, read_picture, write_detector
 from datamodules.detector.resizing import Resized
 from datamodules.extract.__main__ import main
+from datamodules.extract.pictures import find_pictures
 from datamodules.formats.release_tsv import convert_tsv
 from datamodules.stores import RegionStore, read_facts, skipped_list
 from lxmert.config import detector_difference
+from lxmert.files import InputError
 
 ROOT = Path(__file__).parents[2]
 SIZES = replace(CONFIG, short_side=96, long_side=160, widths=(4, 8, 8, 16), box_rule=BoxRule(6, 6))
@@ -233,6 +235,40 @@ def test_weights_that_are_none_and_pictures_that_are_not_there_are_named(weights
     ):
         assert extracted(*arguments) == 1
         assert said in capsys.readouterr().err
+
+
+def test_the_pictures_of_a_folder_and_its_folders_go_by_their_names(tmp_path):
+    (tmp_path / "part").mkdir()
+    for name in ("b.PNG", "a.jpg", "part/c.jpeg", ".hidden.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    found = find_pictures(tmp_path)
+    assert list(found) == ["a", "b", "c"] and found["c"] == tmp_path / "part" / "c.jpeg"
+    (tmp_path / "list.txt").write_text("b.PNG\n\npart/c.jpeg\n")
+    assert list(find_pictures(tmp_path / "list.txt")) == ["b", "c"]
+
+
+def test_pictures_that_cannot_be_told_apart_or_lie_elsewhere_are_refused(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    with pytest.raises(InputError, match="no pictures in it"):
+        find_pictures(folder)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        find_pictures(tmp_path / "nowhere")
+    (folder / "a.png").write_bytes(b"")
+    (folder / "a.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="have one id, a"):
+        find_pictures(folder)
+    (folder / "a.jpg").unlink()
+    (tmp_path / "secret.png").write_bytes(b"")
+    (folder / "b.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(InputError, match=r"b.png: a link that leads out of the folder"):
+        find_pictures(folder)
+    (folder / "list.txt").write_text("a.png\nno.png\n")
+    with pytest.raises(FileNotFoundError, match="line 2: there is no picture"):
+        find_pictures(folder / "list.txt")
+    with pytest.raises(InputError, match="no text; expected a folder"):
+        (folder / "list.txt").write_bytes(b"\xff\xfe\xff")
+        find_pictures(folder / "list.txt")
 
 
 # -------------------------------------------------------------------------------------------- verify
