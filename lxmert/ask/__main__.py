@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lxmert.ask import Asker, Reply
+from lxmert.ask import Asker, Reply, add_sources
 from lxmert.explain import METHODS
 from lxmert.files import InputError, write_text
 
@@ -114,19 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--explain", metavar="OUT.html", type=Path, help="write a page that shows why")
     parser.add_argument("--json", metavar="OUT.json", type=Path, help="write all of it in numbers")
     return parser
-
-
-def add_sources(parser: argparse.ArgumentParser) -> None:
-    """The options of `Asker.open`, for every command that asks."""
-    parser.add_argument("--detector", metavar="WEIGHTS", help="what finds the regions of pictures")
-    parser.add_argument("--store", metavar="FILE", action="append", default=[], help="region store, for image ids")
-    parser.add_argument("--pictures", metavar="FOLDER", help="pictures of the store's images, to be shown")
-    parser.add_argument(
-        "--names", metavar="FOLDER", help="objects_vocab.txt and attributes_vocab.txt of the store"
-    )
-    parser.add_argument("--tokenizer", help="vocabulary of weights that have none beside them")
-    parser.add_argument("--answers", metavar="FILE", help="answer list of weights that have none, in label order")
-    parser.add_argument("--device", default="cpu", help="where model and detector run (cpu)")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lxmert.ask.seeing import Seen
-
-DIGITS = 6  # of a number in JSON
+from lxmert.ask.seeing import DIGITS, Seen
 
 
 @dataclass
@@ -85,16 +83,8 @@ class Reply:
         }
 
     def _picture(self, place: int) -> dict[str, Any]:
-        seen = self.seen[place]
-        return {
-            "image_id": seen.image_id,
-            "size": seen.size,
-            "detector": seen.detector,
-            "boxes": _numbers(seen.boxes.numpy()),
-            "objects": _named(seen.objects),
-            "attributes": _named(seen.attributes),
-            "region_scores": None if self.region_scores is None else _numbers(self.region_scores[place]),
-        }
+        scores = None if self.region_scores is None else _numbers(self.region_scores[place])
+        return {**self.seen[place].to_dict(), "region_scores": scores}
 
 
 def _number(value: float) -> float:
@@ -103,7 +93,3 @@ def _number(value: float) -> float:
 
 def _numbers(values: np.ndarray | None) -> Any:
     return None if values is None else np.round(values.astype(np.float64), DIGITS).tolist()
-
-
-def _named(labels: list[tuple[str, float] | None]) -> list[Any]:
-    return [each and {"name": each[0], "confidence": _number(each[1])} for each in labels]

@@ -126,6 +126,12 @@ def write_report(
     write_text(page, html + "\n")
 
 
+def drawing() -> tuple[str, str]:
+    """CSS and JavaScript of the one drawing of pictures, words and answers, to be put into a page."""
+    here = Path(__file__).parent
+    return (here / "drawing.css").read_text("utf-8"), (here / "drawing.js").read_text("utf-8")
+
+
 def clamped(share: float) -> float:
     """Into 0..1; 0 for what is no number."""
     return min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
