@@ -30,9 +30,10 @@ from lxmert.callbacks import (
     check_averaging,
     finish_wandb,
 )
+from lxmert.config import detector_difference
 from lxmert.files import InputError, run_checkpoint
 from lxmert.finite import NotFiniteError
-from lxmert.learner import LxmertLearner, detector_difference
+from lxmert.learner import LxmertLearner
 from lxmert.runs import (
     RunFolder,
     compare_settings,

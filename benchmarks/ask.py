@@ -3,9 +3,9 @@
     python -m benchmarks.ask
 
 Full size, random weights, the same features. The reference is called one question after the other, padded to 20
-tokens, as the original and its demo do, and without padding; ours is one call of `ask`, which tokenises, encodes the
-picture once and returns texts with probabilities. They run in turn, round by round; CPU time; the run fails when a
-score differs.
+tokens, as the original and its demo do, and without padding; ours is one call of `ask`, which tokenises, encodes
+the picture once and returns texts with probabilities. They run in turn, round by round; CPU time; the run fails
+when a score differs.
 """
 
 from __future__ import annotations

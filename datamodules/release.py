@@ -13,7 +13,15 @@ from datamodules.formats.release_nlvr2 import RIGHT, image_groups
 from datamodules.formats.release_tsv import convert_tsv
 from datamodules.formats.rows import ENDINGS
 from datamodules.layout import Layout
-from datamodules.stores import ExampleStore, RegionStore, StoreError, examples_are_current, is_current, locked
+from datamodules.stores import (
+    BOTTOM_UP_ATTENTION,
+    ExampleStore,
+    RegionStore,
+    StoreError,
+    examples_are_current,
+    is_current,
+    locked,
+)
 from lxmert.files import InputError
 
 log = logging.getLogger(__name__)
@@ -66,6 +74,9 @@ class ReleaseFolder:
         image_columns: a text store -> its image ids, a list for each image of an example.
         endings: those that a text file may have.
         made_with: settings that text stores depend on beside their sources.
+
+    Attributes:
+        detector: what made the region files, which the stores made of them tell; the release's unless it is changed.
     """
 
     def __init__(
@@ -90,6 +101,7 @@ class ReleaseFolder:
         self.image_columns, self.endings, self._made_with = image_columns, endings, made_with
         self._convert, self._sources, self._toy, self._origin = convert, sources, toy, origin
         self._open: dict[str, RegionStore] = {}
+        self.detector = BOTTOM_UP_ATTENTION
 
     def answer_list(self, name: str) -> Path:
         """The answer list, such as `root`/vqa/trainval_label2ans.json."""
@@ -171,7 +183,11 @@ class ReleaseFolder:
     def _prepare_regions(self, name: str, missing: dict[Path, str]) -> None:
         source, store = self.root / f"{name}.tsv", self.region_store(name)
         if source.exists():
-            convert_once(store, lambda: is_current(store, source), lambda: convert_tsv(source, store))
+            convert_once(
+                store,
+                lambda: is_current(store, source),
+                lambda: convert_tsv(source, store, detector=self.detector),
+            )
         elif not store.exists():
             missing[source] = (
                 f"regions of the {Path(name).name} images, from {self.layout.archives[name]}"

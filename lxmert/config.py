@@ -436,3 +436,29 @@ def _check_value(name: str, kind: str, value: Any) -> None:
             raise InputError(f"{name}={shown(value)}; expected a number from 0 to {MOST}")
     elif kind == "bool" and type(value) is not bool:
         raise InputError(f"{name}={shown(value)}; expected true or false")
+
+
+def detector_difference(trained_on: str | None, used: str | None) -> str:
+    """What is said where weights were trained on another detector's regions than are used; otherwise nothing.
+
+    A detector is told as NAME or, where its weights were at hand, as "NAME [weights 0123456789ab, boxes 36]"; what
+    one of both leaves open is no difference.
+    """
+    if not trained_on or not used or trained_on == used:
+        return ""
+    (name, known), (other, here) = _detector_parts(trained_on), _detector_parts(used)
+    if name == other and all(known[key] == here[key] for key in known.keys() & here.keys()):
+        return ""
+    return (
+        f"was trained on regions of {trained_on!r}, and these are of {used!r}: features of another detector, or "
+        "of another port of it, mean something else to the model. Convert features of the same one, or train on "
+        "these."
+    )
+
+
+def _detector_parts(told: str) -> tuple[str, dict[str, str]]:
+    """The name, and what else is known of it."""
+    found = re.fullmatch(r"(.*) \[((?:\w+ [^,\]]+(?:, )?)+)\]", told)
+    if not found:
+        return told, {}
+    return found[1], dict(part.split(" ", 1) for part in found[2].split(", "))  # type: ignore[misc]

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from lxmert.batch import Batch
-from lxmert.config import FIELDS
+from lxmert.config import FIELDS, detector_difference
 from lxmert.evaluate import TASKS
 from lxmert.files import InputError
 from lxmert.finite import FiniteWatch
@@ -347,17 +347,6 @@ def config_differences(
             option = f"model.{key}" if key in listed else f"+model.{key}"
             lines.append(f"{key}: {there} in the checkpoint, {here} in this run; set {option}={there}")
     return lines
-
-
-def detector_difference(trained_on: str | None, used: str | None) -> str:
-    """What is said where weights were trained on another detector's regions than are used; otherwise nothing."""
-    if not trained_on or not used or trained_on == used:
-        return ""
-    return (
-        f"was trained on regions of {trained_on!r}, and these are of {used!r}: features of another detector, or "
-        "of another port of it, mean something else to the model. Convert features of the same one, or train on "
-        "these."
-    )
 
 
 def vocabulary_difference(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:

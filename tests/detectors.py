@@ -32,8 +32,10 @@ def tame(network, seed=0):
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             torch.nn.init.kaiming_normal_(module.weight)
             torch.nn.init.normal_(module.bias, std=0.1)
+            if name == "stem":
+                module.weight.data /= 64  # of grey levels
             if name.endswith("conv3"):  # or each block doubles its input
-                module.weight.data *= 0.3
+                module.weight.data *= 0.2
     torch.nn.init.normal_(network.object_embedding.weight)
     for name in ("rpn_objectness", "rpn_deltas"):
         module = getattr(network, name)

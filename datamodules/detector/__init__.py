@@ -5,6 +5,10 @@ from datamodules.detector.detector import Detections, Detector
 from datamodules.detector.files import DetectorFile, read_detector, write_detector
 from datamodules.detector.network import FasterRCNN
 from datamodules.detector.pictures import ENDINGS, read_picture
+from datamodules.detector.pooling import RegionPool
+from datamodules.detector.proposals import anchors, decode, overlap
+from datamodules.detector.resizing import resize
+from datamodules.detector.weights import read_names
 
 __all__ = [
     "ENDINGS",
@@ -15,7 +19,13 @@ __all__ = [
     "DetectorConfig",
     "DetectorFile",
     "FasterRCNN",
+    "RegionPool",
+    "anchors",
+    "decode",
+    "overlap",
     "read_detector",
+    "read_names",
     "read_picture",
+    "resize",
     "write_detector",
 ]

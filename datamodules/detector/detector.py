@@ -13,11 +13,14 @@ from torch import Tensor
 
 from datamodules.detector.config import BoxRule
 from datamodules.detector.files import DetectorFile, read_detector
-from datamodules.detector.network import FasterRCNN
+from datamodules.detector.network import without_memory
 from datamodules.detector.proposals import propose
 from datamodules.detector.resizing import resize
 from datamodules.detector.selection import confidences, select
+from datamodules.detector.winograd import WinogradConv
 from lxmert.files import InputError, shown
+
+_WORTH_IT = 256  # channels of res5 from which Winograd's convolution is faster than the direct one
 
 
 @dataclass
@@ -50,14 +53,16 @@ class Detector:
     """
 
     def __init__(self, file: DetectorFile, device: torch.device | str = "cpu") -> None:
-        self.name, self.config, self.sha256 = file.name, file.config, file.sha256()
+        self.name, self.config, self.sha256 = file.name, file.config, file.sha256
         self.object_names, self.attribute_names = file.object_names, file.attribute_names
         self.device = torch.device(device)
-        with torch.device("meta"):
-            network = FasterRCNN(file.config)
+        network = without_memory(file.config)
         network.load_state_dict({key: tensor.float() for key, tensor in file.state.items()}, assign=True)
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.requires_grad_(False).eval()
+        if self.device.type == "cpu" and file.config.widths[-1] >= _WORTH_IT:
+            for block in network.res5:
+                block.conv2 = WinogradConv(block.conv2, file.config.roi_size)
 
     @classmethod
     def open(cls, path: Path | str, device: torch.device | str = "cpu") -> Detector:
@@ -68,6 +73,14 @@ class Detector:
     def feature_dim(self) -> int:
         """F, the numbers that describe a region."""
         return self.config.feature_dim
+
+    def told(self, boxes: BoxRule | str | None = None) -> str:
+        """What stores say made their regions: the name, the weights' hash, how many boxes.
+
+        Args:
+            boxes: the rule, or "given"; None: as the detector's configuration says.
+        """
+        return f"{self.name} [weights {self.sha256[:12]}, boxes {boxes or self.config.box_rule}]"
 
     def detect(
         self, picture: np.ndarray, rule: BoxRule | None = None, boxes: np.ndarray | None = None

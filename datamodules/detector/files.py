@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from datamodules.detector.config import DetectorConfig
-from datamodules.detector.network import FasterRCNN
+from datamodules.detector.network import without_memory
 from lxmert.files import InputError, is_unicode, parse_json, replacing, shown
 
 FORMAT = "lxmert detector 1"
@@ -43,6 +44,7 @@ class DetectorFile:
     attribute_names: tuple[str, ...] = ()
     source: str = ""
 
+    @cached_property
     def sha256(self) -> str:
         """A hash of sizes, rules and weights: of all that decides over the features, not of names."""
         digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
@@ -82,7 +84,7 @@ def write_detector(
         "config": json.dumps(config.to_dict()),
         "objects": json.dumps(file.object_names),
         "attributes": json.dumps(file.attribute_names),
-        "sha256": file.sha256(),
+        "sha256": file.sha256,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -138,7 +140,7 @@ def _parsed(path: Path, metadata: Mapping[str, str], state: dict[str, Tensor]) -
     objects, attributes = (_names(values[key], f"{path}: {key}") for key in ("objects", "attributes"))
     file = DetectorFile(metadata["name"], config, state, objects, attributes, metadata["source"])
     _check(file, str(path))
-    if file.sha256() != metadata["sha256"]:
+    if file.sha256 != metadata["sha256"]:
         raise InputError(f"{path}: damaged: its weights are not those that its hash was made of. Get it again.")
     return file
 
@@ -166,7 +168,7 @@ def _check(file: DetectorFile, where: str) -> None:
 def check_state(state: Mapping[str, Tensor], config: DetectorConfig, where: str) -> None:
     """Raise InputError unless all weights of these sizes are there, finite, float32 or float16."""
     expected = shapes(config, where)
-    for key in (*expected, *state):
+    for key in dict.fromkeys((*expected, *state)):
         if key not in state:
             raise InputError(f"{where}: the weights {key} {expected[key]} are missing")
         tensor = state[key]
@@ -176,7 +178,7 @@ def check_state(state: Mapping[str, Tensor], config: DetectorConfig, where: str)
             raise InputError(f"{where}: {key} is {tuple(tensor.shape)}; expected {expected[key]}")
         if tensor.dtype not in (torch.float32, torch.float16):
             raise InputError(f"{where}: {key} is {tensor.dtype}; expected float32 or float16")
-        if not bool(torch.isfinite(tensor).all()):
+        if not torch.stack(tensor.aminmax()).isfinite().all():
             raise InputError(f"{where}: {key} holds numbers that are not finite. Get the weights again.")
 
 
@@ -184,5 +186,4 @@ def shapes(config: DetectorConfig, where: str) -> dict[str, tuple[int, ...]]:
     """Name -> shape of a detector's weights."""
     if sum(config.blocks) > 1000:  # the published one has 33
         raise InputError(f"{where}: {sum(config.blocks)} blocks; expected at most 1000")
-    with torch.device("meta"):
-        return {key: tuple(tensor.shape) for key, tensor in FasterRCNN(config).state_dict().items()}
+    return {key: tuple(tensor.shape) for key, tensor in without_memory(config).state_dict().items()}

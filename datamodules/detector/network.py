@@ -10,14 +10,17 @@ regions; F = `config.feature_dim`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from datamodules.detector.config import STRIDE, DetectorConfig
 from datamodules.detector.pooling import RegionPool
 
-_AT_ONCE = 50  # regions in res5: 0.1 GB a tensor at the published size
+AT_ONCE = 25  # regions in res5: 40 MB a tensor at the published size
 
 
 class Bottleneck(nn.Module):
@@ -95,7 +98,7 @@ class FasterRCNN(nn.Module):
     def describe(self, feature_map: Tensor, boxes: Tensor) -> Tensor:
         """The features (n, F) of boxes (n, 4), x1 y1 x2 y2 in the resized picture."""
         pool = RegionPool(feature_map, self.config.roi_size, STRIDE)
-        return torch.cat([self.features(pool(some)) for some in boxes.split(_AT_ONCE)])
+        return torch.cat([self.features(pool(some)) for some in boxes.split(AT_ONCE)])
 
     def features(self, pooled: Tensor) -> Tensor:
         """Pooled regions (n, C, roi_size, roi_size) -> features (n, F), 0 or above."""
@@ -115,3 +118,19 @@ class FasterRCNN(nn.Module):
         objects = scores.argmax(1) if objects is None else objects
         told = torch.cat([features, self.object_embedding(objects)], 1)
         return scores, self.attribute_score(F.relu(self.attribute_hidden(told)))
+
+
+def without_memory(config: DetectorConfig) -> FasterRCNN:
+    """A network of which only the shapes exist: weights are assigned to it."""
+    with torch.device("meta"), _Uninitialized():
+        return FasterRCNN(config)
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Modules made in it get no initial weights; to draw those without memory, torch would load its compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from datamodules.detector import Detector, read_picture
-from datamodules.detector.resizing import resize
+from datamodules.detector import Detector, read_picture, resize
 from datamodules.formats.release_tsv import index_tsv, read_tsv
 from datamodules.progress import progress_bar
 from datamodules.stores import Index, Regions
@@ -165,8 +164,8 @@ def diagnose(detector: Detector, wrong: list[tuple[Path, Regions]], verdict: Ver
     best = min(tried, key=lambda way: tried[way])
     if max(each.given for each in verdict.pictures) <= SAME_FEATURE:
         causes.append(
-            "the network, its weights and the pictures are right, since features of the TSV's own boxes match: what "
-            "differs is which boxes are chosen"
+            "the network, its weights and the pictures are right, since features of the TSV's own boxes match: "
+            "what differs is which boxes are chosen"
         )
         causes += _of_boxes(detector, wrong)
     elif tried[best] <= SAME_FEATURE and best != AS_IT_IS:
@@ -256,6 +255,7 @@ def _inside(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
 def print_verdict(verdict: Verdict) -> bool:
     """Print what was compared, and whether it matches; returns that."""
     console = Console(highlight=False)
+    console.width = max(console.width, 110)  # in a file too, names are not cut
     table = Table(title="against the TSV", title_justify="left")
     columns = ("picture", "boxes", "found", "the same", "features of those", "features of the TSV's boxes", "")
     for column in columns:

@@ -23,7 +23,7 @@ from datamodules.toy.questions import (
     matches,
     plural,
 )
-from datamodules.toy.world import _BACKGROUNDS, COLORS, LOOKALIKES, SHAPES, SIZES, Scene, Thing
+from datamodules.toy.world import BACKGROUNDS, COLORS, LOOKALIKES, SHAPES, SIZES, Scene, Thing
 from lxmert.files import InputError
 
 # Every word that a question or an answer can have.
@@ -40,7 +40,7 @@ WORDS: tuple[str, ...] = (
 VALUES = {"color": COLORS, "shape": SHAPES}
 _FORWARD = ("to the left of", "above")
 OPPOSITES = dict(zip(DIRECTIONS, ("to the right of", "to the left of", "below", "above"), strict=True))
-BACKGROUND_COLORS = dict(zip(_BACKGROUNDS, ("blue", "yellow", "green", "red", "purple"), strict=True))
+BACKGROUND_COLORS = dict(zip(BACKGROUNDS, ("blue", "yellow", "green", "red", "purple"), strict=True))
 
 
 class Phrase(NamedTuple):

@@ -12,6 +12,7 @@ from datamodules.gqa import GqaDataModule
 from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.pretrain import PretrainDataModule
 from datamodules.toy import files, gqa, nlvr2
+from datamodules.toy.detector import detector_name
 from datamodules.toy.folder import read_manifest
 from datamodules.vqa import VqaDataModule
 
@@ -52,6 +53,7 @@ class Generated:
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[misc]
         self.made_of = self.parameters(feature_dim=self.feature_dim, **(self.world or {}))
+        self.release.detector = detector_name(self.made_of.feature_dim, self.made_of.seed)  # type: ignore[attr-defined]
 
     def prepare_data(self, stage: str | None = None) -> None:
         """Generate the toy unless it is there, then convert it as the data module does."""

@@ -58,7 +58,7 @@ _RGB = {
     "purple": (148, 84, 190),
     "black": (52, 54, 62),
 }
-_BACKGROUNDS = ((232, 240, 248), (240, 236, 226), (230, 242, 232), (246, 234, 236), (236, 233, 246))
+BACKGROUNDS = ((232, 240, 248), (240, 236, 226), (230, 242, 232), (246, 234, 236), (236, 233, 246))
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def draw_scenes(image_ids: Sequence[str], rng: Random) -> Iterator[Scene]:
     """One random scene for each image id."""
     for image_id in image_ids:
         width, height = rng.choice(_PICTURE_SIZES)
-        background = rng.choice(_BACKGROUNDS)
+        background = rng.choice(BACKGROUNDS)
         things = None
         while things is None:
             things = _place(_draw_looks(rng), width, height, rng)
@@ -149,7 +149,7 @@ class Detector:
         rng = np.random.default_rng([seed, 1])
         shape, color, size, background = (
             rng.standard_normal((count, feature_dim), dtype=np.float32)
-            for count in (len(SHAPES), len(COLORS), len(SIZES), len(_BACKGROUNDS))
+            for count in (len(SHAPES), len(COLORS), len(SIZES), len(BACKGROUNDS))
         )
         self._looks = (shape[:, None, None] + color[None, :, None] + 0.8 * size[None, None]) / math.sqrt(2.64)
         self._backgrounds = background * 0.7
@@ -158,7 +158,7 @@ class Detector:
         """The regions of `scenes`, in no particular order within an image, as in the released files."""
         images = np.arange(len(scenes))[:, None]
         counts = np.array([len(scene.things) for scene in scenes])[:, None]
-        shape_of, color_of, size_of, tight = _as_arrays(scenes)
+        shape_of, color_of, size_of, tight = as_arrays(scenes)
 
         # The first regions are the things themselves, seen well, then one of background; the others fall on
         # things (seen less well) or on background.
@@ -170,11 +170,11 @@ class Detector:
         thing, is_background, quality = (np.take_along_axis(a, order, 1) for a in (thing, is_background, quality))
 
         shape, color, size = (table[images, thing] for table in (shape_of, color_of, size_of))
-        ground = np.array([_BACKGROUNDS.index(scene.background) for scene in scenes])[:, None]
+        ground = np.array([BACKGROUNDS.index(scene.background) for scene in scenes])[:, None]
         share = np.where(is_background, 0.0, quality).astype(np.float32)[..., None]
-        content = share * self._looks[shape, color, size] + (1 - share) * self._backgrounds[ground]
+        content = self._content(share, shape, color, size, ground)
         noise = rng.standard_normal(content.shape, dtype=np.float32)
-        features = 4 * np.maximum(0.3 + content + 0.3 * noise, 0)
+        features = _as_features(content + 0.3 * noise)
 
         sides = np.array([(scene.width, scene.height) for scene in scenes])[:, None]
         boxes = np.where(
@@ -197,6 +197,32 @@ class Detector:
             boxes,
             features,
         )
+
+    def expect(
+        self, share: NDArray, shape: NDArray, color: NDArray, size: NDArray, ground: NDArray
+    ) -> NDArray[np.float32]:
+        """The features of regions without their noise.
+
+        Args:
+            share: (...,) 0..1, the quality of a region: how much of it is its thing, and not background.
+            shape: (...,) code of the thing's shape.
+            color: (...,) of its colour.
+            size: (...,) of its size.
+            ground: (...,) of the scene's background.
+
+        Returns:
+            (..., F) non-negative.
+        """
+        return _as_features(self._content(share.astype(np.float32)[..., None], shape, color, size, ground))
+
+    def _content(
+        self, share: NDArray, shape: NDArray, color: NDArray, size: NDArray, ground: NDArray
+    ) -> NDArray[np.float32]:
+        return 0.3 + (share * self._looks[shape, color, size] + (1 - share) * self._backgrounds[ground])
+
+
+def _as_features(content: NDArray[np.float32]) -> NDArray[np.float32]:
+    return 4 * np.maximum(content, 0)
 
 
 def _draw_looks(rng: Random) -> list[tuple[str, str, str]]:
@@ -231,7 +257,7 @@ def _place(
     return tuple(things)
 
 
-def _as_arrays(scenes: Sequence[Scene]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def as_arrays(scenes: Sequence[Scene]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Shape, colour and size codes (I, MOST_THINGS) and tight boxes (I, MOST_THINGS, 4); 0 where none."""
     codes = np.zeros((3, len(scenes), MOST_THINGS), dtype=np.int64)
     boxes = np.zeros((len(scenes), MOST_THINGS, 4))

@@ -57,8 +57,9 @@ def explain(
 ) -> Explanation:
     """What each word and region is to an answer.
 
-    The model computes as in evaluation and is left as it was: mode, parameters and their gradients. Callers may be
-    within `torch.no_grad` or `torch.inference_mode`; a compiled model is run as it was written.
+    The model computes as in evaluation, in the precision of its weights, and is left as it was: mode, parameters
+    and their gradients. Callers may be within `torch.no_grad`, `torch.inference_mode` or `torch.autocast`; a
+    compiled model is run as it was written.
 
     Args:
         model: LxmertForQuestionAnswering, LxmertForPreTraining with its answer head, or LxmertForVisualReasoning,
@@ -117,6 +118,8 @@ def explain_head(
     with (
         torch.inference_mode(False),
         torch.set_grad_enabled(wants_gradients),
+        # Its copies of weights may have been made without gradients.
+        torch.autocast(batch.region_features.device.type, enabled=False),
         as_written(encoder, head),
         evaluating(encoder, head),
     ):

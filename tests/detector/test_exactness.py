@@ -17,10 +17,12 @@ from torch import nn
 
 from datamodules.detector import BoxRule, DetectorConfig, DetectorFile, FasterRCNN
 from datamodules.detector.detector import Detector
+from datamodules.detector.network import without_memory
 from datamodules.detector.pooling import RegionPool, bins, to_cells
 from datamodules.detector.proposals import anchors, base_anchors, decode, overlap, propose, suppress
 from datamodules.detector.resizing import resize
 from datamodules.detector.selection import confidences, select
+from datamodules.detector.winograd import WinogradConv
 from lxmert.files import InputError
 
 f32 = np.float32
@@ -254,8 +256,7 @@ def test_the_map_has_the_original_size_and_pools_beyond_the_last_whole_window():
         stem = [(side + 6 - 7) // 2 + 1 for side in (height, width)]
         pooled = [math.ceil((side - 3) / 2) + 1 for side in stem]  # Caffe's pooling rounds up
         assert tuple(math.ceil(side / 4) for side in pooled) == wanted
-        with torch.device("meta"):
-            found = FasterRCNN(CONFIG).backbone(torch.empty(1, 3, height, width)).shape
+        found = without_memory(CONFIG).backbone(torch.empty(1, 3, height, width, device="meta")).shape
         assert found == (1, CONFIG.widths[2] * 4, *wanted)
     x = torch.arange(4.0)[None, None, None].expand(1, 1, 4, 4)
     assert network.res2[0].shortcut is not None
@@ -280,6 +281,23 @@ def test_the_first_convolution_of_a_block_has_the_stride_and_the_last_stage_is_d
     assert two == {"stem", "res3.0.conv1", "res3.0.shortcut", "res4.0.conv1", "res4.0.shortcut"}
     assert all(block.conv2.dilation == block.conv2.padding == (2, 2) for block in network.res5)
     assert network.config.feature_dim == 2048
+
+
+@pytest.mark.parametrize("dilation, size", [(2, 14), (1, 5), (2, 7), (1, 8), (3, 8), (2, 1), (4, 3)])
+def test_winograds_convolution_is_the_direct_one(dilation, size):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 5, 3, padding=dilation, dilation=dilation).requires_grad_(False)
+    x = torch.randn(2, 3, size, size)
+    assert torch.allclose(WinogradConv(conv, size)(x), conv(x), atol=2e-5)
+
+
+def test_a_wide_detector_computes_the_same_with_winograds_convolution():
+    config = DetectorConfig(blocks=(1, 1, 1, 2), widths=(2, 2, 2, 256), expansion=1, roi_size=7)
+    network = tame(FasterRCNN(config))
+    wide = Detector(DetectorFile("wide", config, network.state_dict())).network
+    assert all(isinstance(block.conv2, WinogradConv) for block in wide.res5)
+    pooled = torch.rand(3, 2, 7, 7)
+    assert torch.allclose(wide.features(pooled), network.features(pooled), rtol=1e-4, atol=1e-5)
 
 
 # ----------------------------------------------------------------------------------------------- selection

@@ -237,6 +237,13 @@ def test_callers_may_have_switched_gradients_off(model, mode, method):
     assert torch.is_grad_enabled() and not found.regions.requires_grad
 
 
+def test_a_callers_autocast_changes_nothing(model):
+    expected = explain(model, make_batch())
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        model.lxmert.encode(make_batch(), {"pooled"})  # autocast keeps copies of the weights
+        alike(explain(model, make_batch(), expected.answers), expected)
+
+
 def test_features_of_half_precision_are_explained(model):
     batch = make_batch()
     half = replace(batch, region_features=batch.region_features.half())
