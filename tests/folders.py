@@ -20,7 +20,7 @@ def features_of(number):
     return number + np.arange(n * F).reshape(n, F) / 100
 
 
-def write_regions(path, images):
+def write_regions(path, images, boxes=((1, 2, 30, 40),) * 4):
     """A region file; `images` maps ids to the numbers that their features tell."""
 
     def encode(array, dtype):
@@ -32,8 +32,8 @@ def write_regions(path, images):
         features = features_of(number)
         n = len(features)
         ids, confidences = encode(range(n), np.int64), encode([0.5] * n, np.float32)
-        boxes = encode([[1, 2, 30, 40]] * n, np.float32)
-        columns = [image, "50", "100", ids, confidences, ids, confidences, str(n), boxes]
+        places = encode(boxes[:n], np.float32)
+        columns = [image, "50", "100", ids, confidences, ids, confidences, str(n), places]
         lines.append("\t".join([*columns, encode(features, np.float32)]) + "\n")
     path.write_text("".join(lines))
 

@@ -8,6 +8,7 @@ from datamodules.detector.pictures import ENDINGS, read_picture
 from datamodules.detector.pooling import RegionPool
 from datamodules.detector.proposals import anchors, decode, overlap
 from datamodules.detector.resizing import Resized, resize
+from datamodules.detector.weights import read_names
 
 __all__ = [
     "ENDINGS",
@@ -24,6 +25,7 @@ __all__ = [
     "decode",
     "overlap",
     "read_detector",
+    "read_names",
     "read_picture",
     "resize",
     "write_detector",

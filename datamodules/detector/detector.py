@@ -76,6 +76,14 @@ class Detector:
         """F, the numbers that describe a region."""
         return self.config.feature_dim
 
+    def told(self, boxes: BoxRule | str | None = None) -> str:
+        """What stores say made their regions: the name, the weights' hash, how many boxes.
+
+        Args:
+            boxes: the rule, or "given"; None: as the detector's configuration says.
+        """
+        return f"{self.name} [weights {self.sha256[:12]}, boxes {boxes or self.config.box_rule}]"
+
     def detect(
         self, picture: np.ndarray, rule: BoxRule | None = None, boxes: np.ndarray | None = None
     ) -> Detections:

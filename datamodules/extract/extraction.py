@@ -75,8 +75,7 @@ class Extraction:
     @property
     def name(self) -> str:
         """What the store says made its features: the detector, its weights, its boxes."""
-        boxes = "given" if self.boxes is not None else str(self.rule or self.detector.config.box_rule)
-        return f"{self.detector.name} [weights {self.detector.sha256[:12]}, boxes {boxes}]"
+        return self.detector.told("given" if self.boxes is not None else self.rule)
 
     def facts(self) -> dict[str, str]:
         """What the store tells beside its contract."""

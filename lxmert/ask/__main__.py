@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             attentions=options.explain is not None,
         )
         if options.explain is not None:
-            from lxmert.serve import write_static
+            from lxmert.serve import every_way, write_static
 
-            write_static(reply, options.explain)
+            write_static([reply, *every_way(asker, reply)], options.explain, options.checkpoint)
         if options.json is not None:
             write_text(options.json, json.dumps(reply.to_dict(), indent=2, ensure_ascii=False) + "\n")
     except (InputError, OSError, NotImplementedError) as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.detector import Detector, read_picture
+from datamodules.detector import Detector, read_names, read_picture
 from datamodules.release import find_picture
 from datamodules.stores import RegionStore
 from datamodules.toy import detector_for
@@ -19,6 +19,7 @@ from lxmert.config import detector_difference
 from lxmert.files import InputError
 
 DIGITS = 6  # of a number in JSON
+Names: TypeAlias = tuple[Sequence[str], Sequence[str]]  # of objects, of attributes
 
 
 @dataclass(eq=False)  # each is itself, however alike
@@ -107,17 +108,16 @@ class Eyes:
                 f"{path}: this detector gives {self.detector.feature_dim} features a region, the model expects "
                 f"{feature_dim}. Use the detector that the model was trained on"
             )
-        self.object_names, self.attribute_names = self._names(None if names is None else Path(names).expanduser())
+        self._given_names = None if names is None else _read_names(Path(names).expanduser())
 
-    def _names(self, folder: Path | None) -> tuple[list[str], list[str]]:
-        if folder is None:
-            found = self.detector
-            return (list(found.object_names), list(found.attribute_names)) if found is not None else ([], [])
-        objects, attributes = (
-            [line.split(",")[0] for line in (folder / f"{kind}_vocab.txt").read_text("utf-8").splitlines()]
-            for kind in ("objects", "attributes")
-        )
-        return objects, attributes
+    def _names(self, store: RegionStore | None = None) -> Names:
+        """What object and attribute ids mean: as it was given, or as the store tells, or as the detector does."""
+        if self._given_names is not None:
+            return self._given_names
+        if store is not None and any(store.names):
+            return store.names
+        found = self.detector
+        return ([], []) if found is None else (found.object_names, found.attribute_names)
 
     def see(self, picture: Any) -> Seen:
         """The regions of a picture.
@@ -158,15 +158,16 @@ class Eyes:
         found = self.detector.detect(read_picture(picture))
         width, height = found.size
         boxes = torch.from_numpy(found.boxes).float() / torch.tensor([width, height, width, height])
+        objects, attributes = self._names()
         return Seen(
             torch.from_numpy(found.features).float(),
             boxes,
             (width, height),
-            self._named(self.object_names, found.labels["object_ids"], found.labels["object_conf"]),
-            self._named(self.attribute_names, found.labels["attribute_ids"], found.labels["attribute_conf"]),
+            _named(objects, found.labels["object_ids"], found.labels["object_conf"]),
+            _named(attributes, found.labels["attribute_ids"], found.labels["attribute_conf"]),
             picture if isinstance(picture, Path) else None,
             picture.stem if isinstance(picture, Path) else None,
-            self.detector.name,
+            self.detector.told(),
         )
 
     def _stored(self, image_id: str) -> Seen | None:
@@ -177,13 +178,14 @@ class Eyes:
                 continue
             features, boxes, _ = store.read([number])
             objects, object_conf, attributes, attribute_conf = store.labels([number])
+            object_names, attribute_names = self._names(store)
             width, height = store.image_size([number])[0].tolist()
             return Seen(
                 features[0].float(),
                 boxes[0].clone(),
                 (width, height) if width > 1 or height > 1 else None,
-                self._named(self.object_names, objects[0], object_conf[0]),
-                self._named(self.attribute_names, attributes[0], attribute_conf[0]),
+                _named(object_names, objects[0], object_conf[0]),
+                _named(attribute_names, attributes[0], attribute_conf[0]),
                 find_picture(self.pictures, image_id) if self.pictures else None,
                 image_id,
                 str(store.contract["detector"]),
@@ -214,11 +216,15 @@ class Eyes:
             )
         return Seen(features, boxes)
 
-    @staticmethod
-    def _named(names: Sequence[str], ids: Any, confidences: Any) -> list[tuple[str, float] | None]:
-        """Each id's name, or its number where it has none."""
-        numbers, sure = np.asarray(ids).tolist(), np.asarray(confidences).tolist()
-        return [
-            None if number < 0 else (names[number] if number < len(names) else f"#{number}", float(confidence))
-            for number, confidence in zip(numbers, sure, strict=True)
-        ]
+
+def _read_names(folder: Path) -> Names:
+    return read_names(folder / "objects_vocab.txt"), read_names(folder / "attributes_vocab.txt")
+
+
+def _named(names: Sequence[str], ids: Any, confidences: Any) -> list[tuple[str, float] | None]:
+    """Each id's name, or its number where it has none."""
+    numbers, sure = np.asarray(ids).tolist(), np.asarray(confidences).tolist()
+    return [
+        None if number < 0 else (names[number] if number < len(names) else f"#{number}", float(confidence))
+        for number, confidence in zip(numbers, sure, strict=True)
+    ]

@@ -1,10 +1,11 @@
 """The page that a run leaves: its scores, curves and examples. matplotlib is loaded where something is drawn."""
 
 from lxmert.report.curves import PUBLISHED, Line, draw_curves, draw_lines, draw_losses, svg_of
-from lxmert.report.page import Example, Facts, View, drawing, write_report
+from lxmert.report.drawing import drawing, script_data, source_hash
+from lxmert.report.page import Example, Facts, View, write_report
 from lxmert.report.scores import score_table
 
 __all__ = [
     "PUBLISHED", "Example", "Facts", "Line", "View", "draw_curves", "draw_lines", "draw_losses", "drawing",
-    "score_table", "svg_of", "write_report",
+    "score_table", "script_data", "source_hash", "svg_of", "write_report",
 ]  # fmt: skip

@@ -27,7 +27,7 @@ const drawing = (() => {
   // Whether the names of two boxes would lie on each other.
   const near = (a, b) => b && Math.abs(a[1] - b[1]) < 0.045 && Math.abs(a[0] - b[0]) < 0.3;
 
-  // A picture: view = {boxes, names, size, image, alt}; image is an <img>, or null where there is none at hand.
+  // A picture: view = {boxes, names, size, image, alt}; image is an element, or null where there is none at hand.
   // `choose(region | null)` is called when one is clicked. The result's `show({tints, kept, chosen})` draws again.
   function picture(view, { choose = null, toggle = null } = {}) {
     const svg = element("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -99,9 +99,9 @@ const drawing = (() => {
         if (!title) rect.append((title = document.createElementNS(SVG, "title")));
         title.textContent = `${region} ${name}${tints.length ? ` · ${number(tints[region])}` : ""}${gone(region) ? " · taken away" : ""}`;
       });
-      const strongest = [];
+      const strongest = []; // those that have a name to tell
       for (const region of order
-        .filter((each) => !gone(each) && Math.abs(finite(tints[each])) > 0.2)
+        .filter((each) => view.names && !gone(each) && Math.abs(finite(tints[each])) > 0.2)
         .sort((a, b) => Math.abs(tints[b]) - Math.abs(tints[a]))) {
         const apart = [...strongest, ...(chosen === null ? [] : [chosen])].every((other) => !near(view.boxes[region], view.boxes[other]));
         if (apart && strongest.length < NAMED) strongest.push(region);

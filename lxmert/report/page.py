@@ -8,10 +8,12 @@ import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lxmert.files import write_text
+from lxmert.report.drawing import drawing, script_data, source_hash
 from lxmert.report.scores import score_table
 
 
@@ -40,11 +42,6 @@ class View:
         kind = mimetypes.guess_type(self.picture.name)[0]
         return f"data:{kind};base64,{base64.b64encode(self.picture.read_bytes()).decode('ascii')}"
 
-    def strongest(self) -> list[tuple[float, list[float]]]:
-        """(tint, box) of the five most relevant regions, the strongest first; those alone that are relevant."""
-        seen = [pair for pair in zip(self.tints, self.boxes, strict=True) if 0 < pair[0] < math.inf]
-        return sorted(seen, reverse=True)[:5]
-
 
 @dataclass
 class Example:
@@ -70,6 +67,20 @@ class Example:
         if not self.answers:
             return ""
         return "right" if self.answers.get(self.predictions[0][0], 0.0) >= 0.5 else "wrong"
+
+    def numbers(self) -> dict[str, Any]:
+        """What is drawn, beside the texts; 0 for what is no number."""
+        return {
+            "views": [
+                {
+                    "boxes": [[round(clamped(side), 4) for side in box] for box in view.boxes],
+                    "tints": [round(clamped(tint), 3) for tint in view.tints],
+                }
+                for view in self.views
+            ],
+            "words": [round(clamped(tint), 3) for _, tint in self.words],
+            "answers": [round(clamped(probability), 4) for _, probability in self.predictions],
+        }
 
 
 @dataclass
@@ -114,6 +125,8 @@ def write_report(
     )
     environment.filters["clamped"] = clamped
     columns, rows = score_table(metrics)
+    css, drawn = drawing()
+    js = drawn + (Path(__file__).parent / "page.js").read_text("utf-8")
     html = environment.get_template("page.html").render(
         title=title,
         columns=columns,
@@ -121,15 +134,13 @@ def write_report(
         curves=curves,
         examples=examples,
         facts=facts or Facts(),
+        css=css,
+        js=js,
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {source_hash(js)}",
+        numbers=script_data([example.numbers() for example in examples]),
         pictures_found=any(view.found for example in examples for view in example.views),
     )
     write_text(page, html + "\n")
-
-
-def drawing() -> tuple[str, str]:
-    """CSS and JavaScript of the one drawing of pictures, words and answers, to be put into a page."""
-    here = Path(__file__).parent
-    return (here / "drawing.css").read_text("utf-8"), (here / "drawing.js").read_text("utf-8")
 
 
 def clamped(share: float) -> float:

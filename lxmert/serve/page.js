@@ -130,7 +130,8 @@
     if (known.has(keyOf(asked))) return known.get(keyOf(asked));
     if (live) return null;
     const shown = [...known.values()];
-    return shown.find((each) => each.replies[0].explained === state.answer) ?? shown[0];
+    const by = shown.filter((each) => each.asked.method === method() && each.replies[0].explained !== null);
+    return by.find((each) => each.replies[0].explained === state.answer) ?? by[0] ?? shown[0];
   }
 
   let waiting = 0;
@@ -391,7 +392,7 @@
     const head = (text, sort) =>
       element("button", { type: "button", "data-key": `sort ${sort} ${side}`, "aria-pressed": String(state.sort === sort), onclick: () => go({ sort }) }, text);
     const heads = [
-      element("th", {}, head(canToggle() ? "region" : `picture ${side + 1}`, "number")),
+      element("th", {}, head(shownPictures().length > 1 ? `picture ${side + 1}` : "region", "number")),
       element("th", {}, "detected"),
       ...tints.map((_, model) => element("th", { class: "tint", colspan: 2 }, head(tints.length > 1 ? ["first", "second"][model] : method(), `tint${model}`))),
     ];
@@ -439,7 +440,7 @@
     const several = exchange && exchange.replies.length > 1;
     at("direction").value = state.direction;
     at("of-label").hidden = !several;
-    at("cell").textContent = "";
+    at("cell").textContent = shownPictures().length > 1 ? `of picture ${state.side + 1}; click in the other one to see its own` : "";
     if (!exchange || !layers(0)) return at("matrix").replaceChildren(element("p", { class: "note" }, exchange ? "This file holds no attention maps." : "Ask, to see it."));
     const comparable = several && same(exchange.replies[0].words, exchange.replies[1].words);
     if (several) {
@@ -593,9 +594,9 @@
     state = readAddress();
     if (!live) {
       const first = embedded.exchanges[0];
-      const { asked, replies } = embedded.exchanges.find((each) => each.replies[0].explained === state.answer) ?? first;
-      Object.assign(state, { images: asked.images, question: asked.question, answer: replies[0].explained, off: [] });
-      if (state.method !== "attention") state.method = asked.method;
+      const { asked, replies } = first;
+      const answer = state.answer ?? replies[0].explained;
+      Object.assign(state, { images: asked.images, question: asked.question, answer, method: state.method ?? asked.method, off: [] });
       if (first.asked.kept) state.off = first.replies[0].pictures[0].boxes.map((_, region) => region).filter((region) => !first.asked.kept.includes(region));
     } else if (state.images.length !== start.models[0].pictures) state.images = start.first;
     if (live) writeAddress(false);

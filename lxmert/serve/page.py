@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lxmert.ask import Asker, Reply
 from lxmert.explain import METHODS
 from lxmert.files import write_text
-from lxmert.report import drawing
+from lxmert.report import drawing, script_data, source_hash
 
 DRAWN = ("cross_encoder_attentions", "vision_to_language_attentions", "cross_language_attentions")
 
@@ -49,6 +47,17 @@ def exchange_of(
     """What was asked and what came of it, as JSON has it; one reply a model."""
     asked = {"images": images, "question": question, "answer": answer, "method": method, "kept": kept}
     return {"asked": asked, "replies": [reply.to_dict() for reply in replies]}
+
+
+def every_way(asker: Asker, reply: Reply, regions: Sequence[int] | None = None) -> list[Reply]:
+    """A reply's question again, each of its answers explained by each method, for a file to switch among."""
+    pictures = reply.seen if asker.num_pictures > 1 else reply.seen[0]
+    return [
+        asker.ask(pictures, reply.question, top=len(reply.answers), explain=method, answer=answer, regions=regions)
+        for method in METHODS
+        if method != "attention"  # which the page has all maps of
+        for answer, _ in reply.answers
+    ]
 
 
 def served_page() -> tuple[str, str]:
@@ -116,17 +125,11 @@ def _render(data: Mapping[str, Any] | None, title: str, sources: str) -> tuple[s
     css += (here / "page.css").read_text("utf-8")
     js += (here / "page.js").read_text("utf-8")
     policy = (
-        f"default-src 'none'; script-src {_hash(js)}; style-src {_hash(css)}; {sources}; base-uri 'none'; "
-        "form-action 'none'"
+        f"default-src 'none'; script-src {source_hash(js)}; style-src {source_hash(css)}; {sources}; "
+        "base-uri 'none'; form-action 'none'"
     )
     environment = Environment(loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined)
-    # In a script element nothing but "</script" and "<!--" ends text: no "<" is left.
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     html = environment.get_template("page.html").render(
-        title=title, css=css, js=js, data=text, policy=policy, first=data and data["exchanges"][0]
+        title=title, css=css, js=js, data=script_data(data), policy=policy, first=data and data["exchanges"][0]
     )
     return html + "\n", policy
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"

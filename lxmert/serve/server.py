@@ -16,6 +16,7 @@ import mimetypes
 import socketserver
 import sys
 import traceback
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -104,13 +105,13 @@ class Handler(BaseHTTPRequestHandler):
         """Questions."""
         self._answer(self._post)
 
-    def _answer(self, handle: Any) -> None:
+    def _answer(self, handle: Callable[[], tuple[str, bytes]]) -> None:
         try:
             if self.headers.get("Host") not in self.server.hosts:
                 raise Refused(
                     403, f"the host {shown(self.headers.get('Host'))} is not this server: open {self.server.url}"
                 )
-            status, kind, body = 200, *handle()
+            status, (kind, body) = 200, handle()
         except Refused as error:
             status, kind, body = error.status, *as_json({"error": str(error)})
         except FileNotFoundError as error:

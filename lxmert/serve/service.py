@@ -138,19 +138,19 @@ class Service:
             return self._exchange(asked, self._ask(asked))
 
     def page(self, asked: Asked) -> str:
-        """The page as a file of its own, in which each of the first model's best answers is explained."""
+        """The page as a file of its own, with each of the first model's best answers explained by each method."""
         with self._lock:
             replies = self._ask(asked)
+            others = [
+                replace(asked, answer=answer, method=method)
+                for method in METHODS
+                if method != "attention"  # which the page has all maps of
+                for answer, _ in replies[0].answers
+            ]
             exchanges = [self._exchange(asked, replies)]
-            for answer, _ in replies[0].answers:
-                other = replace(asked, answer=answer)
-                exchanges.append(self._exchange(other, self._ask(other, maps=False)))
+            exchanges += [self._exchange(other, self._ask(other, maps=False)) for other in others]
             models = [describe(name, asker) for name, asker in self.askers.items()]
-            return page_of(
-                models,
-                exchanges,
-                [seen.image_id and self.gallery.picture(seen.image_id) for seen in replies[0].seen],
-            )
+            return page_of(models, exchanges, [self.gallery.picture(image_id) for image_id in asked.images])
 
     def _check(self, images: Sequence[str]) -> None:
         if len(images) != self.gallery.each:

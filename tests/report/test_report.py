@@ -1,6 +1,7 @@
 """The page that a run leaves: scores, curves, examples; and the published losses beside ours."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -210,7 +211,7 @@ def test_a_page_needs_nothing_but_itself(tmp_path, pictures):
     assert html.count("src='data:image/png;base64,") == html.count("src='data:image/jpeg;base64,") == 1
     assert not re.search(r"(src|href)='(?!data:)", html)
     assert "toy &amp; more: valid" in html and "is &lt;this&gt; red ?" in html
-    assert html.index("<h2>Training</h2><svg>curve</svg>") < html.index("<h2>Examples</h2>")
+    assert html.index("<div class='curves'><svg>curve</svg>") < html.index("<h2>Examples</h2>")
 
 
 def test_a_page_without_examples_or_curves_has_no_headings_for_them(tmp_path):
@@ -235,11 +236,28 @@ def test_a_narrow_window_has_margins_and_nothing_to_scroll_sideways_but_wide_tab
     assert re.search(r"<div class='wide'>\s*<table>", html) and ".wide { overflow-x: auto" in html
 
 
-def test_the_five_most_relevant_regions_are_framed_the_strongest_on_top(page):
-    html = page({}, example(view()))
-    assert re.findall(r"title='relevancy ([\d.]+)'", html) == ["0.05", "0.10", "0.20", "0.25", "0.30"]
-    assert "left:10.0%;top:0.0%;width:10.0%;height:50.0%;opacity:1.00' title='relevancy 0.30'" in html
-    assert "<img" not in html and "padding-top:75%" in html  # a grey field for the picture that is not there
+def numbers_of(html):
+    """What the cards are drawn from."""
+    [text] = re.findall(r"<script type='application/json' id='numbers'>(.*?)</script>", html, re.S)
+    return json.loads(text)
+
+
+def test_a_card_is_drawn_from_its_boxes_tints_and_probabilities(page):
+    html = page(
+        {}, Example("what ?", [view(), view()], [("cat", 0.6), ("dog", 0.4)], {}, [("[CLS]", 0.0), ("what", 1.0)])
+    )
+    [card] = numbers_of(html)
+    assert [side["tints"] for side in card["views"]] == [TINTS, TINTS]
+    assert card["views"][0]["boxes"][3] == pytest.approx([0.3, 0, 0.4, 0.5])
+    assert card["answers"] == [0.6, 0.4] and card["words"] == [0.0, 1.0]
+    assert "<img" not in html and html.count("<div class='picture'></div>") == 2  # pictures that are not there
+
+
+def test_without_a_script_a_card_is_text(page):
+    html = page({}, Example("redder?", [view()], [("yes", 0.5)], {"yes": 1.0}, [("red", 1.0), ("##der", 0.5)]))
+    assert "redder? <span class='mark'>✓" in html and "yes 1.0" in html
+    assert re.findall(r"<span class='word'>(.*?)</span>", html) == ["red", "##der"]
+    assert "<span class='text'>yes</span><span></span><span class='number'>0.500</span>" in html
 
 
 @pytest.mark.parametrize(
@@ -254,7 +272,7 @@ def test_the_five_most_relevant_regions_are_framed_the_strongest_on_top(page):
 def test_a_card_tells_right_from_wrong_where_it_is_known(page, answers, verdict, mark):
     html = page({}, example(view(), answers=answers))
     assert f"<div class='card {verdict}'>" in html and f"<span class='mark'>{mark}</span>" in html
-    assert "width:60px" in html and "a&lt;b" in html
+    assert numbers_of(html)[0]["answers"] == [0.6, 0.4] and "a&lt;b" in html
     assert all(f"{answer} {score:.1f}" in html for answer, score in answers.items())
 
 
@@ -359,18 +377,9 @@ def test_losses_that_are_never_numbers_are_not_drawn(tmp_path):
     assert draw_curves(table) == draw_losses(table) == ""
 
 
-@pytest.mark.parametrize("tints", [[0.0] * 7, [float("nan")] * 7, [-1.0] * 7])
-def test_what_is_relevant_to_nothing_draws_no_boxes(page, tints):
-    html = page({}, example(view(tints=tints)))
-    assert "class='box'" not in html and "nan" not in html and "class='picture'" in html
-
-
-def test_regions_that_are_not_relevant_have_no_box(page):
-    html = page({}, example(view(tints=[0.0, 0.5, float("nan"), 0.25, 0.0, 0.0, 0.0])))
-    assert re.findall(r"opacity:([\d.]+)' title='relevancy ([\d.]+)'", html) == [
-        ("0.50", "0.25"),
-        ("1.00", "0.50"),
-    ]
+def test_tints_that_are_no_numbers_tint_nothing(page):
+    html = page({}, example(view(tints=[0.0, 0.5, float("nan"), 0.25, -1.0, float("inf"), 2.0])))
+    assert numbers_of(html)[0]["views"][0]["tints"] == [0, 0.5, 0, 0.25, 0, 0, 1]
 
 
 MARKUP = "<b>x</b> & [bold]y[/bold] '\""
@@ -383,18 +392,11 @@ def test_markup_anywhere_is_shown_as_text(page):
     assert html.count("[bold]y") == 5 and html.count("&amp;") == 5
 
 
-def test_word_pieces_are_tinted_by_their_relevance(page):
-    words = [("[CLS]", 0.0), ("red", 1.0), ("##der", 0.25), ("?", float("nan"))]
-    html = page({}, Example("redder?", [view()], [("yes", 0.5)], {}, words))
-    found = re.findall(r"<span style='background:rgb\(228 0 58 / (\d+)%\)'>([^<]+)</span>", html)
-    assert found == [("0", "[CLS]"), ("60", "red"), ("15", "##der"), ("0", "?")]
-
-
 def test_scores_that_are_no_numbers_have_no_bar(page, tmp_path):
     metrics = {"val/answering/accuracy": float("nan")}
     html = page(metrics, Example("?", [view(tmp_path / "gone.jpg")], [("cat", float("nan"))], {}))
-    assert html.count("width:0px") == 2 and "nanpx" not in html
-    assert "padding-top:75%" in html  # the picture is no longer there
+    assert html.count("width:0px") == 1 and "nanpx" not in html
+    assert numbers_of(html)[0]["answers"] == [0] and "<img" not in html  # the picture is no longer there
 
 
 def test_a_question_is_given_as_it_was_written(tmp_path):
