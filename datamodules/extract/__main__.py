@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped" if options.verify else "stopped; the same command goes on", file=sys.stderr)
         return 130
     minutes = (time.monotonic() - start) / 60
     regions, width = store.contract["num_regions"], store.feature_dim

@@ -108,7 +108,7 @@ def _folder(source: Path, hints: Hints) -> RegionFormat:
         name = "MMF's npy files" if any(name.endswith("_info.npy") for name in names) else "npy files"
         return RegionFormat(name, source, index_npy, read_npy)
     if any(name.lower().endswith(PICTURES) for name in names):
-        _refuse(source, "pictures", "a detector has to look at them first: convert what it writes")
+        _refuse(source, "pictures", "a detector has to look at them first (`python -m datamodules.extract`)")
     inside = [name for name in names if name.endswith((".tsv", *_HDF5))]
     if inside:
         shown = ", ".join(inside[:5])
@@ -155,7 +155,7 @@ def _file(source: Path, hints: Hints) -> RegionFormat:
             "reading it may run what it says. Write its arrays as npz files with x, bbox, image_w, image_h",
         )
     if ending in PICTURES:
-        _refuse(source, "a picture", "a detector has to look at it first: convert what that writes")
+        _refuse(source, "a picture", "a detector has to look at it first (`python -m datamodules.extract`)")
     if ending != ".tsv" and b"\t" not in head:
         raise InputError(_unknown(source))
     if not hints.columns and is_vinvl(source):

@@ -62,6 +62,14 @@ def whole(weights, pictures, tmp_path_factory):
     return folder
 
 
+def few(pictures, folder):
+    photos = folder / "few"
+    photos.mkdir()
+    for number in range(3):
+        shutil.copy(pictures / f"photo_{number:02}.png", photos)
+    return photos
+
+
 def extracted(pictures, out, weights, *more):
     return main([str(pictures), str(out), "--weights", str(weights), *map(str, more)])
 
@@ -144,6 +152,13 @@ def test_one_that_ends_between_its_last_picture_and_its_end_goes_on_too(
     assert out.read_bytes() == (whole / "out.h5").read_bytes()
     assert kept.read_bytes() == (whole / "out.tsv").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} - {".out.h5.lock"} == {"out.h5", "out.tsv"}
+
+
+def test_a_log_is_told_how_far_it_is(weights, pictures, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(extraction, "EVERY", 0.0)
+    caplog.set_level("INFO")
+    assert extracted(few(pictures, tmp_path), tmp_path / "out.h5", weights) == 0
+    assert re.search(r"2 of 3 pictures, [0-9.]+ a second, 0 minutes left", caplog.text)
 
 
 def test_training_takes_the_tsv_in_a_data_folder_for_what_the_store_was_made_of(whole):
@@ -311,14 +326,6 @@ def test_numbers_that_a_store_cannot_hold_are_the_pictures_error_and_not_the_sto
 
 
 # -------------------------------------------------------------------------------------------- verify
-
-
-def few(pictures, folder):
-    photos = folder / "few"
-    photos.mkdir()
-    for number in range(3):
-        shutil.copy(pictures / f"photo_{number:02}.png", photos)
-    return photos
 
 
 def verified(capsys, photos, tsv, weights):
