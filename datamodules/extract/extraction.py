@@ -95,7 +95,7 @@ class Extraction:
         return {image: [stat.st_size, stat.st_mtime_ns] for image, stat in stats.items()}
 
     def _plain_boxes(self) -> dict[str, Any]:
-        return {image: boxes.tolist() for image, boxes in (self.boxes or {}).items()}
+        return {image: boxes.tolist() for image, boxes in (self.boxes or {}).items() if image in self.pictures}
 
     @staticmethod
     def _digest(values: Any) -> str:

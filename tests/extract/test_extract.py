@@ -336,6 +336,7 @@ def verified(capsys, photos, tsv, weights):
 def test_the_same_detector_matches_its_own_tsv(whole, weights, pictures, tmp_path, capsys):
     status, said = verified(capsys, few(pictures, tmp_path), whole / "out.tsv", weights)
     assert status == 0 and "match: 3 of 3 pictures" in said and "probably" not in said
+    assert "27 more images of the TSV have no picture here" in said
 
 
 def tsv_of_a_port(photos, folder, weights, way, monkeypatch, *more):
