@@ -15,7 +15,6 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from lxmert.files import InputError, shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
 
 def read_picture(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndarray:

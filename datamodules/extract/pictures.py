@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datamodules.detector import ENDINGS
+from datamodules.formats.arrays import PICTURES
 from datamodules.stores import ImageError, check_id
 from lxmert.files import InputError, shown
 
@@ -21,7 +21,7 @@ def find_pictures(source: Path) -> dict[str, Path]:
         InputError: no picture, two of one id, an id that is none, or a link that leads out of the folder.
     """
     if source.is_dir():
-        paths = [path for path in (*source.iterdir(), *source.glob("[!.]*/*")) if path.suffix.lower() in ENDINGS]
+        paths = [path for path in (*source.iterdir(), *source.glob("[!.]*/*")) if path.suffix.lower() in PICTURES]
         paths = [path for path in paths if not path.name.startswith(".") and (path.is_symlink() or path.is_file())]
         for path in paths:
             if not path.resolve().is_relative_to(source.resolve()) or not path.is_file():
@@ -29,14 +29,14 @@ def find_pictures(source: Path) -> dict[str, Path]:
                     f"{path}: a link that leads out of the folder, or nowhere. Put the picture itself there, or "
                     "give a text file with the pictures' paths instead of the folder."
                 )
-    elif source.suffix.lower() in ENDINGS and source.is_file():
+    elif source.suffix.lower() in PICTURES and source.is_file():
         paths = [source]
     elif source.is_file():
         paths = _listed(source)
     else:
         raise FileNotFoundError(f"{source}: there is no such folder, nor a file that lists pictures")
     if not paths:
-        raise InputError(f"{source}: no pictures in it; expected files that end in {', '.join(ENDINGS)}")
+        raise InputError(f"{source}: no pictures in it; expected files that end in {', '.join(PICTURES)}")
     found: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: (path.stem.encode(errors="surrogateescape"), path)):
         try:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import interpolate
@@ -100,9 +101,6 @@ class Tried:
     def matches(self) -> bool:
         """So nearly all that chance cannot be why."""
         return self.matched >= MOST * self.boxes
-
-    def __str__(self) -> str:
-        return str(self.way) + ("" if self.searched else ", the TSV's boxes given")
 
 
 @dataclass
@@ -355,36 +353,45 @@ def _of_border(detector: Detector, wrong: Sequence[Sample]) -> list[str]:
 def print_verdict(verdict: Verdict) -> bool:
     """Print what was compared, and whether it matches; returns that."""
     console = Console(highlight=False)
-    console.width = max(console.width, 110)  # in a file too, names are not cut
-    columns = ("picture", "boxes", "found", "the same", "features of those", "features of the TSV's boxes", "")
+    console.width = max(console.width, 140)  # in a file too, names are not cut
+    columns = ("picture", "boxes", "found", "the same", "their features", "features of given boxes", "")
     table = _table("against the TSV", columns)
     for each in verdict.pictures:
         said = "match" if each.matches else "no match"
-        numbers = (str(each.boxes), str(each.found), str(each.matched), f"{each.worst:.4f}")
-        table.add_row(each.image, *numbers, f"{each.given.max():.4f}", said)
+        numbers = (str(each.boxes), str(each.found), str(each.matched), _shown(each.worst))
+        table.add_row(each.image, *numbers, _shown(each.given.max()), said)
     console.print(table)
     console.print(
         f"the same: intersection over union above {SAME_BOX}; features: the largest difference of a number, as a "
-        f"share of its region's largest, at most {SAME_FEATURE}",
+        f"share of its region's largest, at most {SAME_FEATURE}; given: the TSV's boxes are",
         soft_wrap=True,
     )
     if verdict.absent:
         console.print(f"{verdict.absent} more images of the TSV have no picture here")
     matching = sum(each.matches for each in verdict.pictures)
     console.print(f"{'match' if verdict.matches else 'NO MATCH'}: {matching} of {len(verdict.pictures)} pictures")
-    if verdict.tried:
-        table = _table("tried on some that do not match", ("way", "boxes", "the same", "features", ""))
+    for searched, title in (
+        (False, "how pictures are prepared, the TSV's boxes given"),
+        (True, "how boxes are chosen"),
+    ):
+        table = _table(title, ("way, on some that do not match", "boxes", "the same", "their features", ""))
         for tried in verdict.tried:
-            told = (str(tried.boxes), str(tried.matched), f"{tried.worst:.4f}")
-            table.add_row(str(tried), *told, "match" if tried.matches else "")
-        console.print(table)
+            if tried.searched == searched:
+                told = (str(tried.boxes), str(tried.matched), _shown(tried.worst))
+                table.add_row(str(tried.way), *told, "match" if tried.matches else "no match")
+        if table.rows:
+            console.print(table)
     for cause in verdict.causes:
-        console.print(f"  probably: {cause}.", soft_wrap=True)
+        console.print(f"probably: {cause}.", soft_wrap=True)
     return verdict.matches
 
 
+def _shown(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.4f}"
+
+
 def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("picture", "way", "") else "right")
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if column and number else "left")
     return table

@@ -23,6 +23,7 @@ from datamodules.extract import extraction
 from datamodules.extract.__main__ import main
 from datamodules.extract.verify import Way, _Port
 from datamodules.formats.release_tsv import convert_tsv
+from datamodules.release import own_folder
 from datamodules.stores import RegionStore, StoreError, is_current, read_facts, skipped_list
 from lxmert.config import detector_difference
 
@@ -165,9 +166,19 @@ def test_training_takes_the_tsv_in_a_data_folder_for_what_the_store_was_made_of(
     assert is_current(whole / "out.h5", whole / "out.tsv")
 
 
-def test_a_store_of_another_feature_size_than_the_models_is_trainings_own_error(whole):
+def test_training_on_ones_own_data_reads_the_store_by_the_pictures_names(whole, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.csv").write_text("question,image,answer\nis it?,photo_03.png,yes\n")
+    (tmp_path / "stores" / "mine_imgfeat").mkdir(parents=True)
+    shutil.copy(whole / "out.h5", tmp_path / "stores" / "mine_imgfeat" / "boxes.h5")
+    release = own_folder(tmp_path, None, "mine", "mine_imgfeat", {})
+    release.prepare(["train"])
+    places = release.open_regions(["train"], 64)
+    assert release.detectors == [RegionStore(whole / "out.h5").contract["detector"]]
+    assert places.of(["photo_03.png", "photo_04.webp", "photo_3"], "train").tolist() == [3, 4, -1]
+    again = own_folder(tmp_path, None, "mine", "mine_imgfeat", {})
     with pytest.raises(StoreError, match="regions have 64 features, the model expects 2048"):
-        RegionStore(whole / "out.h5").check_feature_dim(2048)
+        again.open_regions(["train"], 2048)
 
 
 def started(pictures, tmp_path, weights, lines=4):
