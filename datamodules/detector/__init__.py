@@ -7,7 +7,7 @@ from datamodules.detector.network import FasterRCNN
 from datamodules.detector.pictures import ENDINGS, read_picture
 from datamodules.detector.pooling import RegionPool
 from datamodules.detector.proposals import anchors, decode, overlap
-from datamodules.detector.resizing import resize
+from datamodules.detector.resizing import Resized, resize
 from datamodules.detector.weights import read_names
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "DetectorFile",
     "FasterRCNN",
     "RegionPool",
+    "Resized",
     "anchors",
     "decode",
     "overlap",

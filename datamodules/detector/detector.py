@@ -15,7 +15,7 @@ from datamodules.detector.config import BoxRule
 from datamodules.detector.files import DetectorFile, read_detector
 from datamodules.detector.network import without_memory
 from datamodules.detector.proposals import propose
-from datamodules.detector.resizing import resize
+from datamodules.detector.resizing import Resized, resize
 from datamodules.detector.selection import confidences, select
 from datamodules.detector.winograd import WinogradConv
 from lxmert.files import InputError, shown
@@ -51,6 +51,8 @@ class Detector:
         file: name, sizes and weights.
         device: where the network runs.
     """
+
+    pixel = 1  # that a box is wider than its ends are apart; of the original's rule for boxes
 
     def __init__(self, file: DetectorFile, device: torch.device | str = "cpu") -> None:
         self.name, self.config, self.sha256 = file.name, file.config, file.sha256
@@ -100,7 +102,7 @@ class Detector:
             InputError: no such array, a picture that is too long and thin, a box that is not in it.
         """
         height, width = _checked_picture(picture)
-        image, scale = resize(picture, self.config)
+        image, scale = self.prepare(picture)
         with torch.inference_mode(), _exact():
             tensor = torch.from_numpy(image)[None].to(self.device).to(memory_format=torch.channels_last)
             feature_map = self.network.backbone(tensor)
@@ -116,7 +118,7 @@ class Detector:
             found = given.astype(np.float32) if boxes is not None else regions.cpu().numpy() / np.float32(scale)
             kept = np.arange(len(found))
             if boxes is None:
-                sure = confidences(found, objects, self.config.class_overlap)
+                sure = confidences(found, objects, self.config.class_overlap, self.pixel)
                 kept = select(sure, rule or self.config.box_rule, self.config.confidence)
             features = features[torch.from_numpy(kept).to(self.device)].cpu()
         objects, attributes = objects[kept], attributes[kept]
@@ -128,11 +130,15 @@ class Detector:
         }
         return Detections((width, height), features.numpy(), found[kept], labels)
 
+    def prepare(self, picture: np.ndarray) -> Resized:
+        """The picture (h, w, 3) as the network takes it, and its scale."""
+        return resize(picture, self.config)
+
     def _propose(self, feature_map: Tensor, size: tuple[int, ...], scale: float) -> Tensor:
         logits, deltas = self.network.rpn(feature_map)
         height, width = size
         map_size = feature_map.shape[2], feature_map.shape[3]
-        found = propose(logits, deltas, map_size, (height, width), scale, self.config)
+        found = propose(logits, deltas, map_size, (height, width), scale, self.config, self.pixel)
         return found if len(found) else torch.tensor([[0.0, 0.0, width - 1, height - 1]], device=self.device)
 
 

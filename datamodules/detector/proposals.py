@@ -1,6 +1,7 @@
 """Where objects may be: anchors, the boxes that the network makes of them, non-maximum suppression.
 
-Boxes are x1 y1 x2 y2 in pixels, both ends within: a box is x2 - x1 + 1 wide. All is counted in float32, as in the
+Boxes are x1 y1 x2 y2 in pixels, both ends within: a box is x2 - x1 + `pixel` wide, `pixel` being 1. (Ports of the
+original take boxes for lines between pixels: 0.) All is counted in float32, as in the
 original; thresholds are compared in double precision, as its compiled code does.
 """
 
@@ -37,9 +38,9 @@ def anchors(config: DetectorConfig, height: int, width: int, device: torch.devic
     return (shifts[:, :, None] + torch.from_numpy(base_anchors(config)).to(device)).reshape(-1, 4)
 
 
-def decode(boxes: Tensor, deltas: Tensor) -> Tensor:
+def decode(boxes: Tensor, deltas: Tensor, pixel: int = 1) -> Tensor:
     """Boxes (n, 4) moved by shares of their sides, dx and dy, and stretched by exp(dw), exp(dh): (n, 4)."""
-    sides = boxes[:, 2:] - boxes[:, :2] + 1
+    sides = boxes[:, 2:] - boxes[:, :2] + pixel
     centres = boxes[:, :2] + 0.5 * sides
     centres = deltas[:, :2] * sides + centres
     halves = 0.5 * (deltas[:, 2:].exp() * sides)
@@ -53,6 +54,7 @@ def propose(
     size: tuple[int, int],
     scale: float,
     config: DetectorConfig,
+    pixel: int = 1,
 ) -> Tensor:
     """The boxes that may hold an object.
 
@@ -63,30 +65,32 @@ def propose(
         size: height and width of the resized picture.
         scale: pixels of it a pixel of the original.
         config: thresholds.
+        pixel: that a box is wider than its ends are apart.
 
     Returns:
         (n, 4) in the resized picture, the best first, at most `config.proposals`. None in a picture whose short
         side is less than `config.min_size` pixels.
     """
-    boxes = decode(anchors(config, *map_size, logits.device), deltas)
-    limits = torch.tensor([size[1] - 1, size[0] - 1] * 2, dtype=torch.float32, device=boxes.device)
+    boxes = decode(anchors(config, *map_size, logits.device), deltas, pixel)
+    limits = torch.tensor([size[1] - pixel, size[0] - pixel] * 2, dtype=torch.float32, device=boxes.device)
     boxes = torch.minimum(boxes.clamp(min=0), limits)
-    sides = boxes[:, 2:] - boxes[:, :2] + 1
+    sides = boxes[:, 2:] - boxes[:, :2] + pixel
     large = (sides >= float(np.float32(config.min_size * scale))).all(1)
     boxes, logits = boxes[large], logits[large]
     best = logits.sort(descending=True, stable=True).indices[: config.proposals_scored]
     boxes = boxes[best]
-    kept = suppress(boxes.cpu().numpy(), config.proposal_overlap, config.proposals)
+    kept = suppress(boxes.cpu().numpy(), config.proposal_overlap, config.proposals, pixel)
     return boxes[torch.from_numpy(kept).to(boxes.device)]
 
 
-def suppress(boxes: np.ndarray, threshold: float, most: int) -> np.ndarray:
+def suppress(boxes: np.ndarray, threshold: float, most: int, pixel: int = 1) -> np.ndarray:
     """Greedy non-maximum suppression.
 
     Args:
         boxes: (n, 4) float32, the best first.
         threshold: intersection over union with a better one that is kept at which a box is not.
         most: stop at so many.
+        pixel: as of `propose`.
 
     Returns:
         Numbers of those kept, int64, in order.
@@ -96,17 +100,17 @@ def suppress(boxes: np.ndarray, threshold: float, most: int) -> np.ndarray:
     while len(left) and len(kept) < most:
         kept.append(left[0])
         others = left[1:]
-        left = others[overlap(boxes[left[0]], boxes[others]) < np.float64(threshold)]
+        left = others[overlap(boxes[left[0]], boxes[others], pixel) < np.float64(threshold)]
     return np.array(kept, np.int64)
 
 
-def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def overlap(box: np.ndarray, boxes: np.ndarray, pixel: int = 1) -> np.ndarray:
     """Intersection over union of boxes (..., 4) with boxes (n, 4): (..., n) float32."""
     box = box[..., None, :]
-    sides = np.minimum(box[..., 2:], boxes[:, 2:]) - np.maximum(box[..., :2], boxes[:, :2]) + np.float32(1)
+    sides = np.minimum(box[..., 2:], boxes[:, 2:]) - np.maximum(box[..., :2], boxes[:, :2]) + np.float32(pixel)
     inside = sides.clip(min=0).prod(-1)
-    return inside / (_area(box) + _area(boxes) - inside)
+    return inside / (_area(box, pixel) + _area(boxes, pixel) - inside)
 
 
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., 2:] - boxes[..., :2] + np.float32(1)).prod(-1)
+def _area(boxes: np.ndarray, pixel: int) -> np.ndarray:
+    return (boxes[..., 2:] - boxes[..., :2] + np.float32(pixel)).prod(-1)

@@ -8,7 +8,7 @@ from datamodules.detector.config import BoxRule
 from datamodules.detector.proposals import overlap
 
 
-def confidences(boxes: np.ndarray, probabilities: np.ndarray, threshold: float) -> np.ndarray:
+def confidences(boxes: np.ndarray, probabilities: np.ndarray, threshold: float, pixel: int = 1) -> np.ndarray:
     """How sure the detector is of each region: the best probability of a class for which the region is kept.
 
     For each class alone, the regions are suppressed in the order of its probability, as `proposals.suppress` does;
@@ -18,13 +18,14 @@ def confidences(boxes: np.ndarray, probabilities: np.ndarray, threshold: float) 
         boxes: (n, 4) float32, in pixels of the original picture.
         probabilities: (n, C) float32 of the classes, background left out.
         threshold: intersection over union at which the less probable region is suppressed.
+        pixel: that a box is wider than its ends are apart.
 
     Returns:
         (n,) float32; 0 for a region that no class keeps.
     """
     number = len(boxes)
     # Which regions each one suppresses, as bits.
-    rivals = np.packbits(overlap(boxes, boxes) >= np.float64(threshold), axis=1, bitorder="little")
+    rivals = np.packbits(overlap(boxes, boxes, pixel) >= np.float64(threshold), axis=1, bitorder="little")
     suppressed = np.zeros((probabilities.shape[1], rivals.shape[1]), np.uint8)
     classes = np.arange(len(suppressed))
     best = np.zeros(number, np.float32)

@@ -2,8 +2,8 @@
 
 Winograd's F(4, 3), as of Lavin & Gray (2016): four neighbouring outputs need six products instead of twelve, along
 each side. A convolution of dilation d is d x d plain ones, each over every d-th cell; the cells of a region are
-few, so that picking them, padding them and the transform are one small matrix. Sums are rounded in another order: in
-float32 the result differs from the direct one by about 1e-5 of the largest output.
+few, so that picking them, padding them and the transform are one small matrix. Sums are rounded in another order:
+in float32 the result differs from the direct one by about 1e-5 of the largest output.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 python -m datamodules.extract PICTURES STORE.h5 --weights DETECTOR.safetensors
 python -m datamodules.extract PICTURES RELEASED.tsv --weights DETECTOR.safetensors --verify
 
-PICTURES is a folder, or a text file with a picture's path a line; a picture's name without its ending is its image
-id. Killed at any moment, the same command goes on. --verify compares what the detector finds in pictures with what
-a released TSV has of them, and says what is probably wrong where they differ.
+PICTURES is a folder, a text file with a picture's path a line, or a picture; a picture's name without its ending
+is its image id. Killed at any moment, the same command goes on. --verify compares what the detector finds in
+pictures with what a released TSV has of them, and says what is probably wrong where they differ.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from datamodules.detector import BoxRule, Detector
 from datamodules.extract.extraction import Extraction, extract
@@ -28,35 +30,58 @@ from lxmert.files import InputError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Extract, or verify; 0, or 1 with one message, or where what is verified does not match."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.boxes and options.given_boxes:
+        parser.error("--boxes is for boxes that are searched for, --given-boxes for those that are not")
+    if options.verify and (options.given_boxes or options.tsv or options.on_error == "skip"):
+        parser.error("--verify compares; --given-boxes, --tsv and --on-error are for extracting")
     try:
         pictures = find_pictures(options.pictures)
-        detector = Detector.open(options.weights, options.device)
+        rule = None if options.boxes is None else BoxRule.parse(options.boxes)
+        boxes = None if options.given_boxes is None else read_boxes(options.given_boxes)
+        detector = Detector.open(options.weights, _device(options.device))
         if options.verify:
-            return 0 if print_verdict(verify(detector, pictures, options.out)) else 1
-        work = Extraction(
-            pictures,
-            options.pictures.resolve().name,
-            detector,
-            None if options.boxes is None else BoxRule.parse(options.boxes),
-            None if options.given_boxes is None else read_boxes(options.given_boxes),
-            options.on_error == "skip",
-        )
+            return 0 if print_verdict(verify(detector, pictures, options.out, rule)) else 1
+        title = options.pictures.resolve().name or "pictures"
+        work = Extraction(pictures, title, detector, rule, boxes, options.on_error == "skip")
         start = time.monotonic()
         extract(work, options.out, options.tsv)
         store = RegionStore(options.out)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
     minutes = (time.monotonic() - start) / 60
+    regions, width = store.contract["num_regions"], store.feature_dim
     print(
-        f"{options.out}: {len(store):,} images, {store.feature_dim} features a region, in {minutes:.1f} minutes, "
-        "of"
+        f"{options.out}: {len(store):,} images, {regions:,} regions of {width} features, in {minutes:.1f} minutes"
     )
-    print(f"  {store.contract['detector']}")
+    print(f"  of {store.contract['detector']}")
+    if boxes is not None and (others := boxes.keys() - pictures.keys()):
+        print(f"{options.given_boxes}: boxes of {len(others):,} images that are not among the pictures")
     if skipped_list(options.out).exists():
-        print(f"{len(work.failed):,} pictures were left out, see {skipped_list(options.out)}")
+        with skipped_list(options.out).open(encoding="utf-8") as lines:
+            print(f"{sum(1 for _ in lines):,} pictures were left out, see {skipped_list(options.out)}")
     return 0
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        InputError: it is none, or not in this machine.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"--device {name}: {str(error).splitlines()[0]}. Use cpu, or cuda where there is a GPU."
+        ) from error
+    return device
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,8 @@
 """Pictures to a region store, one by one; what is found waits in a TSV until all are done.
 
-That TSV, of the release's format, is the journal: a picture is done when its line is whole. Killed at any moment,
-an extraction goes on after the last whole line, and what comes out is the same, bit for bit.
+That TSV, of the release's format, is the journal: a picture is done when its line is whole. It lies in a hidden
+folder beside the store, and becomes the TSV that was asked for, or goes, when the store is there. Killed at any
+moment, an extraction goes on after the last whole line, and what comes out is the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from tqdm import tqdm
 
@@ -30,18 +33,22 @@ from datamodules.stores import (
     Handling,
     ImageError,
     Index,
+    Regions,
     RegionStore,
     clear_write_errors,
     convert_regions,
+    is_current,
     locked,
     read_facts,
 )
-from lxmert.files import InputError, read_json, shown, write_text
+from lxmert.files import InputError, read_json, replacing, shown, write_text
 
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 2  # pictures; a large one has hundreds of MB
 EVERY = 60.0  # seconds between lines of a log
+WHOLE = "whole"  # folder of a complete journal
+VERSION = 1  # of what is done with a picture: another one gives other numbers
 
 
 @dataclass
@@ -78,7 +85,8 @@ class Extraction:
             "attribute_names": json.dumps(self.detector.attribute_names),
             "pictures_sha256": self._digest(self.stamps()),
             "given_boxes_sha256": "" if self.boxes is None else self._digest(self._plain_boxes()),
-            "made_with": f"torch {torch.__version__}, numpy {np.__version__}",
+            "made_with": f"extract {VERSION}, torch {torch.__version__} on {self.detector.device.type}, "
+            f"numpy {np.__version__}, pillow {PIL.__version__}",
         }
 
     def stamps(self) -> dict[str, list[int]]:
@@ -116,41 +124,66 @@ def extract(work: Extraction, store: Path, tsv: Path | None = None, progress: bo
             f"no boxes are given for {len(missing)} of the {len(work.pictures)} pictures, the first being "
             f"{', '.join(missing[:3])}: give some for each, or take these pictures out"
         )
+    folder = store.with_name(f".{store.name}.extraction")
     with locked(store), clear_write_errors(store):
-        if _is_done(work, store, tsv):
-            return store
-        folder = store.with_name(f".{store.name}.extraction")
-        journal = tsv or folder / f"{work.title}.tsv"
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        note = journal.with_name(f".{journal.name}.json")
-        done = _resume(work, journal, note)
-        with journal.open("ab") as file:
-            for image, line in _lines(work, done, progress):
-                file.write(line)
-                file.flush()
-                done.add(image)
-        if not done:
-            raise InputError(
-                f"{work.title}: none of its {len(work.pictures)} pictures can be used: {work.failed[0]}"
-            )
-        # What is made of the same pictures is to be the same: a store keeps the time of its source.
-        newest = max(mtime for _, mtime in work.stamps().values())
-        os.utime(journal, ns=(newest, newest))
-
-        def index(source: Path, bar: tqdm, index: Index) -> None:
-            index_tsv(source, bar, index)
-            index.skipped += work.failed
-
-        handling = Handling(skip=work.skip)
-        convert_regions(journal, store, work.name, progress, index, read_tsv, handling, work.facts())
-        note.unlink()
-        if tsv is None:
-            journal.unlink()
-            folder.rmdir()
+        if not _is_done(work, store):
+            if tsv is not None and tsv.exists():
+                raise InputError(
+                    f"{tsv} is there already, and nothing is overwritten. Give another file, or remove it."
+                )
+            journal = _journal(folder)
+            done = _resume(work, journal, folder / "note.json")
+            with journal.open("ab") as file:
+                for image, line in _lines(work, done, progress):
+                    file.write(line)
+                    file.flush()
+                    done.add(image)
+            if not done:
+                shutil.rmtree(folder)
+                raise InputError(
+                    f"{work.title}: none of its {len(work.pictures)} pictures can be used: {work.failed[0]}"
+                )
+            _assemble(work, journal, store, tsv.name if tsv else work.title, progress)
+        _finish(store, folder, tsv)
     return store
 
 
-def _is_done(work: Extraction, store: Path, tsv: Path | None) -> bool:
+def _assemble(work: Extraction, journal: Path, store: Path, name: str, progress: bool) -> None:
+    """Make the store of the journal, which is called `name` in it, as the TSV is that it may become."""
+    # What is made of the same pictures is to be the same: a store keeps the time of its source.
+    newest = max(mtime for _, mtime in work.stamps().values())
+    os.utime(journal, ns=(newest, newest))
+    whole = journal.parent / WHOLE / name
+    whole.parent.mkdir()
+    journal.rename(whole)
+
+    def index(source: Path, bar: tqdm, index: Index) -> None:
+        index_tsv(source, bar, index)
+        index.skipped += work.failed
+
+    handling = Handling(skip=work.skip)
+    convert_regions(whole, store, work.name, progress, index, read_tsv, handling, work.facts())
+
+
+def _finish(store: Path, folder: Path, tsv: Path | None) -> None:
+    """Give the journal of a complete store its place, where it is wanted, and take the rest away.
+
+    Raises:
+        InputError: there is no journal any more, and no TSV of this store.
+    """
+    if tsv is not None and not (tsv.exists() and is_current(store, tsv)):
+        whole = folder / WHOLE / tsv.name
+        if tsv.exists() or not whole.exists():
+            what = "is not of" if tsv.exists() else "is not there, and a TSV is made only together with"
+            raise InputError(f"{tsv} {what} {store}, which is complete. Remove it, or do without --tsv.")
+        tsv.parent.mkdir(parents=True, exist_ok=True)
+        with clear_write_errors(tsv), replacing(tsv) as temporary:
+            shutil.move(whole, temporary)  # a copy, where the TSV is to be on another disk
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _is_done(work: Extraction, store: Path) -> bool:
     """Whether `store` is there and what is asked for.
 
     Raises:
@@ -161,10 +194,6 @@ def _is_done(work: Extraction, store: Path, tsv: Path | None) -> bool:
     there, wanted = read_facts(store), work.facts()
     same = ("detector_sha256", "pictures_sha256", "given_boxes_sha256")
     if RegionStore(store).contract["detector"] == work.name and all(there.get(key) == wanted[key] for key in same):
-        if tsv is not None and not tsv.exists():
-            raise InputError(
-                f"{store} is there, and a TSV is made only together with it. Remove it, or do without --tsv."
-            )
         return True
     raise InputError(
         f"{store} is there already, of other pictures or another detector, and nothing is overwritten. Give "
@@ -172,31 +201,36 @@ def _is_done(work: Extraction, store: Path, tsv: Path | None) -> bool:
     )
 
 
+def _journal(folder: Path) -> Path:
+    """The journal in its folder, which is made; out of what a run left that was killed at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    journal, whole = folder / "journal.tsv", folder / WHOLE
+    if whole.exists():
+        for path in whole.iterdir():
+            path.replace(journal)
+        whole.rmdir()
+    return journal
+
+
 def _resume(work: Extraction, journal: Path, note: Path) -> set[str]:
     """The images that an unfinished extraction has done; none in a new one. A line cut off at its end is removed.
 
     Raises:
-        InputError: it is of other settings, or a done picture has changed.
+        InputError: it is of other settings, or a picture that is done has changed.
     """
     settings = {"detector": work.name, **work.facts()}
     settings.pop("pictures_sha256")
     stamps = work.stamps()
-    if journal.exists() and not note.exists() and journal.stat().st_size:
-        raise InputError(
-            f"{journal} is there already, and nothing is overwritten. Give another file, or remove it."
-        )
     done: set[str] = set()
-    if journal.exists() and note.exists():
-        before: Any = read_json(note)
-        again = f"Remove {journal} and {note.name} beside it to start again"
+    if journal.exists():
+        again = f"Remove the folder {journal.parent} to start again"
+        before = _read_note(note, again)
         for key, value in settings.items():
-            if before["settings"][key] != value and key != "made_with":
+            if before["settings"].get(key) != value:
                 raise InputError(
                     f"{journal} is of an unfinished extraction with other settings: {key} was "
-                    f"{shown(before['settings'][key])} and is {shown(value)} now. {again}, or go on as before."
+                    f"{shown(before['settings'].get(key))} and is {shown(value)} now. {again}, or go on as before."
                 )
-        if before["settings"]["made_with"] != settings["made_with"]:
-            log.warning("begun with %s, goes on with %s", before["settings"]["made_with"], settings["made_with"])
         done = _whole_lines(journal)
         for image in sorted(done):
             if stamps.get(image) != before["stamps"].get(image):
@@ -205,6 +239,18 @@ def _resume(work: Extraction, journal: Path, note: Path) -> set[str]:
         log.info("goes on: %s of %s pictures are done", f"{len(done):,}", f"{len(stamps):,}")
     write_text(note, json.dumps({"settings": settings, "stamps": stamps}))
     return done
+
+
+def _read_note(note: Path, again: str) -> dict[str, dict[str, Any]]:
+    try:
+        before = read_json(note)
+    except FileNotFoundError:
+        before = None
+    if not isinstance(before, dict) or not all(
+        isinstance(before.get(key), dict) for key in ("settings", "stamps")
+    ):
+        raise InputError(f"{note} does not tell what {note.parent} is of. {again}.")
+    return before
 
 
 def _whole_lines(journal: Path) -> set[str]:
@@ -231,14 +277,20 @@ def _lines(work: Extraction, done: set[str], progress: bool) -> Iterator[tuple[s
             try:
                 boxes = None if work.boxes is None else work.boxes[image]
                 found = work.detector.detect(reading.result(), work.rule, boxes)
-            except InputError as error:
-                reason = str(error).removeprefix(f"{path}: ")
+                _check(found, path)
+            except torch.OutOfMemoryError as error:
+                raise InputError(
+                    f"{path}: the memory of {work.detector.device} is full. What is done is kept: start again "
+                    "when others have left it, or on another --device."
+                ) from error
+            except (InputError, OSError) as error:
+                reason = _reason(error, path)
                 if not work.skip:
                     raise InputError(
-                        f"{path}: {reason} What is done is kept: mend or remove the picture and start again, or "
+                        f"{path}: {reason}. What is done is kept: mend or remove the picture and start again, or "
                         "leave such pictures out (--on-error skip)."
                     ) from error
-                work.failed.append(ImageError(str(path), reason.rstrip(".")))
+                work.failed.append(ImageError(str(path), reason))
             else:
                 yield image, _line(image, found)
             shown_bar.update()
@@ -249,6 +301,17 @@ def _lines(work: Extraction, done: set[str], progress: bool) -> Iterator[tuple[s
                 log.info(
                     "%s of %s pictures, %.3g a second, %.0f minutes left", before + number, total, rate, minutes
                 )
+
+
+def _check(found: Detections, path: Path) -> None:
+    """Raise ImageError where a store would not take what was found."""
+    Regions(str(path), found.size, found.features, found.boxes, found.labels).columns()
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, ImageError):
+        return error.what
+    return str(error).removeprefix(f"{path}: ").rstrip(".")
 
 
 def _read_ahead(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.stores import LARGEST_NUMBER
 from lxmert.files import InputError, read_json, shown
 
 
@@ -33,4 +34,6 @@ def _boxes(boxes: object, where: str) -> np.ndarray:
         kinds = (int, float)
         if not isinstance(box, list) or len(box) != 4 or not all(type(value) in kinds for value in box):
             raise InputError(f"{where}: box {number} is {shown(box)}; expected [x1, y1, x2, y2] in pixels")
+        if not all(abs(value) < LARGEST_NUMBER for value in box):
+            raise InputError(f"{where}: box {number} is {shown(box)}; no picture is so large")
     return np.array(boxes, np.float32)

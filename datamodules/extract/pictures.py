@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from datamodules.detector import ENDINGS
-from datamodules.stores import check_id
-from lxmert.files import InputError
+from datamodules.stores import ImageError, check_id
+from lxmert.files import InputError, shown
 
 
 def find_pictures(source: Path) -> dict[str, Path]:
     """Image id -> picture, in the order of the ids: a picture's name without its ending is its id.
 
     Args:
-        source: a folder, of which the pictures in it and in its folders count, or a text file with a path a line,
-            relative to that file.
+        source: a folder, of which the pictures in it and in its folders count; a text file with a path a line,
+            relative to that file; or a picture.
 
     Raises:
         FileNotFoundError: there is no such file or folder, or a listed picture is missing.
@@ -22,13 +22,15 @@ def find_pictures(source: Path) -> dict[str, Path]:
     """
     if source.is_dir():
         paths = [path for path in (*source.iterdir(), *source.glob("[!.]*/*")) if path.suffix.lower() in ENDINGS]
-        paths = [path for path in paths if not path.name.startswith(".") and path.is_file()]
+        paths = [path for path in paths if not path.name.startswith(".") and (path.is_symlink() or path.is_file())]
         for path in paths:
-            if not path.resolve().is_relative_to(source.resolve()):
+            if not path.resolve().is_relative_to(source.resolve()) or not path.is_file():
                 raise InputError(
-                    f"{path}: a link that leads out of the folder. Put the picture itself there, or give a text "
-                    "file with the pictures' paths instead of the folder."
+                    f"{path}: a link that leads out of the folder, or nowhere. Put the picture itself there, or "
+                    "give a text file with the pictures' paths instead of the folder."
                 )
+    elif source.suffix.lower() in ENDINGS and source.is_file():
+        paths = [source]
     elif source.is_file():
         paths = _listed(source)
     else:
@@ -37,7 +39,11 @@ def find_pictures(source: Path) -> dict[str, Path]:
         raise InputError(f"{source}: no pictures in it; expected files that end in {', '.join(ENDINGS)}")
     found: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: (path.stem.encode(errors="surrogateescape"), path)):
-        check_id(path.stem.encode(errors="surrogateescape"), str(path))
+        try:
+            check_id(path.stem.encode(errors="surrogateescape"), str(path))
+        except ImageError as error:
+            name = shown(path.name.encode(errors="surrogateescape"))
+            raise InputError(f"{path.parent}: a picture called {name}: {error.what}. Rename it.") from error
         if path.stem in found:
             raise InputError(
                 f"{path} and {found[path.stem]} have one id, {path.stem}: a picture's name without its ending. "

@@ -9,7 +9,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from runs import SHARED
 
 from datamodules.detector import read_picture
 from lxmert.files import InputError
@@ -85,6 +86,12 @@ def test_a_picture_is_what_opencv_reads(kind):
         np.testing.assert_array_equal(read_picture(KINDS[kind]), expected)
 
 
+@pytest.mark.skipif(not SHARED.exists(), reason="the ten real pictures are not here")
+def test_photographs_are_what_opencv_reads():
+    for path in sorted((SHARED / "coco10" / "images").glob("*.jpg")):
+        np.testing.assert_array_equal(read_picture(path), cv2.imread(str(path)))
+
+
 def test_a_file_its_bytes_an_image_and_an_array_are_one_picture(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(KINDS["PNG"])
@@ -95,8 +102,6 @@ def test_a_file_its_bytes_an_image_and_an_array_are_one_picture(tmp_path):
 
 
 def test_an_image_that_was_turned_upright_is_not_turned_again():
-    from PIL import ImageOps
-
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(KINDS["JPEG turned 6"])))
     np.testing.assert_array_equal(read_picture(upright), read_picture(KINDS["JPEG turned 6"]))
 

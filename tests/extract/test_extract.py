@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -17,18 +18,16 @@ import torch
 from detectors import CONFIG, tame
 from PIL import Image
 
-import datamodules.detector.detector as used
 from datamodules.detector import BoxRule, Detector, FasterRCNN, read_picture, write_detector
-from datamodules.detector.resizing import Resized
+from datamodules.extract import extraction
 from datamodules.extract.__main__ import main
-from datamodules.extract.pictures import find_pictures
+from datamodules.extract.verify import Way, _Port
 from datamodules.formats.release_tsv import convert_tsv
-from datamodules.stores import RegionStore, read_facts, skipped_list
+from datamodules.stores import RegionStore, StoreError, is_current, read_facts, skipped_list
 from lxmert.config import detector_difference
-from lxmert.files import InputError
 
 ROOT = Path(__file__).parents[2]
-SIZES = replace(CONFIG, short_side=96, long_side=160, widths=(4, 8, 8, 16), box_rule=BoxRule(6, 6))
+SIZES = replace(CONFIG, short_side=64, long_side=106, widths=(4, 8, 8, 16), box_rule=BoxRule(6, 6))
 PICTURES = 30
 
 
@@ -71,7 +70,7 @@ def test_the_store_holds_what_the_detector_finds_and_tells_where_it_is_from(whol
     store, detector = RegionStore(whole / "out.h5"), Detector.open(weights)
     assert store.contract["detector"] == f"a random one [weights {detector.sha256[:12]}, boxes 6]"
     facts = read_facts(whole / "out.h5")
-    assert facts["detector_sha256"] == detector.sha256 and facts["made_with"].startswith("torch ")
+    assert facts["detector_sha256"] == detector.sha256 and facts["made_with"].startswith("extract 1, torch ")
     assert store.names == (list(detector.object_names), list(detector.attribute_names))
     for number, image in enumerate(store.image_ids.tolist()):
         found = detector.detect(read_picture(pictures / f"{image.decode()}.png"))
@@ -94,88 +93,129 @@ def test_the_tsv_is_converted_to_the_same_regions(whole, tmp_path):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("tsv", [False, True])
-def test_a_killed_extraction_goes_on_to_the_same_store_bit_for_bit(whole, weights, pictures, tmp_path, tsv):
+def journal_of(out):
+    return out.with_name(f".{out.name}.extraction") / "journal.tsv"
+
+
+def lines_in(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_an_extraction_killed_again_and_again_ends_with_the_same_store_bit_for_bit(
+    whole, weights, pictures, tmp_path
+):
     out, kept = tmp_path / "out.h5", tmp_path / "out.tsv"
-    journal = kept if tsv else tmp_path / ".out.h5.extraction" / "photos.tsv"
-    more = ["--tsv", str(kept)] if tsv else []
-    command = [
-        sys.executable,
-        "-m",
-        "datamodules.extract",
-        str(pictures),
-        str(out),
-        "--weights",
-        str(weights),
-        *more,
-    ]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    done = journal.read_bytes()
-    assert not out.exists() and 3 <= done.count(b"\n") < PICTURES
-    journal.write_bytes(done[:-40])  # and its last line was not written to its end
-    assert extracted(pictures, out, weights, *more) == 0
-    names = {path.name for path in tmp_path.iterdir()} - {".out.h5.lock"}
-    assert names == ({"out.h5", "out.tsv"} if tsv else {"out.h5"})
-    if tsv:
-        assert out.read_bytes() == (whole / "out.h5").read_bytes()
-        assert kept.read_bytes() == (whole / "out.tsv").read_bytes()
-    else:  # the source has another name
-        uninterrupted = tmp_path / "again" / "out.h5"
-        assert extracted(pictures, uninterrupted, weights) == 0
-        assert out.read_bytes() == uninterrupted.read_bytes()
+    command = [sys.executable, "-m", "datamodules.extract", pictures, out, "--weights", weights, "--tsv", kept]
+    draw = random.Random()
+    for at in (draw.randrange(1, 12), draw.randrange(14, 26)):
+        process = subprocess.Popen(
+            list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        while process.poll() is None and lines_in(journal_of(out)) < at:
+            time.sleep(draw.uniform(0, 0.002))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not out.exists() and not kept.exists()
+    done = journal_of(out).read_bytes()
+    assert 3 <= done.count(b"\n") < PICTURES
+    journal_of(out).write_bytes(done[:-40])  # and its last line was not written to its end
+    assert extracted(pictures, out, weights, "--tsv", kept) == 0
+    assert out.read_bytes() == (whole / "out.h5").read_bytes()
+    assert kept.read_bytes() == (whole / "out.tsv").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} - {".out.h5.lock"} == {"out.h5", "out.tsv"}
+
+
+@pytest.mark.parametrize("step", ["convert_regions", "_finish"])
+def test_one_that_ends_between_its_last_picture_and_its_end_goes_on_too(
+    whole, weights, pictures, tmp_path, monkeypatch, step
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    out, kept = tmp_path / "out.h5", tmp_path / "out.tsv"
+    monkeypatch.setattr(extraction, step, stop)
+    assert extracted(pictures, out, weights, "--tsv", kept) == 130
+    assert out.exists() == (step == "_finish") and not kept.exists()
+    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(Detector, "detect", stop)  # all is known
+        assert extracted(pictures, out, weights, "--tsv", kept) == 0
+    assert out.read_bytes() == (whole / "out.h5").read_bytes()
+    assert kept.read_bytes() == (whole / "out.tsv").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} - {".out.h5.lock"} == {"out.h5", "out.tsv"}
+
+
+def test_training_takes_the_tsv_in_a_data_folder_for_what_the_store_was_made_of(whole):
+    assert is_current(whole / "out.h5", whole / "out.tsv")
+
+
+def test_a_store_of_another_feature_size_than_the_models_is_trainings_own_error(whole):
+    with pytest.raises(StoreError, match="regions have 64 features, the model expects 2048"):
+        RegionStore(whole / "out.h5").check_feature_dim(2048)
 
 
 def started(pictures, tmp_path, weights, lines=4):
-    """An extraction that was killed after some pictures, made by hand: out, journal."""
-    out, tsv = tmp_path / "begun.h5", tmp_path / "begun.tsv"
+    """An extraction that stopped after some pictures: out, its journal."""
+    out = tmp_path / "begun.h5"
     broken = pictures / f"photo_{lines:02}.png"
     content, stat = broken.read_bytes(), broken.stat()
     broken.write_bytes(b"no picture")
-    assert extracted(pictures, out, weights, "--tsv", tsv) == 1
+    assert extracted(pictures, out, weights) == 1
     broken.write_bytes(content)
     os.utime(broken, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert tsv.read_bytes().count(b"\n") == lines and not out.exists()
-    return out, tsv
+    assert lines_in(journal_of(out)) == lines and not out.exists()
+    return out, journal_of(out)
 
 
 def test_what_has_changed_since_it_began_is_named_and_nothing_is_lost(weights, pictures, tmp_path, capsys):
     photos = tmp_path / "photos"
     shutil.copytree(pictures, photos)
-    out, tsv = started(photos, tmp_path, weights)
-    before = tsv.read_bytes()
+    out, journal = started(photos, tmp_path, weights)
+    before = journal.read_bytes()
     others = save(tmp_path / "others.safetensors", seed=1)
-    assert extracted(photos, out, others, "--tsv", tsv) == 1
+    assert extracted(photos, out, others) == 1
     assert "unfinished extraction with other settings: detector was" in capsys.readouterr().err
-    assert extracted(photos, out, weights, "--tsv", tsv, "--boxes", "2-8") == 1
+    assert extracted(photos, out, weights, "--boxes", "2-8") == 1
     assert "boxes 2-8" in capsys.readouterr().err
     (photos / "photo_01.png").rename(tmp_path / "photo_01.png")
-    assert extracted(photos, out, weights, "--tsv", tsv) == 1
+    assert extracted(photos, out, weights) == 1
     assert "the picture of photo_01 was removed since the extraction began. Remove" in capsys.readouterr().err
     shutil.copy(photos / "photo_02.png", photos / "photo_01.png")
-    assert extracted(photos, out, weights, "--tsv", tsv) == 1
+    assert extracted(photos, out, weights) == 1
     assert "the picture of photo_01 was changed" in capsys.readouterr().err
-    assert tsv.read_bytes() == before
+    assert journal.read_bytes() == before
+    note = journal.with_name("note.json")
+    content = note.read_text()
+    note.write_text("[]")
+    assert extracted(photos, out, weights) == 1
+    assert "note.json does not tell what" in capsys.readouterr().err
+    note.write_text(content.replace("torch ", "torch 1."))
+    assert extracted(photos, out, weights) == 1
+    assert "made_with was 'extract 1, torch 1." in capsys.readouterr().err
+    note.write_text(content)
     (tmp_path / "photo_01.png").replace(photos / "photo_01.png")
     shutil.copy(photos / "photo_02.png", photos / "zzz_new.png")  # more are welcome
-    assert extracted(photos, out, weights, "--tsv", tsv) == 0
-    assert len(RegionStore(out)) == PICTURES + 1 and tsv.read_bytes().startswith(before)
+    assert extracted(photos, out, weights) == 0
+    assert len(RegionStore(out)) == PICTURES + 1
+    assert not journal.parent.exists()
 
 
 def test_a_store_that_is_there_is_kept_and_never_overwritten(whole, weights, pictures, tmp_path, capsys):
     shutil.copy(whole / "out.h5", tmp_path / "out.h5")
     before = (tmp_path / "out.h5").stat().st_mtime_ns
     assert extracted(pictures, tmp_path / "out.h5", weights) == 0
-    for more in (["--boxes", "3"], ["--tsv", tmp_path / "late.tsv"]):
-        assert extracted(pictures, tmp_path / "out.h5", weights, *more) == 1
-        assert "Remove it" in (said := capsys.readouterr().err) or "or remove it" in said
-    assert (tmp_path / "out.h5").stat().st_mtime_ns == before
     (tmp_path / "mine.tsv").write_text("mine")
+    for more, said in (
+        (["--boxes", "3"], "is there already, of other pictures or another detector"),
+        (["--tsv", tmp_path / "late.tsv"], "a TSV is made only together with"),
+        (["--tsv", tmp_path / "mine.tsv"], "mine.tsv is not of"),
+    ):
+        assert extracted(pictures, tmp_path / "out.h5", weights, *more) == 1
+        assert said in capsys.readouterr().err
+    shutil.copy2(whole / "out.tsv", tmp_path / "out.tsv")
+    assert extracted(pictures, tmp_path / "out.h5", weights, "--tsv", tmp_path / "out.tsv") == 0
+    assert (tmp_path / "out.h5").stat().st_mtime_ns == before
     assert extracted(pictures, tmp_path / "new.h5", weights, "--tsv", tmp_path / "mine.tsv") == 1
     assert "is there already, and nothing is overwritten" in capsys.readouterr().err
     assert (tmp_path / "mine.tsv").read_text() == "mine"
@@ -194,6 +234,9 @@ def test_a_broken_picture_is_named_or_left_out_and_listed(weights, pictures, tmp
     assert RegionStore(tmp_path / "out.h5").image_ids.tolist() == [b"good"]
     listed = skipped_list(tmp_path / "out.h5").read_text().splitlines()
     assert [line.split(":")[0] for line in listed] == [str(photos / "bad.jpg"), str(photos / "thin.png")]
+    for _ in range(2):
+        assert extracted(photos, tmp_path / "out.h5", weights, "--on-error", "skip") == 0
+        assert "2 pictures were left out, see" in capsys.readouterr().out
     (photos / "good.png").unlink()
     assert extracted(photos, tmp_path / "none.h5", weights, "--on-error", "skip") == 1
     assert "none of its 2 pictures can be used" in capsys.readouterr().err
@@ -206,21 +249,29 @@ def test_given_boxes_are_described_in_their_order(weights, pictures, tmp_path, c
     given = [[5, 6, 70, 80], [0, 0, 123, 90], [5, 6, 70.5, 80]]
     file.write_text(json.dumps({"one": given, "other": [[0, 0, 1, 1]]}))
     assert extracted(photos, tmp_path / "out.h5", weights, "--given-boxes", file) == 0
+    assert "boxes of 1 images that are not among the pictures" in capsys.readouterr().out
     store = RegionStore(tmp_path / "out.h5")
     torch.testing.assert_close(store.read([0])[1][0] * torch.tensor([123, 90, 123, 90]), torch.tensor(given))
     expected = Detector.open(weights).detect(read_picture(photos / "one.png"), boxes=np.array(given, np.float32))
     torch.testing.assert_close(store.read([0])[0][0], torch.from_numpy(expected.features).half())
     assert store.contract["detector"].endswith("boxes given]")
-    for content, said in (
-        ([1], "expected an object"),
-        ({"one": []}, "image one: .*; expected a list of one box or more"),
-        ({"one": [[1, 2, 3]]}, "image one: box 0 is .1, 2, 3."),
-        ({"one": [[1, 2, 3, "4"]]}, "image one: box 0 is"),
-        ({"two": given}, "no boxes are given for 1 of the 1 pictures, the first being one"),
-        ({"one": [[0, 0, 500, 10]]}, "box 0 is .*; expected x1 y1 x2 y2 in pixels of a picture of 123 x 90"),
+    for number, (content, said) in enumerate(
+        (
+            ([1], "expected an object"),
+            ({"one": []}, "image one: .*; expected a list of one box or more"),
+            ({"one": [[1, 2, 3]]}, "image one: box 0 is .1, 2, 3."),
+            ({"one": [[1, 2, 3, "4"]]}, "image one: box 0 is"),
+            ({"one": [[1, 2, 3, 10**400]]}, "image one: box 0 is .*; no picture is so large"),
+            (
+                {"one": [[0.1, 0.2, 0.5, 0.9]]},
+                "one.png: boxes in fractions of the image, expected pixels.*--on-error",
+            ),
+            ({"two": given}, "no boxes are given for 1 of the 1 pictures, the first being one"),
+            ({"one": [[0, 0, 500, 10]]}, "box 0 is .*; expected x1 y1 x2 y2 in pixels of a picture of 123 x 90"),
+        )
     ):
         file.write_text(json.dumps(content))
-        assert extracted(photos, tmp_path / f"new{len(said)}.h5", weights, "--given-boxes", file) == 1
+        assert extracted(photos, tmp_path / f"new{number}.h5", weights, "--given-boxes", file) == 1
         error = capsys.readouterr().err
         assert re.search(said, error), error
 
@@ -232,43 +283,31 @@ def test_weights_that_are_none_and_pictures_that_are_not_there_are_named(weights
         ((pictures, tmp_path / "a.h5", tmp_path / "other.safetensors"), "no safetensors file"),
         ((tmp_path / "no", tmp_path / "a.h5", weights), "there is no such folder"),
         ((pictures, tmp_path / "a.h5", weights, "--boxes", "many"), "box rule 'many'"),
+        ((pictures, tmp_path / "a.h5", weights, "--device", "cuda:77"), "error: --device cuda:77: "),
+        ((pictures, tmp_path / "a.h5", weights, "--device", "toaster"), "error: --device toaster: "),
     ):
         assert extracted(*arguments) == 1
         assert said in capsys.readouterr().err
+    for options in (["--boxes", "3", "--given-boxes", "x"], ["--verify", "--tsv", "x"]):
+        with pytest.raises(SystemExit):
+            extracted(pictures, tmp_path / "a.h5", weights, *options)
 
 
-def test_the_pictures_of_a_folder_and_its_folders_go_by_their_names(tmp_path):
-    (tmp_path / "part").mkdir()
-    for name in ("b.PNG", "a.jpg", "part/c.jpeg", ".hidden.png", "notes.txt"):
-        (tmp_path / name).write_bytes(b"")
-    found = find_pictures(tmp_path)
-    assert list(found) == ["a", "b", "c"] and found["c"] == tmp_path / "part" / "c.jpeg"
-    (tmp_path / "list.txt").write_text("b.PNG\n\npart/c.jpeg\n")
-    assert list(find_pictures(tmp_path / "list.txt")) == ["b", "c"]
+def test_numbers_that_a_store_cannot_hold_are_the_pictures_error_and_not_the_stores(
+    weights, pictures, tmp_path, capsys, monkeypatch
+):
+    detect = Detector.detect
 
+    def overflowing(self, *arguments):
+        found = detect(self, *arguments)
+        found.features[1, 2] = np.inf
+        return found
 
-def test_pictures_that_cannot_be_told_apart_or_lie_elsewhere_are_refused(tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    with pytest.raises(InputError, match="no pictures in it"):
-        find_pictures(folder)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        find_pictures(tmp_path / "nowhere")
-    (folder / "a.png").write_bytes(b"")
-    (folder / "a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match="have one id, a"):
-        find_pictures(folder)
-    (folder / "a.jpg").unlink()
-    (tmp_path / "secret.png").write_bytes(b"")
-    (folder / "b.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(InputError, match=r"b.png: a link that leads out of the folder"):
-        find_pictures(folder)
-    (folder / "list.txt").write_text("a.png\nno.png\n")
-    with pytest.raises(FileNotFoundError, match="line 2: there is no picture"):
-        find_pictures(folder / "list.txt")
-    with pytest.raises(InputError, match="no text; expected a folder"):
-        (folder / "list.txt").write_bytes(b"\xff\xfe\xff")
-        find_pictures(folder / "list.txt")
+    monkeypatch.setattr(Detector, "detect", overflowing)
+    assert extracted(pictures, tmp_path / "out.h5", weights) == 1
+    said = capsys.readouterr().err
+    assert f"{pictures / 'photo_00.png'}: feature 2 of region 1 is inf, expected" in said
+    assert "datamodules" not in said  # the advice of another command
 
 
 # -------------------------------------------------------------------------------------------- verify
@@ -292,42 +331,70 @@ def test_the_same_detector_matches_its_own_tsv(whole, weights, pictures, tmp_pat
     assert status == 0 and "match: 3 of 3 pictures" in said and "probably" not in said
 
 
-def test_what_a_tsv_was_made_with_is_found_out(weights, pictures, tmp_path, capsys, monkeypatch):
-    photos = few(pictures, tmp_path)
-    exchanged = tmp_path / "exchanged"
-    exchanged.mkdir()
-    for path in photos.iterdir():
-        Image.fromarray(np.asarray(Image.open(path))[..., ::-1].copy()).save(exchanged / path.name)
-    assert extracted(exchanged, tmp_path / "rgb.h5", weights, "--tsv", tmp_path / "rgb.tsv") == 0
-    status, said = verified(capsys, photos, tmp_path / "rgb.tsv", weights)
-    assert status == 1 and "NO MATCH: 0 of 3" in said
-    assert "probably: the TSV was made with red and blue exchanged" in said
+def tsv_of_a_port(photos, folder, weights, way, monkeypatch, *more):
+    """The TSV that a detector makes that looks at pictures in another way."""
+    detect = Detector.detect
 
-    assert extracted(photos, tmp_path / "more.h5", weights, "--tsv", tmp_path / "more.tsv", "--boxes", "2-30") == 0
-    status, said = verified(capsys, photos, tmp_path / "more.tsv", weights)
-    assert status == 1 and "features of the TSV's own boxes match" in said and "boxes a picture, and the" in said
+    def as_the_port(self, *given):
+        found = detect(_Port(self, way), *given)
+        return replace(found, boxes=found.boxes.clip(0, [*found.size, *found.size]).astype(np.float32))
 
+    with monkeypatch.context() as patched:
+        patched.setattr(Detector, "detect", as_the_port)
+        assert extracted(photos, folder / "port.h5", weights, "--tsv", folder / "port.tsv", *more) == 0
+    return folder / "port.tsv"
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """Pictures in which a part of a pixel is much."""
+    folder, make = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for number, size in enumerate([(85, 121), (85, 121), (131, 78)]):
+        Image.fromarray(make.integers(0, 255, (*size, 3), dtype=np.uint8)).save(folder / f"noise_{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        Way(exchanged=True),
+        Way(resizing="torch's interpolate"),
+        Way(resizing="Pillow"),
+        Way(ports_sides=True),
+        Way(exchanged=True, resizing="torch's interpolate"),  # as the hub's
+    ],
+    ids=str,
+)
+def test_how_the_pictures_of_a_tsv_were_prepared_is_found_out(way, weights, noise, tmp_path, capsys, monkeypatch):
+    status, said = verified(capsys, noise, tsv_of_a_port(noise, tmp_path, weights, way, monkeypatch), weights)
+    assert status == 1 and "NO MATCH" in said
+    assert f"probably: the TSV was made with {way}: so, features of its own boxes match." in said
+    assert f"probably: the TSV's boxes are found with: {way}" not in said.replace(f"{way}, 6 boxes", "")
+
+
+def test_how_the_boxes_of_a_tsv_were_chosen_is_found_out(weights, noise, tmp_path, capsys, monkeypatch):
+    tsv = tsv_of_a_port(noise, tmp_path, weights, Way(), monkeypatch, "--boxes", "9")
+    status, said = verified(capsys, noise, tsv, weights)
+    assert status == 1 and "probably: the TSV's boxes are found with: 9 boxes." in said
+    assert main([str(noise), str(tsv), "--weights", str(weights), "--verify", "--boxes", "9"]) == 0
+
+    (tmp_path / "ports").mkdir()
+    tsv = tsv_of_a_port(noise, tmp_path / "ports", weights, Way(pixel=0), monkeypatch)
+    status, said = verified(capsys, noise, tsv, weights)
+    assert status == 1
+    assert "the TSV's boxes are found with: boxes without the 1 of their last pixel, and up to the border" in said
+
+
+def test_other_weights_and_moved_boxes_are_told_of(whole, weights, pictures, noise, tmp_path, capsys, monkeypatch):
     others = save(tmp_path / "others.safetensors", seed=1)
-    assert extracted(photos, tmp_path / "own.h5", weights, "--tsv", tmp_path / "own.tsv") == 0
-    status, said = verified(capsys, photos, tmp_path / "own.tsv", others)
-    assert status == 1 and "probably: features of the TSV's own boxes do not match, however the picture" in said
+    status, said = verified(capsys, few(pictures, tmp_path), whole / "out.tsv", others)
+    assert status == 1 and "probably: other weights" in said
 
-    def by_torch(picture, config):
-        image, scale = resize(picture, config)
-        plain = torch.from_numpy(picture - np.array(config.pixel_mean, np.float32)).permute(2, 0, 1)[None]
-        resized = torch.nn.functional.interpolate(plain, image.shape[1:], mode="bilinear")[0]
-        return Resized(resized.numpy(), scale)
-
-    make = np.random.default_rng(0)
-    for path in photos.iterdir():  # in noise a part of a pixel is much
-        Image.fromarray(make.integers(0, 255, (85, 121, 3), dtype=np.uint8)).save(path)
-
-    resize = used.resize
-    monkeypatch.setattr(used, "resize", by_torch)
-    assert extracted(photos, tmp_path / "port.h5", weights, "--tsv", tmp_path / "port.tsv") == 0
-    monkeypatch.setattr(used, "resize", resize)
-    status, said = verified(capsys, photos, tmp_path / "port.tsv", weights)
-    assert status == 1 and "made with the picture resized by torch's interpolate" in said
+    middle = {path.stem: [[30, 30, 60, 55], [10, 20, 50, 60]] for path in noise.iterdir()}
+    (tmp_path / "middle.json").write_text(json.dumps(middle))
+    tsv = tsv_of_a_port(noise, tmp_path, weights, Way(), monkeypatch, "--given-boxes", tmp_path / "middle.json")
+    status, said = verified(capsys, noise, tsv, weights)
+    assert status == 1 and "probably: weights and preparation of the pictures are right, and what differs" in said
 
 
 def test_a_tsv_of_something_else_cannot_be_verified(whole, weights, pictures, tmp_path, capsys):
@@ -336,7 +403,7 @@ def test_a_tsv_of_something_else_cannot_be_verified(whole, weights, pictures, tm
     (photos / "photo_01.png").unlink()
     (photos / "photo_02.png").unlink()
     assert main([str(photos), str(whole / "out.tsv"), "--weights", str(weights), "--verify"]) == 1
-    assert "none of its 30 images is among the 1 pictures" in capsys.readouterr().err
+    assert "none of its 30 images, such as photo_00, is among the 1 pictures" in capsys.readouterr().err
     Image.open(photos / "unknown.png").resize((50, 50)).save(photos / "photo_05.png")
     assert main([str(photos), str(whole / "out.tsv"), "--weights", str(weights), "--verify"]) == 1
     assert "the picture has 50 x 50 pixels, in the TSV 125 x 90" in capsys.readouterr().err
