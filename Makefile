@@ -9,6 +9,10 @@ help: ## list the targets
 demo: .venv/installed ## set up, then train on toy VQA and show the result (about 5 minutes on 2 cores)
 	$(BIN)/python train.py experiment=toy_vqa
 
+serve: .venv/installed ## a page to ask the newest toy VQA run on; without one, trains it first
+	ls outputs/toy_vqa/*/checkpoints/best.ckpt > /dev/null 2>&1 || $(BIN)/python train.py experiment=toy_vqa
+	$(BIN)/python -m lxmert.serve "$$(ls -t outputs/toy_vqa/*/checkpoints/best.ckpt | head -n 1)" --split minival
+
 test: .venv/installed-test ## set up, then run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -46,4 +50,4 @@ clean: ## remove the environment, toy data, caches (outputs/ stays)
 	.venv-tensorflow/bin/pip install --disable-pip-version-check --no-compile -q -c .venv-tensorflow/constraints.txt -e '.[tensorflow]' pytest
 	touch $@
 
-.PHONY: help demo test test-tensorflow fuzz lint format clean
+.PHONY: help demo serve test test-tensorflow fuzz lint format clean

@@ -208,7 +208,7 @@ def test_nobody_who_imports_lxmert_gets_keras():
 # Formats and objectives are used one at a time: of these rooms each file is a door.
 ROOMS = [
     *("lxmert/weights", "lxmert/evaluate", "lxmert/report", "lxmert/callbacks", "lxmert/runs", "lxmert/ask"),
-    *("lxmert/tokenization", "lxmert/explain"),
+    *("lxmert/tokenization", "lxmert/explain", "lxmert/serve"),
     "lxmert/tensorflow",
     *("datamodules/stores", "datamodules/batches", "datamodules/sense", "datamodules/detector"),
 ]

@@ -1,7 +1,7 @@
 """The page that a run leaves: its scores, curves and examples. matplotlib is loaded where something is drawn."""
 
 from lxmert.report.curves import PUBLISHED, Line, draw_curves, draw_lines, draw_losses, svg_of
-from lxmert.report.drawing import drawing, script_data, source_hash
+from lxmert.report.inlined import drawing, script_data, source_hash
 from lxmert.report.page import Example, Facts, View, write_report
 from lxmert.report.scores import score_table
 

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lxmert.files import write_text
-from lxmert.report.drawing import drawing, script_data, source_hash
+from lxmert.report.inlined import drawing, script_data, source_hash
 from lxmert.report.scores import score_table
 
 

@@ -21,8 +21,7 @@ from typing import Any
 from lxmert.ask import Asker, add_sources
 from lxmert.files import InputError
 from lxmert.runs.build import open_split
-from lxmert.serve import Gallery, Server, Service
-from lxmert.serve.gallery import Entry
+from lxmert.serve import Entry, Gallery, Server, Service
 from lxmert.weights import read_answers
 
 PORT = 8008

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from datamodules.detector import ENDINGS
 from datamodules.release import find_picture
 from lxmert.ask import Eyes, Seen
 from lxmert.files import InputError, shown
 
-ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # what browsers show
+SHOWN = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # by browsers
 KEPT = 256  # pictures whose regions are in memory: 75 MB of 36 regions, 2048 features
 Entry = tuple[str, ...]
 
@@ -87,9 +88,10 @@ class Gallery:
         return self._seen[image_id]
 
     def picture(self, image_id: str) -> Path | None:
-        """The file of an image, to be shown; None where it is not at hand."""
+        """The file of an image, to be shown; None where there is none that browsers show."""
         if image_id in self.files:
-            return self.files[image_id]
+            path = self.files[image_id]
+            return path if path.suffix.lower() in SHOWN else None
         folder = self.eyes.pictures
         return find_picture(folder, image_id) if folder is not None and self.known(image_id) else None
 

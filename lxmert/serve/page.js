@@ -4,6 +4,7 @@
   const at = (id) => document.getElementById(id);
   const embedded = JSON.parse(at("data").textContent); // null where a server is asked
   const live = embedded === null;
+  const KEPT = 60; // replies: some 60 MB of a large model's maps
   const fresh = () => ({
     images: [], question: "", answer: null, method: null, layer: null, head: null, word: 0, region: null, side: 0, off: [],
     direction: "words", of: "0", sort: "number",
@@ -110,9 +111,9 @@
       exchange = state.question.trim() ? found() : null;
       if (!exchange && state.question.trim() && live) {
         busy("asking …");
-        const body = asking();
-        const came = await (await call("/api/ask", sent(body, mine.signal))).json();
-        known.set(keyOf(body), (exchange = came));
+        // With regions taken away, what it was with all of them comes first: both are shown.
+        if (kept() && !whole()) await fetched({ ...asking(), answer: null, kept: null }, mine.signal);
+        exchange = await fetched(asking(), mine.signal);
       }
       busy("");
     } catch (error) {
@@ -123,6 +124,16 @@
     }
     if (running === mine) draw();
   }
+
+  async function fetched(body, signal) {
+    const came = await (await call("/api/ask", sent(body, signal))).json();
+    known.set(keyOf(body), came);
+    if (known.size > KEPT) known.delete(known.keys().next().value);
+    return came;
+  }
+
+  // The same question about all regions, whichever answer was explained: probabilities do not depend on it.
+  const whole = () => known.get(keyOf({ ...asking(), answer: null, kept: null })) ?? known.get(keyOf({ ...asking(), kept: null }));
 
   // What is known of this question already. A file has replies to some answers alone: for others the first one.
   function found() {
@@ -315,8 +326,8 @@
     if (reply) {
       const chooseWord = (word) => go({ word });
       side.append(keyed(words(reply.words, tints.words, { chosen: state.word, choose: chooseWord }), `word ${model}`));
-      const whole = known.get(keyOf({ ...asking(), kept: null })) ?? known.get(keyOf({ ...asking(), answer: null, kept: null }));
-      const before = kept() && whole ? (text) => whole.replies[model].answers.find((each) => each.answer === text)?.probability : null;
+      const all = kept() && whole();
+      const before = all ? (text) => all.replies[model].answers.find((each) => each.answer === text)?.probability : null;
       const choose = (answer) => go({ answer });
       side.append(keyed(answers(reply.answers, { chosen: reply.explained, choose, before }), `answer ${model}`));
       const right = looked && looked.questions?.find(({ question }) => question === state.question)?.answer;
@@ -366,7 +377,10 @@
   }
 
   function takeAway(off) {
-    if (off.length >= shownPictures()[0].boxes.length) return say("Keep at least one region.", true);
+    if (off.length >= shownPictures()[0].boxes.length) {
+      draw(); // ticks the box again
+      return say("Keep at least one region.", true);
+    }
     return go({ off: off.sort((a, b) => a - b) });
   }
 

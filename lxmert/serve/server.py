@@ -153,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> tuple[str, bytes]:
         url, service = urlsplit(self.path), self.server.service
-        query = parse_qs(url.query, max_num_fields=16)
+        query = parse_qs(url.query)
         if url.path == "/":
             return "text/html; charset=utf-8", self.server.page.encode()
         if url.path == "/api/start":

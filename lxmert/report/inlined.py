@@ -1,4 +1,4 @@
-"""What pages are made with: the one drawing of pictures, words and answers, and data that scripts read."""
+"""What pages have inside: the one drawing of pictures, words and answers, and data that scripts read."""
 
 from __future__ import annotations
 
