@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.explain is not None:
             from lxmert.serve import every_way, write_static
 
-            write_static([reply, *every_way(asker, reply)], options.explain, options.checkpoint)
+            write_static([reply, *every_way(asker, reply)], options.explain, options.checkpoint, asker)
         if options.json is not None:
             write_text(options.json, json.dumps(reply.to_dict(), indent=2, ensure_ascii=False) + "\n")
     except (InputError, OSError, NotImplementedError) as error:

@@ -49,14 +49,26 @@ def exchange_of(
     return {"asked": asked, "replies": [reply.to_dict() for reply in replies]}
 
 
+def ways(reply: Reply) -> list[tuple[str, str]]:
+    """What a file of a reply can switch to, as (method, answer).
+
+    Each of its answers by its method, and what it explains by the others. Not by attention, which the page has all
+    maps of.
+    """
+    assert reply.method is not None and reply.explained is not None
+    drawn_by = [method for method in METHODS if method != "attention"]
+    method = reply.method if reply.method in drawn_by else drawn_by[0]
+    found = [(method, answer) for answer, _ in reply.answers] + [(each, reply.explained) for each in drawn_by]
+    return [each for each in dict.fromkeys(found) if each != (reply.method, reply.explained)]
+
+
 def every_way(asker: Asker, reply: Reply, regions: Sequence[int] | None = None) -> list[Reply]:
-    """A reply's question again, each of its answers explained by each method, for a file to switch among."""
+    """The replies to a reply's question by the other `ways` to explain it."""
     pictures = reply.seen if asker.num_pictures > 1 else reply.seen[0]
+    top = len(reply.answers)
     return [
-        asker.ask(pictures, reply.question, top=len(reply.answers), explain=method, answer=answer, regions=regions)
-        for method in METHODS
-        if method != "attention"  # which the page has all maps of
-        for answer, _ in reply.answers
+        asker.ask(pictures, reply.question, top=top, explain=method, answer=answer, regions=regions)
+        for method, answer in ways(reply)
     ]
 
 
@@ -85,14 +97,17 @@ def page_of(
     return _render(data, exchanges[0]["asked"]["question"], "img-src data:")[0]
 
 
-def write_static(replies: Reply | Sequence[Reply], path: str | Path, name: str = "model") -> None:
+def write_static(
+    replies: Reply | Sequence[Reply], path: str | Path, name: str = "model", asker: Asker | None = None
+) -> None:
     """Write replies to one question as a page: the one served, without a server.
 
     Args:
         replies: of one question about the same pictures; the first is shown. Further ones are shown when their
-            explained answers are clicked on.
+            explained answers are clicked on, or their methods.
         path: HTML file.
         name: of the model.
+        asker: what replied; with it the page tells which detector the model was trained on.
     """
     listed = [replies] if isinstance(replies, Reply) else list(replies)
     first = listed[0]
@@ -101,13 +116,8 @@ def write_static(replies: Reply | Sequence[Reply], path: str | Path, name: str =
         exchange_of(each.question, None if not place else each.explained, each.method, None, images, [drawn(each)])
         for place, each in enumerate(listed)
     ]
-    model = {
-        "name": name,
-        "kind": None,
-        "answers": len(first.scores),
-        "pictures": len(first.seen),
-        "detector": None,
-    }
+    unknown = {"name": name, "kind": None, "answers": len(first.scores), "pictures": len(first.seen)}
+    model = {**unknown, "detector": None} if asker is None else describe(name, asker)
     write_text(Path(path), page_of([model], exchanges, [seen.picture for seen in first.seen]))
 
 

@@ -12,7 +12,7 @@ from lxmert.ask import Asker, Reply
 from lxmert.explain import METHODS
 from lxmert.files import InputError, shorten, shown
 from lxmert.serve.gallery import Gallery
-from lxmert.serve.page import describe, drawn, exchange_of, page_of
+from lxmert.serve.page import describe, drawn, exchange_of, page_of, ways
 
 MOST_LISTED = 200  # entries of one answer
 TOP = 5
@@ -138,15 +138,10 @@ class Service:
             return self._exchange(asked, self._ask(asked))
 
     def page(self, asked: Asked) -> str:
-        """The page as a file of its own, with each of the first model's best answers explained by each method."""
+        """The page as a file of its own, with the other `ways` to explain the first model's answers."""
         with self._lock:
             replies = self._ask(asked)
-            others = [
-                replace(asked, answer=answer, method=method)
-                for method in METHODS
-                if method != "attention"  # which the page has all maps of
-                for answer, _ in replies[0].answers
-            ]
+            others = [replace(asked, method=method, answer=answer) for method, answer in ways(replies[0])]
             exchanges = [self._exchange(asked, replies)]
             exchanges += [self._exchange(other, self._ask(other, maps=False)) for other in others]
             models = [describe(name, asker) for name, asker in self.askers.items()]
