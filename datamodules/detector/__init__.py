@@ -3,7 +3,7 @@
 from datamodules.detector.config import STRIDE, BoxRule, DetectorConfig
 from datamodules.detector.detector import Detections, Detector
 from datamodules.detector.files import DetectorFile, read_detector, write_detector
-from datamodules.detector.network import FasterRCNN
+from datamodules.detector.network import Bottleneck, FasterRCNN
 from datamodules.detector.pictures import ENDINGS, read_picture
 from datamodules.detector.pooling import RegionPool
 from datamodules.detector.proposals import anchors, decode, overlap
@@ -11,6 +11,7 @@ from datamodules.detector.proposals import anchors, decode, overlap
 __all__ = [
     "ENDINGS",
     "STRIDE",
+    "Bottleneck",
     "BoxRule",
     "Detections",
     "Detector",
