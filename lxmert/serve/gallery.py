@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datamodules.detector import ENDINGS
+from datamodules.formats.arrays import PICTURES
 from datamodules.release import find_picture
 from lxmert.ask import Eyes, Seen
 from lxmert.files import InputError, shown
@@ -110,5 +110,9 @@ def picture_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of pictures")
     inside = folder.resolve()
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURES and path.name[0] != "." and path.is_file()
+    )
     return {path.relative_to(folder).as_posix(): path for path in found if path.resolve().is_relative_to(inside)}
