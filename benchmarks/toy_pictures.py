@@ -1,4 +1,4 @@
-"""What a model of the toy answers about pictures, seen by the toy's detector, and about the regions it was trained on.
+"""What a model of the toy answers about pictures, seen by the toy's detector, and about the regions of its store.
 
     python -m benchmarks.toy_pictures outputs/latest
 

@@ -76,7 +76,7 @@ class ReleaseFolder:
         made_with: settings that text stores depend on beside their sources.
 
     Attributes:
-        detector: what made the region files, which the stores made of them tell; the release's unless it is changed.
+        detector: what made the region files, as the stores made of them tell; the release's unless it is changed.
     """
 
     def __init__(

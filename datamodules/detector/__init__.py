@@ -3,7 +3,7 @@
 from datamodules.detector.config import STRIDE, BoxRule, DetectorConfig
 from datamodules.detector.detector import Detections, Detector
 from datamodules.detector.files import DetectorFile, read_detector, write_detector
-from datamodules.detector.network import FasterRCNN
+from datamodules.detector.network import Bottleneck, FasterRCNN
 from datamodules.detector.pictures import read_picture
 from datamodules.detector.pooling import RegionPool
 from datamodules.detector.proposals import anchors, decode, overlap
@@ -12,6 +12,7 @@ from datamodules.detector.weights import read_names
 
 __all__ = [
     "STRIDE",
+    "Bottleneck",
     "BoxRule",
     "Detections",
     "Detector",

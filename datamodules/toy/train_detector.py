@@ -2,10 +2,10 @@
 
 python -m datamodules.toy.train_detector [OUT.safetensors] [--steps N]
 
-The toy's region stores are made up (`world.Detector`): a picture has nothing to do with them. A network of the kind
-that is used on photographs, only much smaller, learns here to find in a picture what those stores say of its scene.
-The proposals learn the boxes of things. Regions learn by how much they overlap with a thing: their features are to
-be those that the stores would have on average at such a quality, their classes as sure as the stores are.
+The toy's region stores are made up (`world.Detector`): no picture was looked at for them. A network of the kind
+that is used on photographs, only much smaller, learns here to find in a picture what those stores tell of it.
+Proposals learn the boxes of things. Regions learn by how much they overlap with a thing: their features are those
+that the stores have at such a quality, without the noise, and their classes as sure as the stores are.
 
 Its scenes are drawn from a seed of their own: no picture of a toy's splits is among them, except by chance.
 """
@@ -20,14 +20,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from datamodules.detector import (
     STRIDE,
+    Bottleneck,
     BoxRule,
     DetectorConfig,
     FasterRCNN,
@@ -52,10 +55,9 @@ from lxmert.files import InputError
 
 CONFIG = DetectorConfig(
     stem_width=12,
-    blocks=(1, 1, 2, 1),
+    blocks=(1, 1, 2, 2),
     widths=(12, 24, 48, 64),
     expansion=2,
-    res5_dilation=1,
     rpn_width=64,
     # Of things, 23 to 72 pixels in the picture, which is enlarged by up to a quarter; the last for background.
     anchor_scales=(2.5, 4.5, 9),
@@ -71,11 +73,14 @@ CONFIG = DetectorConfig(
     roi_size=5,
     box_rule=BoxRule(16, 16),
 )
-STEPS = 2500
+STEPS = 700
 BATCH = 8  # pictures of one size
+RATE = 4e-3  # the highest learning rate
+SCALE = 4  # features are learnt smaller by this: of the size of weights, which change by so much a step
 SEED = "toy detector 1"
-# What quality the stores give a region whose box overlaps with its thing by as much; below, it is background.
-OVERLAPS, QUALITIES = (0.3, 0.45, 0.7, 0.85, 1.0), (0.0, 0.45, 0.65, 0.85, 1.0)
+# The quality, as the stores have it, of a region that overlaps with its thing by as much. Regions are pooled from
+# whole cells of the map: small differences of overlap cannot be seen.
+OVERLAPS, QUALITIES = (0.3, 0.5, 0.7, 1.0), (0.0, 0.5, 0.85, 1.0)
 THING, BACKGROUND, COLOR = 0.95, 0.3, 0.7  # the stores' confidences, as in `world.Detector.detect`
 
 
@@ -123,37 +128,41 @@ def prepare(scenes: Sequence[Scene]) -> Scenes:
     )
 
 
-class Targets:
-    """What regions should say.
+class Wanted(NamedTuple):
+    """What n regions should say."""
 
-    Args:
-        looks: the made-up detector, whose features are to be seen in pictures.
-    """
+    features: Tensor  # (n, F)
+    objects: Tensor  # (n, objects + 1) probabilities, the first of none
+    attributes: Tensor  # (n, attributes + 1), likewise
+    told: Tensor  # (n,) the most probable object, for the attribute head
 
-    def __init__(self, looks: Detector) -> None:
-        self.looks = looks
 
-    def of_regions(self, regions: np.ndarray, scenes: Scenes, picture: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """For regions (n, 4): features (n, F), classes (n, objects + 1), colours (n, attributes + 1), class ids."""
-        found = overlap(regions, scenes.boxes[picture])
-        thing, best = found.argmax(1), found.max(1)
-        quality = np.interp(best, OVERLAPS, QUALITIES)
-        shape, color, size = scenes.codes[picture][thing].T
-        ground = np.full(len(regions), scenes.grounds[picture])
-        features = self.looks.expect(quality, shape, color, size, ground)
-        sure = THING * quality
-        pale = BACKGROUND * (1 - quality / QUALITIES[1]).clip(min=0)
-        rows = np.arange(len(regions))
-        objects = np.zeros((len(regions), CONFIG.objects + 1), np.float32)
-        objects[rows, 1 + shape] = sure
-        objects[:, -1] = pale
-        attributes = np.zeros((len(regions), CONFIG.attributes + 1), np.float32)
-        attributes[rows, 1 + color] = sure * COLOR
-        attributes[:, -1] = pale * COLOR
-        for chances in (objects, attributes):
-            chances[:, 0] = 1 - chances[:, 1:].sum(1)
-        told = objects.argmax(1)
-        return (*(torch.from_numpy(part) for part in (features, objects, attributes)), torch.from_numpy(told))
+def of_regions(regions: np.ndarray, scenes: Scenes, picture: int, looks: Detector) -> Wanted:
+    """What regions (n, 4) of a picture should say, in features that `looks` makes up."""
+    found = overlap(regions, scenes.boxes[picture])
+    quality = np.interp(found.max(1), OVERLAPS, QUALITIES)
+    shape, color, size = scenes.codes[picture][found.argmax(1)].T
+    features = looks.expect(quality, shape, color, size, np.full(len(regions), scenes.grounds[picture]))
+    sure, pale = THING * quality, BACKGROUND * (1 - 2 * covered(regions, scenes.boxes[picture])).clip(min=0)
+    objects = _chances(CONFIG.objects, shape, sure, pale)
+    attributes = _chances(CONFIG.attributes, color, COLOR * sure, COLOR * pale)
+    return Wanted(torch.from_numpy(features), objects, attributes, objects.argmax(1))
+
+
+def covered(regions: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """How much of regions (n, 4) the boxes of things cover: (n,) 0..1."""
+    sides = np.minimum(regions[:, None, 2:], boxes[:, 2:]) - np.maximum(regions[:, None, :2], boxes[:, :2])
+    shares = sides.clip(min=0).prod(-1).sum(1) / (regions[:, 2:] - regions[:, :2] + 1).prod(-1)
+    return shares.clip(max=1)
+
+
+def _chances(number: int, best: np.ndarray, sure: np.ndarray, pale: np.ndarray) -> Tensor:
+    """(n, 1 + number) that each is `best`, that it is background, the last of them, and the rest for none."""
+    found = np.zeros((len(best), 1 + number), np.float32)
+    found[np.arange(len(best)), 1 + best] = sure
+    found[:, -1] = pale
+    found[:, 0] = 1 - sure - pale
+    return torch.from_numpy(found)
 
 
 def of_anchors(boxes: np.ndarray, places: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,6 +182,12 @@ def of_anchors(boxes: np.ndarray, places: np.ndarray) -> tuple[Tensor, Tensor, T
     return torch.from_numpy(label), torch.from_numpy(near), torch.from_numpy(deltas)
 
 
+def sample(logits: Tensor, rng: np.random.Generator) -> Tensor:
+    """Some anchors: half of them among the best, which become the regions of things, half from anywhere."""
+    best = logits.topk(60).indices
+    return torch.cat([best[rng.permutation(60)[:6]], torch.from_numpy(rng.integers(0, len(logits), 6))])
+
+
 def around(boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Boxes near things, from very near to hardly."""
     boxes = np.repeat(boxes, 2, 0)
@@ -188,7 +203,7 @@ def clip(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return boxes.clip(0, np.array([size[1] - 1, size[0] - 1] * 2)).astype(np.float32)
 
 
-def losses(network: FasterRCNN, scenes: Scenes, targets: Targets, rng: np.random.Generator) -> dict[str, Tensor]:
+def losses(network: FasterRCNN, scenes: Scenes, looks: Detector, rng: np.random.Generator) -> dict[str, Tensor]:
     """The network's errors on some pictures, each the mean over its pictures."""
     maps = network.backbone(scenes.images)
     size = scenes.images.shape[2], scenes.images.shape[3]
@@ -202,49 +217,75 @@ def losses(network: FasterRCNN, scenes: Scenes, targets: Targets, rng: np.random
         error = F.binary_cross_entropy_with_logits(logits[picture], (label == 1).float(), reduction="none")
         found["objectness"].append((error[label == 1].mean() + error[label == 0].mean()) / 2)
         found["boxes"].append(F.smooth_l1_loss(deltas[picture, near], moves[near], beta=0.02))
-        scores, moved = logits[picture].detach(), deltas[picture].detach()
-        # Half of them as the best proposals are, the others any: those of background, at the end.
-        some = torch.cat([scores.topk(60).indices[rng.permutation(60)[:6]], torch.from_numpy(rng.integers(0, len(scores), 6))])
-        proposals = clip(decode(places[some], moved[some]).numpy(), size)
-        regions = np.concatenate([proposals, clip(around(boxes, rng), size)])
-        wanted.append(targets.of_regions(regions, scenes, picture))
+        some = sample(logits[picture].detach(), rng)
+        proposals = decode(places[some], deltas[picture, some].detach()).numpy()
+        regions = clip(np.concatenate([proposals, around(boxes, rng)]), size)
+        wanted.append(of_regions(regions, scenes, picture, looks))
         pool = RegionPool(maps[picture : picture + 1], CONFIG.roi_size, STRIDE)
         pooled.append(pool(torch.from_numpy(regions)))
-    features, objects, attributes, told = (torch.cat(parts) for parts in zip(*wanted, strict=True))
+    regions_wanted = Wanted(*map(torch.cat, zip(*wanted, strict=True)))
     seen = network.features(torch.cat(pooled))
-    scores, attribute_scores = network.heads(seen, told)
+    scores, attribute_scores = network.heads(seen, regions_wanted.told)
     return {
         **{name: torch.stack(each).mean() for name, each in found.items()},
-        "features": F.mse_loss(seen, features),
-        "classes": F.cross_entropy(scores, objects),
-        "colours": F.cross_entropy(attribute_scores, attributes),
+        "features": 4 * F.mse_loss(seen, regions_wanted.features / SCALE),
+        "classes": F.cross_entropy(scores, regions_wanted.objects),
+        "colours": F.cross_entropy(attribute_scores, regions_wanted.attributes),
     }
 
 
-def initialised(seed: int) -> FasterRCNN:
-    """The network with random weights whose numbers keep their size from block to block."""
-    torch.manual_seed(seed)
+def initialised() -> FasterRCNN:
+    """The network with random weights and batch normalisation, without which so few steps would not do."""
+    torch.manual_seed(0)
     network = FasterRCNN(CONFIG)
-    for name, module in network.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-            torch.nn.init.zeros_(module.bias)
-            if name.endswith("conv3"):
-                module.weight.data *= 0.3
-    network.stem.weight.data /= 64  # pixels are not near 1
+    for parent, name, conv in convolutions(network, nn.Conv2d):
+        nn.init.kaiming_normal_(conv.weight)
+        conv.bias = None
+        setattr(parent, name, nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels)))
     for head in (network.rpn_objectness, network.rpn_deltas):
-        torch.nn.init.normal_(head.weight, std=0.01)
-    return network.to(memory_format=torch.channels_last)
+        nn.init.normal_(head.weight, std=0.01)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def folded(network: FasterRCNN) -> FasterRCNN:
+    """The network with its normalisation in the convolutions, and with features of their full size."""
+    network.eval()
+    for parent, name, (conv, norm) in convolutions(network, nn.Sequential):
+        setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+    block: Any
+    with torch.no_grad():
+        for number, block in enumerate(network.res5):
+            scaled = [block.conv3.weight, block.conv3.bias]
+            if number == 0:
+                scaled += [block.shortcut.weight, block.shortcut.bias]
+            else:
+                block.conv1.weight /= SCALE
+            for part in scaled:
+                part *= SCALE
+        network.object_score.weight /= SCALE
+        network.attribute_hidden.weight[:, : CONFIG.feature_dim] /= SCALE
+    return network
+
+
+def convolutions(network: FasterRCNN, kind: type[nn.Module]) -> list[tuple[nn.Module, str, Any]]:
+    """The modules of a kind in the stem and the blocks, with where they are."""
+    return [
+        (parent, name, child)
+        for parent in (network, *(module for module in network.modules() if isinstance(module, Bottleneck)))
+        for name, child in parent.named_children()
+        if isinstance(child, kind) and not name.startswith(("rpn", "res"))
+    ]
 
 
 def train(steps: int) -> FasterRCNN:
     """A trained network; prints its losses."""
-    network, targets, rng = initialised(0), Targets(Detector()), np.random.default_rng(0)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
-    start, sums = time.time(), defaultdict(float)
+    network, looks, rng = initialised(), Detector(), np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps, pct_start=0.15)
+    start = time.time()
+    sums: dict[str, float] = defaultdict(float)
     for step, scenes in zip(range(1, steps + 1), batches(SEED), strict=False):
-        found = losses(network, scenes, targets, rng)
+        found = losses(network, scenes, looks, rng)
         optimizer.zero_grad()
         sum(found.values(), torch.zeros(())).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 10)
@@ -256,7 +297,7 @@ def train(steps: int) -> FasterRCNN:
             told = "  ".join(f"{name} {value / ((step - 1) % 25 + 1):.4f}" for name, value in sums.items())
             print(f"{step:5} of {steps}  {told}  {(time.time() - start) / 60:.1f} min", flush=True)
             sums.clear()
-    return network.eval()
+    return folded(network)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -269,6 +310,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", nargs="?", type=Path, default=PATH, help=f"the file to write ({PATH.name})")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"of {BATCH} pictures ({STEPS})")
     options = parser.parse_args(arguments)
+    if not options.out.parent.is_dir():  # before the minutes of training
+        print(f"error: {options.out.parent}: no such folder to write {options.out.name} into", file=sys.stderr)
+        return 1
     network = train(options.steps)
     try:
         write_detector(

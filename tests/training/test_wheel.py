@@ -52,5 +52,10 @@ def test_the_installed_command_trains_an_experiment_of_ones_own(site, tmp_path):
     assert "<h2>Examples</h2>" in (found / "report.html").read_text()
 
 
+def test_the_installed_package_has_the_toys_detector(site, tmp_path):
+    code = "from datamodules.toy.detector import PATH; print(PATH, PATH.stat().st_size)"
+    assert run(site, tmp_path, "-c", code).startswith(str(site[0] / "datamodules" / "toy"))
+
+
 def test_the_installed_package_knows_what_to_download(site, tmp_path):
     assert "vqa, into data" in run(site, tmp_path, "-m", "datamodules.download", "vqa", "--list")
