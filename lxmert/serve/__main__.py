@@ -29,7 +29,7 @@ PORT = 8008
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; 0, or 1 with one message."""
-    parser = _parser()
+    parser = options_parser()
     options = parser.parse_args(arguments)
     if len(options.checkpoints) > 2:
         parser.error(f"{len(options.checkpoints)} checkpoints; expected one, or two to be compared")
@@ -100,7 +100,8 @@ def name_beside(name: str, others: dict[str, Asker]) -> str:
     return f"{name} (again)" if name in others else name
 
 
-def _parser() -> argparse.ArgumentParser:
+def options_parser() -> argparse.ArgumentParser:
+    """Of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m lxmert.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

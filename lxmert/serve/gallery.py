@@ -110,5 +110,9 @@ def picture_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of pictures")
     inside = folder.resolve()
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURES and path.name[0] != "." and path.is_file()
+    )
     return {path.relative_to(folder).as_posix(): path for path in found if path.resolve().is_relative_to(inside)}

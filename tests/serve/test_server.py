@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import numpy as np
 import pytest
 from detectors import CONFIG, tame
+from folders import F, write_regions, write_rows, write_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,7 +24,7 @@ from datamodules.detector import BoxRule, FasterRCNN, write_detector
 from lxmert import Asker, LxmertForQuestionAnswering, LxmertForVisualReasoning
 from lxmert.files import InputError
 from lxmert.serve import Asked, Gallery, Service, every_way, write_static
-from lxmert.serve.__main__ import main
+from lxmert.serve.__main__ import main, open_service, options_parser
 from lxmert.serve.page import describe
 
 ROOT = Path(__file__).parents[2]
@@ -353,6 +354,55 @@ def test_a_taken_port_and_sources_that_do_not_do_are_named(server, folder, tmp_p
         assert told.startswith("error: ") and said in told and told.count("\n") == 1, told
     with pytest.raises(SystemExit):
         main([model, model, model])
+
+
+@pytest.mark.parametrize("task", ["vqa", "nlvr2"])
+def test_a_split_of_a_run_gives_its_pictures_questions_and_answers(sizes, tmp_path, task):
+    data = tmp_path / "data"
+    if task == "vqa":
+        asked = [("IMG_9", "red", "2"), ("IMG_7", "cat", "no"), ("IMG_9", "one", "dog")]
+        rows = [
+            {"question_id": number, "img_id": image, "sent": f"what is {word} ?", "label": {answer: 1.0}}
+            for number, (image, word, answer) in enumerate(asked)
+        ]
+        write_rows(data / "vqa" / "minival.json", rows)
+        write_rows(data / "vqa" / "trainval_label2ans.json", ANSWERS)
+        write_regions(data / "mscoco_imgfeat" / "val2014_obj36.tsv", IMAGES)
+        run, split = save(tmp_path / "run", sizes, LxmertForQuestionAnswering), "minival"
+        expected = {
+            ("IMG_9",): [("what is red ?", "2"), ("what is one ?", "dog")],
+            ("IMG_7",): [("what is cat ?", "no")],
+        }
+    else:
+        rows = [
+            {
+                **{"identifier": f"dev-1-{pair}-{number}", "uid": f"v{number}", "sent": f"there are {number}"},
+                **{"img0": f"dev-1-{pair}-img0", "img1": f"dev-1-{pair}-img1", "label": number},
+            }
+            for number, pair in enumerate([3, 2])
+        ]
+        write_rows(data / "nlvr2" / "valid.json", rows)
+        images = {row[image]: 1 for row in rows for image in ("img0", "img1")}
+        write_regions(data / "nlvr2_imgfeat" / "valid_obj36.tsv", images)
+        run = save(tmp_path / "run", sizes, LxmertForVisualReasoning, answers=["False", "True"], num_qa_labels=2)
+        split = "valid"
+        expected = {
+            ("dev-1-3-img0", "dev-1-3-img1"): [("there are 0", "False")],
+            ("dev-1-2-img0", "dev-1-2-img1"): [("there are 1", "True")],
+        }
+    (data / "images").mkdir()
+    Image.new("RGB", (100, 50)).save(data / "images" / f"{rows[0].get('img_id', 'dev-1-3-img0')}.png")
+    write_vocabulary(tmp_path / "vocab.txt")
+    target = {"vqa": "datamodules.vqa.VqaDataModule", "nlvr2": "datamodules.nlvr2.Nlvr2DataModule"}[task]
+    node = {"_target_": target, "root": str(data), "tokenizer": str(tmp_path / "vocab.txt"), "feature_dim": F}
+    (run / "config.yaml").write_text(json.dumps({"data": node}))
+    service = open_service(options_parser().parse_args([str(run), "--split", split]))
+    assert service.gallery.entries == list(expected)
+    for images, questions in expected.items():
+        looked = service.look(images)
+        assert [(each["question"], each["answer"]) for each in looked["questions"]] == questions
+    assert service.look(next(iter(expected)))["pictures"][0]["found"] and not looked["pictures"][0]["found"]
+    assert service.ask(Asked(next(iter(expected)), "what is red"))["replies"][0]["explained"]
 
 
 def test_ctrl_c_ends_it_cleanly(folder):
