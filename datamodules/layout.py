@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from datamodules.formats.arrays import PICTURES
 
@@ -85,3 +86,20 @@ class Layout:
 def stem_of(image_id: str) -> str:
     """An image's id without the ending of a picture."""
     return next((image_id[: -len(e)] for e in PICTURES if image_id.lower().endswith(e)), image_id)
+
+
+def find_picture(images: Path, image_id: str) -> Path | None:
+    """The picture of an image, `images/<image_id>.jpg|jpeg|png` or in a folder there; None without one.
+
+    An id is a name: nothing outside the folder (which may be a link itself) is looked at, neither by `..` or an
+    absolute path nor by a link that leads out of it.
+    """
+    for folder in (images, *sorted(images.glob("*/"))):
+        for ending in (".jpg", ".jpeg", ".png"):
+            path = folder / f"{image_id}{ending}"
+            try:
+                if path.is_file() and path.resolve().is_relative_to(images.resolve()):
+                    return path
+            except (OSError, ValueError):  # what no file can be called: too long, with a NUL
+                return None
+    return None

@@ -12,7 +12,7 @@ from datamodules.formats.own import ANSWER_LIST, convert_own, made_with
 from datamodules.formats.release_nlvr2 import RIGHT, image_groups
 from datamodules.formats.release_tsv import convert_tsv
 from datamodules.formats.rows import ENDINGS
-from datamodules.layout import Layout
+from datamodules.layout import Layout, find_picture
 from datamodules.stores import (
     BOTTOM_UP_ATTENTION,
     ExampleStore,
@@ -252,23 +252,6 @@ class ReleaseFolder:
     def picture(self, image_id: str) -> Path | None:
         """The picture of an image in the folder images; see `find_picture`."""
         return find_picture(self.root / "images", image_id)
-
-
-def find_picture(images: Path, image_id: str) -> Path | None:
-    """The picture of an image, `images/<image_id>.jpg|jpeg|png` or in a folder there; None without one.
-
-    An id is a name: nothing outside the folder (which may be a link itself) is looked at, neither by `..` or an
-    absolute path nor by a link that leads out of it.
-    """
-    for folder in (images, *sorted(images.glob("*/"))):
-        for ending in (".jpg", ".jpeg", ".png"):
-            path = folder / f"{image_id}{ending}"
-            try:
-                if path.is_file() and path.resolve().is_relative_to(images.resolve()):
-                    return path
-            except (OSError, ValueError):  # what no file can be called: too long, with a NUL
-                return None
-    return None
 
 
 def own_folder(

@@ -37,6 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.verify and (options.given_boxes or options.tsv or options.on_error == "skip"):
         parser.error("--verify compares; --given-boxes, --tsv and --on-error are for extracting")
     try:
+        if options.verify and options.out.suffix == ".h5":
+            raise InputError(f"{options.out}: a store, expected a TSV of the released format to verify against")
+        if not options.verify and options.out.suffix == ".tsv":
+            raise InputError(
+                f"{options.out}: expected the store to make, a name in .h5; --tsv FILE writes the released "
+                "format too"
+            )
         pictures = find_pictures(options.pictures)
         rule = None if options.boxes is None else BoxRule.parse(options.boxes)
         boxes = None if options.given_boxes is None else read_boxes(options.given_boxes)

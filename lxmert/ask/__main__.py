@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if len(options.asked) < 2:
             raise InputError("expected a picture and a question, the question in quotation marks")
+        for path, ending in ((options.explain, ".html"), (options.json, ".json")):
+            if path is not None and (path.suffix != ending or not path.parent.is_dir()):
+                raise InputError(f"{path}: expected a file that ends in {ending}, in a folder that is there")
         asker = Asker.open(
             options.checkpoint,
             detector=options.detector,
@@ -77,7 +80,8 @@ def _print(reply: Reply) -> None:
     table.add_column("probability", justify="right")
     for text, probability in reply.answers:
         table.add_row(text, f"{probability:.3f}")
-    console.print(table)
+    if reply.answers:
+        console.print(table)
     if reply.fits is not None:
         console.print(f"sentence and picture fit: {reply.fits:.3f}")
     for guess in reply.guesses:
@@ -85,8 +89,8 @@ def _print(reply: Reply) -> None:
         console.print(f"[MASK] at {guess.place}: {words}")
     if reply.region_scores is not None and reply.word_scores is not None:
         console.print(f"what led to {reply.explained!r} ({reply.method}):")
-        strong = sorted(zip(reply.word_scores.tolist(), reply.words, strict=True), reverse=True)[:5]
-        console.print("  words: " + ", ".join(f"{word} {score:.2f}" for score, word in strong), soft_wrap=True)
+        tinted = list(zip(reply.words, reply.word_scores, strict=True))[1:-1]
+        console.print("  words: " + "  ".join(f"{word} {score:.2f}" for word, score in tinted), soft_wrap=True)
         for place, (scores, seen) in enumerate(zip(reply.region_scores, reply.seen, strict=True)):
             strongest = sorted(range(len(seen)), key=lambda number: -scores[number])[:5]
             named = (f"{number} {seen.name_of(number)} {scores[number]:.2f}" for number in strongest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from lxmert.ask.replies import Guess, Reply
 from lxmert.ask.seeing import Eyes, Seen
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
+from lxmert.explain import METHODS
 from lxmert.explain import explain as explain_rows
 from lxmert.files import InputError, is_unicode, shorten, shown
 from lxmert.outputs import LxmertModelOutput
 from lxmert.pretrained import LxmertForPreTraining, LxmertForVisualReasoning
-from lxmert.runs import TrainedRun
+from lxmert.runs import TrainedRun, usable
 
 AT_ONCE = 64  # questions
 LONGEST = 2000  # characters of a question; what is longer is no question but a mistake
+_MASK = re.compile(r"\[mask\]", re.IGNORECASE)
 ATTENTIONS = {
     # field -> whether its queries and keys are words
     "language_attentions": (True, True),
@@ -51,7 +54,7 @@ class Asker:
 
     def __init__(self, run: TrainedRun, eyes: Eyes, device: str | torch.device = "cpu") -> None:
         self.run, self.eyes = run, eyes
-        self.device = torch.device(device)
+        self.device = usable(device)
         self.model = run.model.to(self.device).eval()
         self._encoded: tuple[Seen, tuple[int, ...] | None, Tensor] | None = None  # the last picture
 
@@ -84,6 +87,7 @@ class Asker:
             FileNotFoundError: nothing of that name.
             InputError: what cannot be read, or does not fit together.
         """
+        device = usable(device)
         run = open_checkpoint(checkpoint, tokenizer, answers)
         config = run.model.config
         eyes = Eyes(
@@ -140,7 +144,7 @@ class Asker:
                 warning.
             top: answers to give of each.
             explain: a method of `lxmert.explain.METHODS`: what led to the answer.
-            answer: the one to explain; None for each question's best.
+            answer: the one to explain, in any case; None for each question's best.
             attentions: give all attention maps.
             regions: numbers of the regions that are looked at; None for all. Scores and maps of the others are 0.
 
@@ -153,16 +157,15 @@ class Asker:
                 a model without answers.
         """
         seen = self._pictures(picture)
+        if not isinstance(questions, str | Sequence):
+            raise InputError(f"{shown(questions)} is no question; expected a text, or a list of texts")
         asked = [questions] if isinstance(questions, str) else list(questions)
+        if type(top) is not int or top < 1:
+            raise InputError(f"top={shown(top)}; expected how many answers to give, 1 or more")
         label = None if answer is None else self._label(answer)
-        if regions is not None and (self.num_pictures > 1 or not set(regions) <= set(range(len(seen[0])))):
-            raise InputError(
-                f"regions={shorten(list(regions))}; expected numbers from 0 to {len(seen[0]) - 1}, of one picture"
-            )
-        if regions is not None and not regions:
-            raise InputError("regions=[]: no region is left to look at; keep at least one")
-        self._check_answers()
-        kept = None if regions is None else tuple(sorted(set(regions)))
+        explain = METHODS[0] if explain is None and label is not None else explain
+        self._check_answers(explain)
+        kept = None if regions is None else self._kept(regions, seen)
         replies: list[Reply] = []
         for start in range(0, len(asked), AT_ONCE):
             replies += self._ask(seen, asked[start : start + AT_ONCE], kept, top, explain, label, attentions)
@@ -172,6 +175,10 @@ class Asker:
 
     def _pictures(self, picture: Any) -> tuple[Seen, ...]:
         if self.num_pictures == 1:
+            if isinstance(picture, tuple | list) and any(
+                isinstance(p, str | bytes | Path | Seen) for p in picture
+            ):
+                raise InputError(f"{len(picture)} pictures; this model is asked about one. Ask about each")
             return (self.see(picture),)
         if not isinstance(picture, tuple | list) or len(picture) != self.num_pictures:
             number = len(picture) if isinstance(picture, tuple | list) else 1
@@ -179,21 +186,42 @@ class Asker:
         return tuple(self.see(each) for each in picture)
 
     def _label(self, answer: str) -> int:
-        if answer in self.answers:
-            return self.answers.index(answer)
-        near = difflib.get_close_matches(str(answer), self.answers, 3) or self.answers[:3]
+        wanted = str(answer)
+        if wanted in self.answers:
+            return self.answers.index(wanted)
+        lowered = [each.casefold() for each in self.answers]
+        if lowered.count(wanted.casefold()) == 1:
+            return lowered.index(wanted.casefold())
+        near = difflib.get_close_matches(wanted, self.answers, 3) or self.answers[:3]
         raise InputError(
             f"{shown(answer)} is none of the model's {len(self.answers)} answers, such as {', '.join(near)}"
         )
 
-    def _check_answers(self) -> None:
+    def _kept(self, regions: Sequence[int], seen: tuple[Seen, ...]) -> tuple[int, ...]:
+        """The regions that are looked at, in order."""
+        if len(seen) > 1:
+            raise InputError(
+                f"regions= is for models that are asked about one picture; this one about {len(seen)}"
+            )
+        numbers = np.asarray(regions)
+        if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and numbers.size):
+            raise InputError(f"regions={shorten(regions)}; expected a list of region numbers")
+        if not numbers.size:
+            raise InputError("regions=[]: no region is left to look at; keep at least one")
+        if numbers.min() < 0 or numbers.max() >= len(seen[0]):
+            raise InputError(f"regions={shorten(regions)}; expected numbers from 0 to {len(seen[0]) - 1}")
+        return tuple(np.unique(numbers).tolist())
+
+    def _check_answers(self, explain: str | None) -> None:
+        """Refuse a model that has nothing to say; one of pre-training may have no answers but its other heads."""
         head = outputs_of(self.run)
-        if not head:
+        others = isinstance(self.model, LxmertForPreTraining) and (self._guesses_words or self.config.task_matched)
+        if not head and (explain is not None or not others):
             raise InputError(
                 f"this model ({type(self.model).__name__}) has no answer head: it was not trained to answer. Use "
                 "a checkpoint of a fine-tuned model"
             )
-        if not self.answers:
+        if head and not self.answers:
             raise InputError(
                 f"the texts of this model's {head} answers are not known: its weights have no list with them. "
                 "Name that of its training (--answers), such as the release's trainval_label2ans.json"
@@ -211,13 +239,24 @@ class Asker:
                     f"a question of {len(question):,} characters; expected {LONGEST:,} or fewer. The model reads "
                     f"{limit} word pieces"
                 )
-        typed = self.tokenizer.as_typed(list(questions))
+        # Only what stands alone is special to the tokenizer; who asks for a word's place means it anywhere.
+        masked = [_MASK.sub(f" {self.tokenizer.mask_token} ", question) for question in questions]
+        typed = self.tokenizer.as_typed(masked)
+        special = {*self.tokenizer.all_special_tokens} - {self.tokenizer.mask_token}
         for question, pieces in zip(questions, (self.tokenizer.tokenize(text) for text in typed), strict=True):
             said = []
-            if unknown in pieces and len(set(pieces)) == 1:
+            if not any(any(map(str.isalnum, piece)) for piece in pieces if piece not in special):
                 raise InputError(
                     f"{shown(question)}: no word of it is in the model's vocabulary. It may be in a language that "
                     "the model was not trained on"
+                )
+            if self.tokenizer.mask_token in pieces and not self._guesses_words:
+                said.append("this model has no head that guesses words: [MASK] is a word like any other to it")
+            letters = sum(len(piece) == 3 and piece[:2] == "##" and piece[2].isalpha() for piece in pieces)
+            if letters > 3 and 3 * letters > len(pieces):
+                said.append(
+                    f"{letters} of its {len(pieces)} word pieces are single letters: it has words that the "
+                    "model's vocabulary does not have"
                 )
             if number := pieces.count(unknown):
                 said.append(
@@ -273,7 +312,7 @@ class Asker:
             encoded = self._encode(batch, seen, kept, attentions)
             scores, fits, words = self._heads(encoded)
         chances = self.run.probabilities(scores)
-        best = chances.topk(min(top, scores.shape[1]))
+        best = chances.topk(min(top, scores.shape[-1]))
         different = list(filter(None, dict.fromkeys(map(self.eyes.warning, seen))))
         replies = []
         for row, question in enumerate(questions):
@@ -326,10 +365,10 @@ class Asker:
     def _heads(self, encoded: LxmertModelOutput) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Answer scores (S, A), chance of fitting (S,), word logits (S, L, V), as far as there are heads."""
         model: Any = self.model
-        pooled = encoded.pooled_output
+        pooled: Any = encoded.pooled_output
         if isinstance(model, LxmertForVisualReasoning):
             return model.pair_head(pooled).float(), None, None
-        scores = model.answer_head(pooled).float()
+        scores = model.answer_head(pooled).float() if outputs_of(self.run) else pooled.new_zeros(len(pooled), 0)
         if not isinstance(model, LxmertForPreTraining):
             return scores, None, None
         fits = model.cls.seq_relationship(pooled).float().softmax(1)[:, 1] if self.config.task_matched else None

@@ -46,21 +46,21 @@ class Reply:
     question: str
     words: list[str]
     answers: list[tuple[str, float]]
-    scores: np.ndarray
+    scores: np.ndarray = field(repr=False)
     seen: tuple[Seen, ...]
     fits: float | None = None
     guesses: list[Guess] = field(default_factory=list)
     method: str | None = None
     explained: str | None = None
-    word_scores: np.ndarray | None = None
-    region_scores: tuple[np.ndarray, ...] | None = None
-    attentions: dict[str, list[np.ndarray]] | None = None
+    word_scores: np.ndarray | None = field(default=None, repr=False)
+    region_scores: tuple[np.ndarray, ...] | None = field(default=None, repr=False)
+    attentions: dict[str, list[np.ndarray]] | None = field(default=None, repr=False)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def answer(self) -> str:
-        """The best one."""
-        return self.answers[0][0]
+        """The best one; "" of a model without answers."""
+        return self.answers[0][0] if self.answers else ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it: plain numbers, lists and texts. Boxes are fractions of the picture's sides."""

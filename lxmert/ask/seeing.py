@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from datamodules.detector import Detector, read_names, read_picture
-from datamodules.release import find_picture
+from datamodules.layout import find_picture
 from datamodules.stores import RegionStore
 from datamodules.toy import detector_for
 from lxmert.config import detector_difference
@@ -37,11 +38,11 @@ class Seen:
         detector: what found the regions; None where not known.
     """
 
-    features: Tensor
-    boxes: Tensor
+    features: Tensor = field(repr=False)
+    boxes: Tensor = field(repr=False)
     size: tuple[int, int] | None = None
-    objects: list[tuple[str, float] | None] = field(default_factory=list)
-    attributes: list[tuple[str, float] | None] = field(default_factory=list)
+    objects: list[tuple[str, float] | None] = field(default_factory=list, repr=False)
+    attributes: list[tuple[str, float] | None] = field(default_factory=list, repr=False)
     picture: Path | None = None
     image_id: str | None = None
     detector: str | None = None
@@ -134,13 +135,18 @@ class Eyes:
             return picture
         if isinstance(picture, tuple | list):
             return self._given(picture)
+        if not isinstance(picture, str | Path | bytes | Image | np.ndarray):
+            raise InputError(
+                f"a picture of type {type(picture).__name__}; expected a file's path, its bytes, a PIL image, an "
+                "RGB array, an image id of a store, or a pair (features, boxes)"
+            )
         if isinstance(picture, str) and (found := self._stored(picture)):
             return found
         path = Path(picture).expanduser() if isinstance(picture, str | Path) else None
         if path is not None and not path.is_file():
             stores = ", ".join(str(store.path) for store in self.stores)
             where = f", nor an image id of {stores}" if stores else "; for an image id, name the store it is in"
-            raise FileNotFoundError(f"{picture}: no such picture file{where}")
+            raise FileNotFoundError(f"{path}: no such picture file{where}")
         if self.detector is None:
             raise InputError(
                 f"{'a picture' if path is None else path}: there is no detector to find its regions with. Name "
@@ -163,8 +169,8 @@ class Eyes:
             torch.from_numpy(found.features).float(),
             boxes,
             (width, height),
-            _named(objects, found.labels["object_ids"], found.labels["object_conf"]),
-            _named(attributes, found.labels["attribute_ids"], found.labels["attribute_conf"]),
+            _named("object", objects, found.labels["object_ids"], found.labels["object_conf"]),
+            _named("attribute", attributes, found.labels["attribute_ids"], found.labels["attribute_conf"]),
             picture if isinstance(picture, Path) else None,
             picture.stem if isinstance(picture, Path) else None,
             self.detector.told(),
@@ -184,8 +190,8 @@ class Eyes:
                 features[0].float(),
                 boxes[0].clone(),
                 (width, height) if width > 1 or height > 1 else None,
-                _named(object_names, objects[0], object_conf[0]),
-                _named(attribute_names, attributes[0], attribute_conf[0]),
+                _named("object", object_names, objects[0], object_conf[0]),
+                _named("attribute", attribute_names, attributes[0], attribute_conf[0]),
                 find_picture(self.pictures, image_id) if self.pictures else None,
                 image_id,
                 str(store.contract["detector"]),
@@ -221,10 +227,10 @@ def _read_names(folder: Path) -> Names:
     return read_names(folder / "objects_vocab.txt"), read_names(folder / "attributes_vocab.txt")
 
 
-def _named(names: Sequence[str], ids: Any, confidences: Any) -> list[tuple[str, float] | None]:
+def _named(kind: str, names: Sequence[str], ids: Any, confidences: Any) -> list[tuple[str, float] | None]:
     """Each id's name, or its number where it has none."""
     numbers, sure = np.asarray(ids).tolist(), np.asarray(confidences).tolist()
     return [
-        None if number < 0 else (names[number] if number < len(names) else f"#{number}", float(confidence))
+        None if number < 0 else (names[number] if number < len(names) else f"{kind} {number}", float(confidence))
         for number, confidence in zip(numbers, sure, strict=True)
     ]

@@ -34,7 +34,7 @@ from lxmert.batch import Batch
 from lxmert.explain import METHODS, ORDERS, REMOVED, Removal, areas, explain, perturb
 from lxmert.explain.explanation import parts_of
 from lxmert.files import InputError, replacing, shown, write_text
-from lxmert.runs import TrainedRun, load_run
+from lxmert.runs import TrainedRun, load_run, usable
 from lxmert.runs.build import open_split
 
 EXAMPLES = 16  # of a batch: the graph of gradients takes 40 MB a row at the published size
@@ -63,7 +63,7 @@ class Opened:
     def __init__(self, options: argparse.Namespace) -> None:
         self.trained: TrainedRun = load_run(options.folder)
         parts_of(self.trained.model)
-        self.device = torch.device(options.device)
+        self.device = usable(options.device)
         self.trained.model.to(self.device)
         self.data = open_split(options.folder, options.split, self.trained.answers, options.data)
         self.dataset = self.data.datasets["test"]
@@ -107,7 +107,7 @@ def _perturb(options: argparse.Namespace) -> None:
     }
     write_text(out, json.dumps(content, indent=2, allow_nan=False) + "\n")
     _print(options.split, curves, orders)
-    print(out)
+    print(f"written: {out}")
 
 
 def truth_of(batch: Batch, answers: int, split: str) -> Tensor:

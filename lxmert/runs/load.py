@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lxmert.base import LxmertPreTrainedModel
@@ -75,6 +76,22 @@ def save_run_model(
     write_text(
         Path(folder) / "run.json", json.dumps({"probabilities": probabilities, "max_length": max_length}) + "\n"
     )
+
+
+def usable(device: str | torch.device) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        InputError: it is none, or not in this machine.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # torch's, of a build without CUDA
+        raise InputError(
+            f"device {device}: {str(error).splitlines()[0]}. Use cpu, or cuda where there is a GPU"
+        ) from error
+    return found
 
 
 def load_run(folder: str | Path) -> TrainedRun:

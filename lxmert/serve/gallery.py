@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datamodules.formats.arrays import PICTURES
-from datamodules.release import find_picture
+from datamodules.layout import find_picture
 from lxmert.ask import Eyes, Seen
 from lxmert.files import InputError, shown
 

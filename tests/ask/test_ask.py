@@ -108,7 +108,7 @@ def test_a_picture_is_encoded_once_for_all_its_questions_and_askings(answering, 
 def test_regions_that_are_left_out_are_as_if_they_had_never_been_there(answering):
     asker = Asker.open(answering)
     features, boxes = regions(number=6)
-    kept = [5, 0, 2]
+    kept = np.array([5, 0, 2])
     without = asker.ask((features, boxes), "what is red?", regions=kept, explain="relevancy")
     np.testing.assert_allclose(
         without.scores, asker.ask((features[kept], boxes[kept]), "what is red?").scores, atol=1e-4
@@ -121,13 +121,18 @@ def test_an_image_id_of_a_store_is_its_regions_with_their_labels(answering, stor
     (tmp_path / "IMG_8.png").write_bytes(b"")
     seen = asker.see("IMG_8")
     assert seen.picture == tmp_path / "IMG_8.png" and seen.size == (100, 50) and seen.image_id == "IMG_8"
-    assert seen.objects == [("#0", 0.5), ("#1", 0.5), ("#2", 0.5)]
+    assert seen.objects == [("object 0", 0.5), ("object 1", 0.5), ("object 2", 0.5)]
     reply = asker.ask("IMG_8", "what is red?")
     np.testing.assert_array_equal(reply.scores, asker.ask((seen.features, seen.boxes), "what is red?").scores)
     (tmp_path / "objects_vocab.txt").write_text("cat,kitten\ndog\n")
     (tmp_path / "attributes_vocab.txt").write_text("red\nblue\ngreen")
     named = Asker.open(answering, store=store, names=tmp_path).see("7")
-    assert [named.name_of(i) for i in range(4)] == ["red cat", "blue dog", "green #2", "#3 #3"]
+    assert [named.name_of(i) for i in range(4)] == [
+        "red cat",
+        "blue dog",
+        "green object 2",
+        "attribute 3 object 3",
+    ]
 
 
 def test_attentions_and_explanations_are_of_each_questions_own_words(answering):
@@ -146,6 +151,8 @@ def test_attentions_and_explanations_are_of_each_questions_own_words(answering):
                 np.testing.assert_allclose(layer, theirs[0].numpy(), atol=1e-4)
     other = asker.ask(seen, "what is red?", explain="gradcam", answer="blue")
     assert other.explained == "blue" and other.method == "gradcam"
+    assert (plain := asker.ask(seen, "dog", answer="BLUE")).explained == "blue" and plain.method == "relevancy"
+    assert len(repr(other)) < 1000
     content = json.loads(json.dumps(other.to_dict(), allow_nan=False))
     assert content["pictures"][0]["region_scores"] and content["answers"][0]["answer"] == other.answer
 
@@ -184,6 +191,16 @@ def test_pre_training_heads_tell_whether_both_fit_and_guess_hidden_words(sizes, 
     ]
     assert sum(p for _, p in asker.ask(regions(), "red", top=99).answers) == pytest.approx(1, abs=1e-5)
     assert asker.ask(regions(), "red").guesses == []
+    for typed in ("what[MASK]red?", "what [mask], red?"):
+        assert [guess.place for guess in asker.ask(regions(), typed).guesses] == [2]
+
+
+def test_pre_training_without_answers_still_tells_what_fits_and_guesses(sizes, tmp_path):
+    save(tmp_path, LxmertForPreTraining, sizes, task_qa=False, answers=None)
+    reply = (asker := Asker.open(tmp_path)).ask(regions(), "what is [MASK]?")
+    assert reply.answers == [] and reply.answer == "" and 0 < reply.fits < 1 and reply.guesses[0].place == 3
+    with pytest.raises(InputError, match="has no answer head"):
+        asker.ask(regions(), "what is red?", explain="relevancy")
 
 
 @pytest.mark.parametrize(
@@ -191,6 +208,9 @@ def test_pre_training_heads_tell_whether_both_fit_and_guess_hidden_words(sizes, 
     [
         ("", "is no question"),
         (["dog", 3], "3 is no question"),
+        (None, "None is no question; expected a text, or a list"),
+        ("???", "no word of it is in the model's vocabulary"),
+        ("[CLS] [SEP] [PAD]", "no word of it is in the model's vocabulary"),
         ("\ud800", "is no question"),
         ("dog" * 1000, "a question of 3,000 characters; expected 2,000 or fewer"),
         ("何色ですか", "no word of it is in the model's vocabulary. It may be in a language"),
@@ -210,7 +230,14 @@ def test_what_is_no_question_is_refused(answering, question, said):
         ((torch.rand(3, F), torch.rand(3, 4) * 300), {}, "as fractions of the picture's width and height"),
         ((torch.rand(0, F), torch.rand(0, 4)), {}, "0 regions"),
         ((torch.full((3, F), torch.nan), torch.rand(3, 4)), {}, "finite features"),
-        (("a", "b"), {}, "a pair of str and str for one picture"),
+        (("a", "b"), {}, "2 pictures; this model is asked about one"),
+        (["7"], {}, "1 pictures; this model is asked about one"),
+        (None, {}, "a picture of type NoneType; expected a file's path"),
+        (torch.zeros(3, 4, 4), {}, "a picture of type Tensor"),
+        ("7", {"top": 0}, "top=0; expected how many answers"),
+        ("7", {"top": "5"}, "top='5'"),
+        ("7", {"regions": [True] * 4}, "expected a list of region numbers"),
+        ("7", {"regions": 3}, "expected a list of region numbers"),
         ("7", {"regions": []}, "no region is left to look at"),
         ("7", {"regions": [0, 9]}, "expected numbers from 0 to 3"),
         ("7", {"answer": "bleu", "explain": "relevancy"}, "'bleu' is none of the model's 7 answers, such as blue"),
@@ -229,6 +256,19 @@ def test_words_that_are_unknown_or_beyond_what_training_read_are_told(answering)
     assert long.warnings == ["its last 16 of 30 word pieces are not read: training cut there too"]
     [said] = asker.ask(regions(), "welche farbe red").warnings
     assert said.startswith("2 of its 3 word pieces are not in the model's vocabulary")
+    [said] = asker.ask(regions(), "[MASK] red").warnings
+    assert said.startswith("this model has no head that guesses words")
+
+
+def test_words_that_fall_into_letters_are_told(sizes, tmp_path):
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = [*PIECES, *letters, *(f"##{letter}" for letter in letters)]
+    save(tmp_path, LxmertForQuestionAnswering, sizes, vocab_size=len(pieces))
+    LxmertTokenizer({piece: i for i, piece in enumerate(pieces)}).save_pretrained(tmp_path)
+    asker = Asker.open(tmp_path)
+    [said] = asker.ask(regions(), "is there one zebra?").warnings
+    assert said.startswith("4 of its 9 word pieces are single letters")
+    assert asker.ask(regions(), "is there one cat?").warnings == []
 
 
 def test_regions_of_another_detector_are_told(sizes, store, tmp_path):
@@ -276,6 +316,12 @@ def test_the_command_prints_answers_writes_numbers_and_says_what_is_wrong(answer
         ([*command[:1], "no", "dog", *command[3:]], "no such picture file"),
         (["/nowhere", "7", "dog"], "/nowhere"),
         ([*command[:1], "7", "8", "dog", *command[3:]], "2 pictures; this model is asked about one"),
+        (
+            [*command, "--explain", "/nowhere/out.html"],
+            "/nowhere/out.html: expected a file that ends in .html, in",
+        ),
+        ([*command, "--json", "out.txt"], "out.txt: expected a file that ends in .json"),
+        ([*command, "--device", "gpu"], "device gpu: "),
     ):
         assert main(arguments) == 1
         assert said in capsys.readouterr().err

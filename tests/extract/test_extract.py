@@ -302,6 +302,13 @@ def test_given_boxes_are_described_in_their_order(weights, pictures, tmp_path, c
         assert re.search(said, error), error
 
 
+def test_a_store_and_a_tsv_are_not_taken_for_each_other(weights, pictures, tmp_path, capsys):
+    assert extracted(pictures, tmp_path / "out.tsv", weights) == 1
+    assert "expected the store to make, a name in .h5; --tsv FILE" in capsys.readouterr().err
+    assert extracted(pictures, tmp_path / "out.h5", weights, "--verify") == 1
+    assert "a store, expected a TSV of the released format" in capsys.readouterr().err
+
+
 def test_weights_that_are_none_and_pictures_that_are_not_there_are_named(weights, pictures, tmp_path, capsys):
     (tmp_path / "other.safetensors").write_bytes(b"something else")
     for arguments, said in (
