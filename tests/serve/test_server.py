@@ -405,13 +405,21 @@ def test_a_split_of_a_run_gives_its_pictures_questions_and_answers(sizes, tmp_pa
     assert service.ask(Asked(next(iter(expected)), "what is red"))["replies"][0]["explained"]
 
 
+def as_in_a_terminal():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is started in the background, as tests may be, ignores it
+
+
 def test_ctrl_c_ends_it_cleanly(folder):
     command = [sys.executable, "-m", "lxmert.serve", str(folder / "tuned"), "--store", str(folder / "regions.h5")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, "--port", "0"], cwd=ROOT, env=environment, **pipes) as process:
-        line = process.stdout.readline()
-        assert re.match(r"http://127\.0\.0\.1:\d+/ ", line), process.stderr.read()
-        process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=60)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, "env": environment}
+    options["preexec_fn"] = as_in_a_terminal
+    with subprocess.Popen([*command, "--port", "0"], **options) as process:
+        try:
+            line = process.stdout.readline()
+            assert re.match(r"http://127\.0\.0\.1:\d+/ ", line), process.stderr.read()
+            process.send_signal(signal.SIGINT)
+            said, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0 and said.strip() == "ended" and errors == ""
