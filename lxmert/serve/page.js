@@ -505,15 +505,26 @@
     }
   }
 
+  // As detector_difference in lxmert/config.py: NAME, or NAME [weights 0123456789ab, boxes 36]; what one leaves open is no difference.
+  function detectorsDiffer(one, other) {
+    const [first, second] = [one, other].map((text) => {
+      const found = /^(.*) \[([^\]]*)\]$/.exec(text);
+      const parts = found ? found[2].split(", ").map((part) => [part.split(" ", 1)[0], part]) : [];
+      return { name: found ? found[1] : text, parts: Object.fromEntries(parts) };
+    });
+    const known = Object.keys(first.parts).filter((key) => key in second.parts);
+    return first.name !== second.name || known.some((key) => first.parts[key] !== second.parts[key]);
+  }
+
   function drawHonesty() {
     const from = [...new Set(shownPictures().map((each) => each.detector))];
     const lines = from.length ? [`Regions found by ${from.map((each) => each ?? "a detector that is not known").join(", ")}.`] : [];
     for (const { name, detector } of start.models) {
-      if (detector && same(from, [detector])) lines.push(`${name} was trained on the same detector's.`);
+      if (detector && from.length && from.every((each) => each && !detectorsDiffer(each, detector))) lines.push(`${name} was trained on the same detector's.`);
       else if (live || detector) lines.push(`${name} was trained on regions of ${detector ?? "a detector that is not known: whether these fit it cannot be told"}.`);
     }
     at("honesty").replaceChildren(element("span", { class: "note" }, lines.join(" ")));
-    const differ = start.models.some((model) => model.detector && from.some((each) => each && each !== model.detector));
+    const differ = start.models.some((model) => model.detector && from.some((each) => each && detectorsDiffer(each, model.detector)));
     if (differ)
       at("honesty").append(
         element("span", { class: "warning" }, " Not the same detector: features of another one mean something else to the model."),

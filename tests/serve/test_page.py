@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -311,3 +312,20 @@ def test_the_report_of_a_run_is_the_same_drawing(page, folder, tmp_path):
     assert sorted(title for stroke, title in strong if stroke) == ["1  · 1.00", "2  · 0.25"]
     page.locator(".card .picture rect").nth(1).click()
     assert page.locator(".card .picture rect.chosen").count() == 1
+
+
+def test_regions_of_another_detector_are_told_of_but_not_what_one_leaves_open(page, folder, tmp_path):
+    asker = Asker.open(folder / "first", store=folder / "regions.h5")
+    ours = "mine [weights 0123456789ab, boxes 36]"
+    for trained_on, differs in (
+        ("mine", False),
+        (ours, False),
+        ("mine [weights ff, boxes 36]", True),
+        ("it", True),
+    ):
+        asker.model.config.detector = trained_on
+        seen = replace(asker.see(FIRST), detector=ours)
+        write_static(asker.ask(seen, QUESTION, explain="relevancy"), tmp_path / "page.html", "first", asker)
+        page.goto((tmp_path / "page.html").as_uri())
+        said = page.locator("#honesty").inner_text()
+        assert ours in said and ("Not the same detector" in said) == differs, said
