@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_static([reply, *every_way(asker, reply)], options.explain, options.checkpoint, asker)
         if options.json is not None:
             write_text(options.json, json.dumps(reply.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    except (InputError, OSError, NotImplementedError) as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _print(reply)

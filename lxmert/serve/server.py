@@ -116,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
             status, kind, body = error.status, *as_json({"error": str(error)})
         except FileNotFoundError as error:
             status, kind, body = 404, *as_json({"error": str(error)})
-        except (InputError, NotImplementedError) as error:
+        except InputError as error:
             status, kind, body = 400, *as_json({"error": str(error)})
         except ConnectionError:
             raise

@@ -6,6 +6,7 @@ All hold the same network: `assemble` asks a layout for its parts and works out 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ _ANCHORS = len(DetectorConfig().anchor_scales) * len(DetectorConfig().anchor_rat
 Shape = tuple[int | None, ...]
 
 
-class Layout:
+class Layout(ABC):
     """What the layouts have in common: Caffe's orders.
 
     Args:
@@ -62,12 +63,13 @@ class Layout:
         """(A,) which of the file's anchors is our first, second, ..."""
         return np.arange(_ANCHORS)
 
+    @abstractmethod
     def _convolution(self, part: str) -> str:
-        raise NotImplementedError
+        """What a convolution's entries are called."""
 
+    @abstractmethod
     def _normalisation(self, part: str, channels: Shape) -> tuple[np.ndarray, ...]:
         """Gamma, beta, mean and variance."""
-        raise NotImplementedError
 
 
 class Caffe(Layout):
