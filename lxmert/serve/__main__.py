@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     with server:
-        print(f"{server.url}  (Ctrl-C ends it)", flush=True)
-        try:
+        try:  # who reads the line may end it at once
+            print(f"{server.url}  (Ctrl-C ends it)", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print("\nended")
