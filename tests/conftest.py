@@ -3,12 +3,7 @@
 import functools
 
 import pytest
-import torch
-import transformers
 from hypothesis import HealthCheck, settings
-from transformers.models.lxmert import modeling_lxmert as reference
-
-import lxmert
 
 # What is slow on a busy machine is no fault.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -54,6 +49,11 @@ def make_reference():
     of two of them would not show.
     """
 
+    # Not above: the process that hands the tests out to others imports this file too.
+    import torch
+    import transformers
+    from transformers.models.lxmert import modeling_lxmert as reference
+
     def make(name: str, **changes):
         torch.manual_seed(0)
         model = getattr(reference, name)(transformers.LxmertConfig(**{**SIZES, **changes}))
@@ -70,6 +70,7 @@ def make_reference():
 @pytest.fixture(scope="session")
 def make_pair(make_reference, tmp_path_factory):
     """Build (reference, ours) with the same weights, ours opened from what the reference saved."""
+    import lxmert
 
     @functools.cache
     def make(name: str, **changes):

@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from hydra._internal.hydra import Hydra
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -28,6 +29,8 @@ TINY = [
     "model.l_layers=1",
     "model.x_layers=1",
 ]
+# For runs whose page no test looks at: a good part of a short one's time is drawing it.
+NO_PAGE = "callbacks.examples=null"
 # Most of a short run's time is importing: runs are forks of a process that has done it, and so are the processes
 # that Lightning starts for them.
 FORKS = multiprocessing.get_context("forkserver")
@@ -36,6 +39,7 @@ FORKS.set_forkserver_preload(
         *("train", "lxmert.runs.build", "datamodules.toy.modules", "torch.distributed", "torch._dynamo"),
         *("torch.profiler", "matplotlib.backends.backend_svg", "PIL.ImageDraw", "pybase64"),
         *(f"lxmert.objectives.{path.stem}" for path in sorted((ROOT / "lxmert/objectives").glob("[!_]*.py"))),
+        "tests.frozen",
     ]
 )
 
@@ -84,7 +88,11 @@ def _as_command(argv, folder, said):
     os.chdir(folder)
     sys.argv = argv
     launched = mock.Mock(Popen=functools.partial(Launched, said))
-    with mock.patch.object(subprocess_script, "subprocess", launched):
+    with (
+        mock.patch.object(subprocess_script, "subprocess", launched),
+        # Hydra composes all twice, first for a hydra.mode that no command here sets.
+        mock.patch.object(Hydra, "get_mode", return_value=None),
+    ):
         runpy.run_path(argv[0], run_name="__main__")
 
 

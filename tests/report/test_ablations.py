@@ -19,6 +19,7 @@ TINY = [
     *("model.hidden_size=32", "model.num_attention_heads=2", "model.intermediate_size=64", "model.l_layers=1"),
     *("data.world.train=40", "data.world.minival=8", "data.world.nominival=4", "data.world.test=4"),
     *("data.batch_size=16", "trainer.limit_train_batches=2", "trainer.max_epochs=1", "callbacks.progress=null"),
+    *("data.world.pictures=1", "callbacks.examples=null"),
 ]
 EVERY_EPOCH = "++trainer.check_val_every_n_epoch=1"
 # Tables 3, 4, 5: VQA minival, GQA testdev, NLVR2 dev.

@@ -9,6 +9,7 @@ import signal
 import pytest
 import torch
 from runs import (
+    NO_PAGE,
     TINY,
     checkpoint,
     latest,
@@ -28,6 +29,7 @@ WORLD = ["data.world.train=40", "data.world.minival=8", "data.world.nominival=4"
 TOY = ["experiment=toy_vqa", *TINY, *WORLD, "data.batch_size=16", "data.eval_batch_size=12"]
 # Values in between, as users have them: 13 steps an epoch, logged at every third, saved at every fourth.
 USUAL = [*TOY, "trainer.log_every_n_steps=3", "callbacks.last.every_n_train_steps=4", "trainer.max_epochs=2"]
+BARE = [*USUAL, NO_PAGE]
 STEPS = 13
 
 
@@ -125,7 +127,7 @@ def test_a_fit_without_a_logger_and_with_early_stopping_ends_well(folder, whole)
 
 
 def test_nan_stops_the_run_with_the_batch_and_leaves_the_last_good_weights(folder, whole):
-    message = train(*USUAL, "optimizer.lr=1e6", "warmup=0", "trainer.max_epochs=20", folder=folder, fails=True)
+    message = train(*BARE, "optimizer.lr=1e6", "warmup=0", "trainer.max_epochs=20", folder=folder, fails=True)
     for part in (
         "is not finite",
         "losses: answering",
@@ -163,7 +165,7 @@ def test_a_signal_saves_says_how_to_go_on_and_the_run_goes_on_bit_for_bit(folder
 
 @pytest.mark.parametrize("at", ["step 4 of 26", "step 5 of 26"])
 def test_the_values_of_the_step_that_a_run_was_stopped_after_are_logged(folder, at):
-    each = [*USUAL, "trainer.log_every_n_steps=1"]
+    each = [*BARE, "trainer.log_every_n_steps=1"]
     assert stopped(*each, folder=folder, at=at) == 143
     steps = checkpoint(latest(folder))["global_step"]
     rows = [int(row["step"]) for row in metrics(latest(folder)) if row.get("train/loss")]
@@ -181,21 +183,21 @@ def test_a_run_killed_in_its_test_is_summed_up_as_the_uninterrupted_one(folder, 
 
 def test_a_signal_within_a_validation_repeats_the_validation_alone(folder, whole):
     slow = ["data.eval_batch_size=1"]
-    expected = train(*USUAL, *slow, folder=folder)
-    assert stopped(*USUAL, *slow, folder=folder, at="validation after step 13") == 143
+    expected = train(*BARE, *slow, folder=folder)
+    assert stopped(*BARE, *slow, folder=folder, at="validation after step 13") == 143
     run = latest(folder)
     state = checkpoint(run)
     assert state["global_step"] == STEPS and state["validation_due"]
-    train(*USUAL, *slow, f"resume={run}", folder=folder)
+    train(*BARE, *slow, f"resume={run}", folder=folder)
     same_run(expected, run)
 
 
 def test_a_signal_in_the_last_validation_is_no_lost_validation_either(folder, whole):
     slow = ["data.eval_batch_size=1"]
-    assert stopped(*USUAL, *slow, folder=folder, at="validation after step 26") == 143
+    assert stopped(*BARE, *slow, folder=folder, at="validation after step 26") == 143
     run = latest(folder)
     assert checkpoint(run)["global_step"] == 2 * STEPS and checkpoint(run)["validation_due"]
-    train(*USUAL, *slow, f"resume={run}", folder=folder)
+    train(*BARE, *slow, f"resume={run}", folder=folder)
     assert (run / "predictions/minival.json").read_text() == (whole / "predictions/minival.json").read_text()
     assert summary(run)["metrics"]["val/answering/accuracy"] == summary(whole)["metrics"]["val/answering/accuracy"]
 
@@ -205,12 +207,12 @@ def test_a_requeued_slurm_job_goes_on_in_its_folder(folder, whole, tmp_path):
     scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
     scontrol.chmod(0o755)
     job = {"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "0", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    status = stopped(*USUAL, folder=folder, at="step 1 of 26", by=signal.SIGUSR1, variables=job)
+    status = stopped(*BARE, folder=folder, at="step 1 of 26", by=signal.SIGUSR1, variables=job)
     assert status == 128 + signal.SIGUSR1 and (tmp_path / "asked").read_text() == "requeue 77\n"
     assert "SLURM starts the job again" in said(folder)
     run = latest(folder)
     assert run.name == "slurm-77-0"
-    assert train(*USUAL, folder=folder, variables=job | {"SLURM_RESTART_COUNT": "1"}) == run
+    assert train(*BARE, folder=folder, variables=job | {"SLURM_RESTART_COUNT": "1"}) == run
     same_run(whole, run)
 
 
@@ -228,15 +230,15 @@ def test_auto_starts_goes_on_and_starts_again(folder, whole):
 
 
 def test_a_resumed_run_with_other_settings_is_refused_with_the_difference(folder, whole):
-    assert stopped(*USUAL, folder=folder, at="step 1 of 26") == 143
+    assert stopped(*BARE, folder=folder, at="step 1 of 26") == 143
     run = latest(folder)
     kept = [run / name for name in ("config.yaml", "environment.json", "checkpoints/last.ckpt")]
     before = [path.read_bytes() for path in kept]
-    message = train(*USUAL, "optimizer.lr=1e-5", "data.batch_size=20", f"resume={run}", folder=folder, fails=True)
+    message = train(*BARE, "optimizer.lr=1e-5", "data.batch_size=20", f"resume={run}", folder=folder, fails=True)
     assert before == [path.read_bytes() for path in kept]
     assert "optimizer.lr: 0.001 in the checkpoint, 1e-05 now" in message
     assert "data.batch_size: 16 in the checkpoint, 20 now" in message and "init=" in message
-    longer = train(*USUAL, "trainer.max_epochs=3", f"resume={run}", folder=folder)
+    longer = train(*BARE, "trainer.max_epochs=3", f"resume={run}", folder=folder)
     assert checkpoint(longer)["global_step"] == 3 * STEPS
     assert "trainer.max_epochs was 2 until here and is 3 from here on" in said(folder)
     rates = [float(row["lr-BertAdam"]) for row in metrics(longer) if row.get("lr-BertAdam")]
@@ -246,24 +248,24 @@ def test_a_resumed_run_with_other_settings_is_refused_with_the_difference(folder
 def test_a_run_that_starts_from_anothers_file_has_a_folder_and_a_best_of_its_own(folder, whole):
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     file = f"resume={whole}/checkpoints/last.ckpt"
-    run = train(*USUAL, "trainer.max_epochs=3", file, folder=folder)
+    run = train(*BARE, "trainer.max_epochs=3", file, folder=folder)
     assert run != whole and checkpoint(run)["global_step"] == 3 * STEPS
     assert before == {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     assert summary(run)["checkpoint"].startswith(str(run))
 
 
 def test_a_torn_checkpoint_is_named_and_the_newest_whole_one_used(folder, whole):
-    assert stopped(*USUAL, folder=folder, at="validation after step 26") in (143, 0)
+    assert stopped(*BARE, folder=folder, at="validation after step 26") in (143, 0)
     run = latest(folder)
     last = run / "checkpoints/last.ckpt"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
-    train(*USUAL, f"resume={run}", folder=folder)
+    train(*BARE, f"resume={run}", folder=folder)
     assert "last.ckpt cannot be read" in said(folder) and "Going on from" in said(folder)
     same_run(whole, run)
     for name in ("last", "best"):
         path = run / f"checkpoints/{name}.ckpt"
         path.write_bytes(path.read_bytes()[:-30])
-    message = train(*USUAL, f"resume={run}", folder=folder, fails=True)
+    message = train(*BARE, f"resume={run}", folder=folder, fails=True)
     assert "No checkpoint of this run is whole" in message
 
 
@@ -317,9 +319,9 @@ def test_a_run_that_is_going_on_keeps_its_folder(tmp_path):
 @pytest.mark.parametrize("place", ["inside", "outside"])
 def test_latest_is_right_for_any_folder_and_resume_finds_it(folder, whole, place, tmp_path):
     chosen = folder / "outputs" / "mine" if place == "inside" else tmp_path / "elsewhere"
-    run = train(*USUAL, "trainer.max_steps=3", f"hydra.run.dir={chosen}", folder=folder)
+    run = train(*BARE, "trainer.max_steps=3", f"hydra.run.dir={chosen}", folder=folder)
     assert run == chosen.resolve()
-    assert train(*USUAL, "trainer.max_steps=5", "resume=last", folder=folder) == run
+    assert train(*BARE, "trainer.max_steps=5", "resume=last", folder=folder) == run
     assert checkpoint(run)["global_step"] == 5
 
 
@@ -367,13 +369,13 @@ def test_the_usual_options_of_the_trainer_need_no_plus(folder, whole):
     options = ["trainer.precision=bf16-mixed", "trainer.strategy=auto", "trainer.val_check_interval=0.5",
                "trainer.max_time='00:01:00:00'", "trainer.profiler=simple", "trainer.deterministic=true",
                "trainer.max_steps=7"]  # fmt: skip
-    run = train(*USUAL, *options, folder=folder)
+    run = train(*BARE, *options, folder=folder)
     assert checkpoint(run)["global_step"] == 7
 
 
 def test_a_last_step_of_fewer_batches_weighs_them_as_the_others(folder, whole):
     """13 batches by fours: the last step has one, whose gradient Lightning would divide by four."""
-    still = [*USUAL, "trainer.max_epochs=1", "optimizer.lr=0", "trainer.log_every_n_steps=1"]
+    still = [*BARE, "trainer.max_epochs=1", "optimizer.lr=0", "trainer.log_every_n_steps=1"]
     runs = [train(*still, f"trainer.accumulate_grad_batches={each}", folder=folder) for each in (1, 4)]
     assert [checkpoint(run)["global_step"] for run in runs] == [13, 4]
     one, four = ([float(row["train/grad_norm"]) for row in metrics(r) if row["train/grad_norm"]] for r in runs)

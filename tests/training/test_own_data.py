@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from folders import write_regions
-from runs import ROOT, checkpoint, latest, said, summary, train
+from runs import NO_PAGE, ROOT, checkpoint, latest, said, summary, train
 
 from datamodules.convert.__main__ import main as convert
 from datamodules.init.__main__ import main as init
@@ -360,7 +360,7 @@ def test_a_data_set_of_ones_own_goes_on_where_it_stopped_on_two_processes(tmp_pa
     rows = write(tmp_path, kind)
     monkeypatch.chdir(tmp_path)
     assert init(["data/mine", "--vocabulary"]) == 0
-    command = ["experiment=mine", *TINY, "trainer.devices=2"]
+    command = ["experiment=mine", *TINY, NO_PAGE, "trainer.devices=2"]
     own = ["--config-dir", f"{tmp_path}/own"]
     train(*command, "trainer.max_steps=4", *own, folder=tmp_path)
     run = train(*command, "trainer.max_steps=6", "resume=last", *own, folder=tmp_path)
@@ -414,7 +414,7 @@ def test_weights_of_another_detectors_regions_are_told_of_in_one_line(tmp_path, 
     write(tmp_path, kind)
     monkeypatch.chdir(tmp_path)
     assert init(["data/mine", "--vocabulary"]) == 0
-    command, own = ["experiment=mine", *TINY], ["--config-dir", f"{tmp_path}/own"]
+    command, own = ["experiment=mine", *TINY, NO_PAGE], ["--config-dir", f"{tmp_path}/own"]
     run = train(*command, *own, folder=tmp_path)
     assert checkpoint(run)["lxmert_config"]["detector"] == "a test's numbers"
     assert "trained on regions" not in said(tmp_path)

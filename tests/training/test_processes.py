@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from runs import checkpoint, latest, metrics, said, start, stopped, summary, train, weights
+from runs import NO_PAGE, checkpoint, latest, metrics, said, start, stopped, summary, train, weights
 
 SIZES = [
     "model.hidden_size=32",
@@ -15,12 +15,18 @@ SIZES = [
     "model.x_layers=1",
     "data.world.pictures=1",
 ]
-VQA = ["data.world.train=40", "data.world.minival=9", "data.world.nominival=4", "data.world.test=4"]
+VQA = ["data.world.train=20", "data.world.minival=9", "data.world.nominival=4", "data.world.test=4"]
 WORLD = {
     "toy_vqa": [*VQA, "data.batch_size=12"],
-    "toy_gqa": ["data.world.train=20", "data.world.valid=5", "data.world.testdev=7", "data.batch_size=12"],
-    "toy_nlvr2": ["data.world.train=8", "data.world.valid=5", "data.world.test=5", "data.batch_size=6"],
-    "toy_pretrain": [*VQA, "data.batch_size=18"],
+    "toy_gqa": [
+        "data.world.train=12",
+        "data.world.valid=5",
+        "data.world.testdev=7",
+        "data.batch_size=12",
+        NO_PAGE,
+    ],
+    "toy_nlvr2": ["data.world.train=8", "data.world.valid=5", "data.world.test=5", "data.batch_size=12", NO_PAGE],
+    "toy_pretrain": [*VQA, "data.batch_size=18", "callbacks.curves=null"],
 }
 TIMES = ["trainer.log_every_n_steps=3", "trainer.max_epochs=2", "callbacks.last.every_n_train_steps=4"]
 
@@ -60,9 +66,8 @@ def test_the_settings_of_long_jobs_work_together_on_two_processes(folder):
     command += ["trainer.val_check_interval=0.5", "data.workers=1", "optimizer.lr=1e-4"]
     command += ["data.test=[nominival,minival]"]
     runs = [train(*command, f"trainer.devices={count}", folder=folder) for count in (1, 2)]
-    assert (
-        checkpoint(runs[0])["global_step"] == checkpoint(runs[1])["global_step"] == 2 * 6
-    )  # 16 batches by threes
+    for run in runs:  # 10 batches by threes, of which one is left over
+        assert checkpoint(run)["global_step"] == 2 * 4
     assert len([row for row in metrics(runs[0]) if row.get("val/loss")]) == 4
     for name, expected in weights(runs[0]).items():
         if not name.endswith(".key.bias"):

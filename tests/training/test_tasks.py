@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from runs import SHARED, TINY, checkpoint, kill_and_resume, metrics, said, summary, train, weights
+from runs import NO_PAGE, SHARED, TINY, checkpoint, kill_and_resume, metrics, said, summary, train, weights
 
 from lxmert.evaluate import TASKS, check_submission, read_ids
 from lxmert.evaluate import __main__ as evaluate
@@ -18,7 +18,7 @@ WORLD = {
     "toy_nlvr2": ["data.world.train=6", "data.world.valid=2", "data.world.test=3", "data.world.pictures=1"],
 }
 
-NO_PAGE = "callbacks.curves=null"  # whose curves take as long as the training
+NO_CURVES = "callbacks.curves=null"  # whose curves take as long as the training
 
 
 def experiment(name):
@@ -41,7 +41,7 @@ def pretrained(folder):
 def gqa(folder, pretrained):
     """A run, and what it said."""
     init = f"init={pretrained}/checkpoints/best.ckpt"
-    return train(*experiment("toy_gqa"), init, folder=folder), said(folder)
+    return train(*experiment("toy_gqa"), init, NO_PAGE, folder=folder), said(folder)
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +73,14 @@ def test_pre_training_logs_each_objective_and_leaves_a_page_and_weights(pretrain
 
 
 def test_pre_training_in_two_processes_is_that_of_one(folder, pretrained):
-    two = train(*experiment("toy_pretrain"), "trainer.devices=2", NO_PAGE, folder=folder)
+    two = train(*experiment("toy_pretrain"), "trainer.devices=2", NO_CURVES, folder=folder)
     # A loss is a mean over what a process has to find, which the halves of a batch weigh a little differently.
     losses = [[float(row["train/loss"]) for row in metrics(run) if row["train/loss"]] for run in (pretrained, two)]
     assert len(losses[0]) == len(losses[1]) == checkpoint(two)["global_step"]
     assert losses[1] == pytest.approx(losses[0], rel=0.2)
     assert np.mean(losses[1]) == pytest.approx(np.mean(losses[0]), rel=0.02)
     best = f"checkpoint={two}/checkpoints/best.ckpt"
-    tested = train(*experiment("toy_pretrain"), "action=test", best, NO_PAGE, folder=folder)
+    tested = train(*experiment("toy_pretrain"), "action=test", best, NO_CURVES, folder=folder)
     measured = [
         {name: v for name, v in summary(run)["metrics"].items() if name.startswith("test/") and "loss" not in name}
         for run in (tested, two)
@@ -90,7 +90,7 @@ def test_pre_training_in_two_processes_is_that_of_one(folder, pretrained):
 
 
 def test_killed_pre_training_resumes_to_the_weights_of_an_uninterrupted_run(folder, pretrained):
-    resumed = kill_and_resume(*experiment("toy_pretrain"), NO_PAGE, folder=folder)
+    resumed = kill_and_resume(*experiment("toy_pretrain"), NO_CURVES, folder=folder)
     assert summary(resumed)["resumed_from"]
     expected, found = weights(pretrained), weights(resumed)
     assert expected.keys() == found.keys()
@@ -112,13 +112,13 @@ def test_every_loss_falls_on_real_captions_questions_and_regions(tmp_path):
     # All 33 sentences of three pictures in each batch: of ten pictures, matching needs many more steps.
     (data / "lxmert" / "coco10.json").write_text(json.dumps(entries[:3]))
     run = train(
-        "experiment=pretrain", "recipe=released", "trainer=cpu", "trainer.max_epochs=100", "data.batch_size=33",
-        "trainer.log_every_n_steps=1", "trainer.check_val_every_n_epoch=100", "optimizer=adamw", "warmup=0.1",
+        "experiment=pretrain", "recipe=released", "trainer=cpu", "trainer.max_epochs=80", "data.batch_size=33",
+        "trainer.log_every_n_steps=1", "trainer.check_val_every_n_epoch=80", "optimizer=adamw", "warmup=0.1",
         "optimizer.lr=3e-3", "model=toy", "model.hidden_size=48", "model.intermediate_size=96", "model.l_layers=1",
-        "model.initializer_range=0.2", "model.visual_feat_dim=2048", "model.num_object_labels=1600",
-        "model.num_attr_labels=400", "data.train=coco10", "data.valid=coco10", "data.test=coco10",
-        "data.sources.vg=0", "data.sources.gqa=0", "data.sources.visual7w=0", "data.workers=0", NO_PAGE,
-        f"data.tokenizer={SHARED}/vocab/bert_uncased_vocab.txt",
+        "model.x_layers=1", "model.initializer_range=0.2", "model.visual_feat_dim=2048",
+        "model.num_object_labels=1600", "model.num_attr_labels=400", "data.train=coco10", "data.valid=coco10",
+        "data.test=coco10", "data.sources.vg=0", "data.sources.gqa=0", "data.sources.visual7w=0", "data.workers=0",
+        NO_CURVES, f"data.tokenizer={SHARED}/vocab/bert_uncased_vocab.txt",
         folder=tmp_path,
     )  # fmt: skip
     for name in LOSSES:
@@ -134,7 +134,7 @@ def test_every_loss_falls_on_real_captions_questions_and_regions(tmp_path):
 
 def test_vqa_starts_from_pre_training_with_its_answers_matched_by_text(folder, pretrained):
     init = f"init={pretrained}/checkpoints/best.ckpt"
-    run = train(*experiment("toy_vqa"), init, "optimizer.lr=0", "trainer.max_epochs=1", folder=folder)
+    run = train(*experiment("toy_vqa"), init, NO_PAGE, "optimizer.lr=0", "trainer.max_epochs=1", folder=folder)
     check_transfer(pretrained, run, said(folder))
 
 
@@ -256,7 +256,7 @@ def test_nlvr2_is_scored_as_its_makers_do_from_a_valid_submission(folder, nlvr2,
 def test_one_process_tests_as_two_did(folder, nlvr2):
     run, _ = nlvr2
     best = f"checkpoint={run}/checkpoints/best.ckpt"
-    tested = train(*experiment("toy_nlvr2"), "action=test", best, folder=folder)
+    tested = train(*experiment("toy_nlvr2"), "action=test", best, NO_PAGE, folder=folder)
     assert official(tested) == pytest.approx(official(run), abs=1e-6)
     one, two = (np.load(each / "predictions" / "test_scores.npz") for each in (tested, run))
     assert one["question_id"].tolist() == two["question_id"].tolist()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from runs import (
+    NO_PAGE,
     SHARED,
     TINY,
     arguments,
@@ -118,7 +119,7 @@ def test_test_predict_and_validate_use_the_checkpoint_and_the_split_they_are_giv
 
 def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(toy, toy_run):
     folder, overrides = toy
-    resumed = kill_and_resume(*overrides, "trainer.max_epochs=2", folder=folder)
+    resumed = kill_and_resume(*overrides, NO_PAGE, "trainer.max_epochs=2", folder=folder)
     assert summary(resumed)["resumed_from"]
     assert checkpoint(resumed)["global_step"] == checkpoint(toy_run)["global_step"] == 26
     expected, found = weights(toy_run), weights(resumed)
@@ -129,7 +130,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(toy, toy_ru
 def test_two_processes_train_as_one_with_the_same_global_batch(toy, toy_run):
     folder, overrides = toy
     still = ["model.hidden_dropout_prob=0", "model.attention_probs_dropout_prob=0", "trainer.max_steps=20"]
-    one = train(*overrides, *still, "trainer.max_epochs=-1", folder=folder)
+    one = train(*overrides, *still, NO_PAGE, "trainer.max_epochs=-1", folder=folder)
     two = fresh(*overrides, *still, "trainer.max_epochs=-1", "trainer.devices=2", folder=folder)
     for name, expected in weights(one).items():
         torch.testing.assert_close(weights(two)[name], expected, atol=1e-5, rtol=1e-5)
@@ -146,7 +147,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(toy, toy_run):
 @pytest.mark.parametrize("optimizer", ["bert_adam", "adamw"])
 def test_the_settings_for_a_gpu_train_on_a_cpu_too(toy, optimizer):
     folder, overrides = toy
-    gpu = ["trainer=gpu", "trainer.accelerator=cpu", f"optimizer={optimizer}", "optimizer.lr=1e-3"]
+    gpu = [NO_PAGE, "trainer=gpu", "trainer.accelerator=cpu", f"optimizer={optimizer}", "optimizer.lr=1e-3"]
     run = train(*overrides, *gpu, "trainer.max_epochs=1", "trainer.gradient_clip_val=0.1", folder=folder)
     losses = [float(row["train/loss"]) for row in metrics(run) if row["train/loss"]]
     assert losses[-1] < losses[0]
@@ -154,7 +155,7 @@ def test_the_settings_for_a_gpu_train_on_a_cpu_too(toy, optimizer):
 
 def test_an_offline_wandb_run_holds_every_logged_metric_and_a_table_of_pictures(toy, toy_run):
     folder, overrides = toy
-    run = fresh(*overrides, "logger=wandb", "trainer.max_epochs=1", folder=folder)
+    run = train(*overrides, "logger=wandb", "trainer.max_epochs=1", folder=folder)
     [file] = run.glob("wandb/offline-run-*/run-*.wandb")
     records = list(wandb_records(file))
     history = {item.key or item.nested_key[0] for record in records for item in record.history.item}
@@ -204,7 +205,7 @@ def test_the_real_coco10_files_are_learnt_by_the_same_command(tmp_path):
         "trainer.check_val_every_n_epoch=30", "warmup=0.4",
         f"data.tokenizer={SHARED}/vocab/bert_uncased_vocab.txt", "data.train=[train]", "data.workers=0",
         "data.batch_size=20", "optimizer.lr=1e-3", "data.valid=[train]", "data.test=[minival]",
-        "model.hidden_size=64", "model.intermediate_size=128", "model.l_layers=1",
+        "model.hidden_size=64", "model.intermediate_size=128", "model.l_layers=1", "model.x_layers=1",
     ]  # fmt: skip
     run = train(*overrides, folder=tmp_path)
     found = summary(run)["metrics"]
@@ -270,7 +271,7 @@ def test_a_run_goes_on_with_no_other_vocabulary_though_as_large(toy, toy_run, tm
 def test_fine_tuning_starts_from_the_weights_it_is_given(toy, toy_run):
     folder, overrides = toy
     init = f"init={toy_run}/checkpoints/best.ckpt"
-    run = train(*overrides, init, "optimizer.lr=0", "trainer.max_epochs=1", folder=folder)
+    run = train(*overrides, init, NO_PAGE, "optimizer.lr=0", "trainer.max_epochs=1", folder=folder)
     expected = weights(toy_run, "best")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(run).items())
     said = train(*overrides, init, "model.hidden_size=16", folder=folder, fails=True)
