@@ -64,13 +64,12 @@ def main() -> int:
         return 0 if holds else 1
 
 
-def make_store(path: Path, images: int, regions: int, dim: int) -> None:
-    """A store of random features with the distribution of real ones: non-negative, a third zeros."""
+def make_store(path: Path, images: int, regions: int, dim: int, ids: list[str] | None = None) -> None:
+    """A store of random features with the distribution of real ones: non-negative, a third zeros; sorted `ids`."""
     total = images * regions
-    ids = np.array([f"IMAGE_{i:012d}" for i in range(images)], np.bytes_)
     arrays = {
         "offsets": np.arange(images + 1) * regions,
-        "image_ids": ids,
+        "image_ids": np.array(ids or [f"IMAGE_{i:012d}" for i in range(images)], np.bytes_),
         "image_size": np.tile(np.array([[640, 480]], np.int32), (images, 1)),
         "id_order": np.arange(images),
     }

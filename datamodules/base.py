@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from datamodules.batches import (
     BatchSampler,
     ExampleDataset,
+    ExampleLoader,
+    FeatureTable,
     Part,
     Places,
     TrainLoader,
@@ -37,6 +39,7 @@ from datamodules.sense import (
 )
 from datamodules.statistics import frequent_answers, known_labels, look_at_sentences
 from datamodules.stores import ExampleStore, RegionStore
+from lxmert.batch import Batch
 from lxmert.evaluate import TASKS
 from lxmert.files import InputError
 from lxmert.tokenization import LxmertTokenizer
@@ -86,6 +89,8 @@ class ExampleDataModule(LightningDataModule):
         rows_per_image: up to this many training examples of one image stay together.
         feature_dim: size of a region's feature vector, as the model expects it.
         missing_images: what to do with examples whose image has no regions: "stop" or "drop".
+        regions_on_device: under a trainer, copy all region features of a stage to the device at its start, and
+            look them up there; batches are the same, and a GPU needs the memory.
 
     Attributes:
         title: what the data is, for tables and pages.
@@ -114,6 +119,7 @@ class ExampleDataModule(LightningDataModule):
     rows_per_image: int = 1
     feature_dim: int = 2048
     missing_images: str = "stop"
+    regions_on_device: bool = False
 
     title: str = field(init=False)
     task: str = field(init=False, default="own")
@@ -129,6 +135,8 @@ class ExampleDataModule(LightningDataModule):
             raise InputError(f"data.task={self.task}; expected one of {', '.join(TASKS)}")
         if self.missing_images not in ("stop", "drop"):
             raise InputError(f"data.missing_images={self.missing_images}; expected stop or drop")
+        if not isinstance(self.regions_on_device, bool):
+            raise InputError(f"data.regions_on_device={self.regions_on_device}; expected true or false")
         if self.max_length < 3:
             raise InputError(f"data.max_length={self.max_length}; expected 3 or more: [CLS], a word and [SEP]")
         given = {"train": self.train, "valid": self.valid, "test": self.test, "predict": self.predict}
@@ -145,6 +153,7 @@ class ExampleDataModule(LightningDataModule):
         self.label_names: dict[str, list[str]] = {}
         self._examples: dict[str, ExampleStore] = {}
         self._report: dict[str, dict[str, Any]] = {}
+        self._table: FeatureTable | None = None
         self._compared = False
 
     @abstractmethod
@@ -177,7 +186,7 @@ class ExampleDataModule(LightningDataModule):
         Raises:
             InputError: images without regions, regions of another size than the model expects,
                 training examples without answers, no training split; answers or sentences of which nothing is
-                known.
+                known; features that the device has no room for.
         """
         if stage == "fit" and not self.splits["train"]:
             raise InputError("data.train names no split to train on.")
@@ -195,6 +204,20 @@ class ExampleDataModule(LightningDataModule):
         if self.trainer is None or self.trainer.is_global_zero:
             self._log_report()
             self._compare_splits()
+        if self.regions_on_device and self.trainer:
+            self._place_features(self.trainer, ROLES[stage] if stage else tuple(self.splits))
+
+    def _place_features(self, trainer: Trainer, roles: Sequence[str]) -> None:
+        """Have the features of these roles on the trainer's device."""
+        stores = [store for role in roles if role in self.datasets for store in self.datasets[role].regions]
+        device = trainer.strategy.root_device
+        if stores and not (self._table and self._table.holds(stores, device)):
+            self._table = None  # frees the memory of another stage's
+            self._table = FeatureTable(stores, device, shown=trainer.is_global_zero)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """The batch with the features of its regions, where these are on the device already."""
+        return self._table.fill(batch) if self._table else batch
 
     def _open(self, split: str) -> ExampleStore:
         if split not in self._examples:
@@ -400,6 +423,17 @@ class ExampleDataModule(LightningDataModule):
         return " and ".join(self.release.detectors) or None
 
     @property
+    def most_regions(self) -> int:
+        """Regions of the training image that has most."""
+        return max(store.contract["max_regions"] for store in self.datasets["train"].regions)
+
+    def sample(self, number: int = 8) -> Iterator[Batch]:
+        """Some training batches of the first epoch, without features: the first process's share of each."""
+        sampler = self._train_sampler(0, 0, rank=0)
+        wanted = set(np.linspace(0, len(sampler) - 1, number).astype(int).tolist())
+        return (self.datasets["train"].read(rows) for rows in sampler if rows.batch in wanted)
+
+    @property
     def num_images(self) -> int | None:
         """How many images a statement has; None where examples are about one."""
         return None
@@ -413,8 +447,12 @@ class ExampleDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew each epoch, the last partial batch dropped; starts where a checkpoint left off."""
         epoch, first_batch = resume_position(self.trainer) if self.trainer else (0, 0)
+        options = loader_options(self._train_sampler(epoch, first_batch), self.workers, self.seed)
+        return TrainLoader(self._by_row(self.datasets["train"]), **options)
+
+    def _train_sampler(self, epoch: int, first_batch: int, **process: int) -> BatchSampler:
         dataset = self.datasets["train"]
-        sampler = BatchSampler(
+        return BatchSampler(
             len(dataset),
             self.batch_size,
             seed=self.seed,
@@ -425,9 +463,8 @@ class ExampleDataModule(LightningDataModule):
             weights=dataset.weights,
             epoch=epoch,
             first_batch=first_batch,
-            **self._process(),
+            **{**self._process(), **process},
         )
-        return TrainLoader(dataset, **loader_options(sampler, self.workers, self.seed))
 
     def val_dataloader(self) -> DataLoader | list:
         """Every example once, ordered by image."""
@@ -455,7 +492,11 @@ class ExampleDataModule(LightningDataModule):
             weights=dataset.weights,
             **self._process(),
         )
-        return DataLoader(dataset, **loader_options(sampler, self.workers, self.seed))
+        return ExampleLoader(self._by_row(dataset), **loader_options(sampler, self.workers, self.seed))
+
+    def _by_row(self, dataset: ExampleDataset) -> ExampleDataset:
+        """A data set as loaders read it: with rows of the table, where the features are on the device."""
+        return dataset.by_row(self._table.first_rows(dataset.regions) if self._table else None)
 
     def _process(self) -> dict[str, int]:
         if self.trainer is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
@@ -178,8 +178,8 @@ class PairDataset(ExampleDataset):
         places = np.concatenate([part.places_of(slice(None)) for part in self.parts])
         return np.where((places < 0).any(1), -1, places[:, 0])
 
-    def __getitem__(self, rows: Rows | np.ndarray | Sequence[int]) -> Batch:
-        rows = rows if isinstance(rows, Rows) else Rows(np.asarray(rows, np.int64))
+    def read(self, rows: Rows) -> Batch:
+        """The batch of these rows, without features."""
         read = self._read(rows.indices)
         images = np.empty((len(rows.indices), 1 + len(self.parts[0].further)), np.int64)
         for number, where, places in self._owners(rows.indices):
@@ -192,5 +192,3 @@ class PairDataset(ExampleDataset):
         return self._batch(
             rows, read, read.texts[first_row], np.repeat(row_sentence, images.shape[1]), rows.indices[first_row]
         )
-
-    __getitems__ = __getitem__

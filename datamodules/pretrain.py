@@ -185,8 +185,8 @@ class PretrainDataset(ExampleDataset):
                 True
             )
 
-    def __getitem__(self, rows: Rows | np.ndarray | Sequence[int]) -> Batch:
-        rows = rows if isinstance(rows, Rows) else Rows(np.asarray(rows, np.int64))
+    def read(self, rows: Rows) -> Batch:
+        """The batch of these rows, without features."""
         read = self._read(rows.indices)
         read.targets["answer"] = self._draw_answers(rows, read.targets)
         partners = self._draw_partners(rows, read.images)
@@ -196,8 +196,6 @@ class PretrainDataset(ExampleDataset):
             read.texts[exchanged[where]] = self.parts[number].examples.texts(places)
         # One sentence a row, alike or not: each has its own mask.
         return self._batch(rows, read, read.texts, np.arange(len(rows.indices)), rows.indices)
-
-    __getitems__ = __getitem__
 
     def _draw_partners(self, rows: Rows, images: np.ndarray) -> np.ndarray:
         """(R,) the example whose sentence takes the place of each row's own, -1 where that stays."""
@@ -259,18 +257,18 @@ class PretrainDataset(ExampleDataset):
 
     def _image_targets(self, rows: Rows, images: np.ndarray) -> dict[str, Tensor]:
         names = ("object_ids", "object_conf", "attribute_ids", "attribute_conf")
-        labels = self._gather(images, RegionStore.labels, (-1, 0, -1, 0))
+        labels = self._gather(images, lambda n, places: self.regions[n].labels(places), (-1, 0, -1, 0))
         return dict(zip(names, labels, strict=True)) | {
             "replacement_features": self._read_replacements(rows, images)
         }
 
     def _read_replacements(self, rows: Rows, images: np.ndarray) -> Tensor:
-        """(I, F) a region of a random image for each image, seldom the same one."""
+        """(I, 1) int64: the row of a region of a random image for each image, seldom the same one."""
         total = int(self._region_starts[-1])
         drawn = below(total, self.seed, "spare image", rows.epoch, rows.batch, images)
         drawn = np.where(drawn == images, (drawn + 1) % total, drawn)
         fraction = uniform(self.seed, "spare region", rows.epoch, rows.batch, images)
-        spare = torch.empty(len(images), self.regions[0].feature_dim, dtype=torch.float16)
+        picked = np.empty((len(images), 1), np.int64)
         for number, where, places in self._region_owners(drawn):
-            spare[torch.from_numpy(where)] = self.regions[number].pick(places, fraction[where])
-        return spare
+            picked[where, 0] = self.regions[number].pick_rows(places, fraction[where]) + self.first_rows[number]
+        return torch.from_numpy(picked)

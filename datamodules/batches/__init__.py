@@ -1,13 +1,16 @@
 """From stores to batches: the order of the examples, and reading them."""
 
 from datamodules.batches.dataset import ExampleDataset, Part, distinct, translation
-from datamodules.batches.loaders import TrainLoader, loader_options, resume_position
+from datamodules.batches.features import FeatureTable
+from datamodules.batches.loaders import ExampleLoader, TrainLoader, loader_options, resume_position
 from datamodules.batches.places import Places
 from datamodules.batches.sampling import BatchSampler, Rows
 
 __all__ = [
     "BatchSampler",
     "ExampleDataset",
+    "ExampleLoader",
+    "FeatureTable",
     "Part",
     "Places",
     "Rows",

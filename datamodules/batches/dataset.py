@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.batches.features import with_features
 from datamodules.batches.sampling import Rows
-from datamodules.stores import ANNOTATORS, Examples, ExampleStore, RegionStore
+from datamodules.stores import ANNOTATORS, Examples, ExampleStore, RegionStore, StoredFeatures
 from lxmert.batch import Batch
 from lxmert.hash_random import key
 from lxmert.tokenization import LxmertTokenizer
@@ -132,6 +135,8 @@ class ExampleDataset(Dataset[Batch]):
         starts: the place of each part's first example, then the number of all examples.
         weights: (len,) how often an epoch holds each example, 0 where its image has no regions; None for
             once each.
+        first_rows: of each region store, the row of its first region.
+        in_table: whether these are a `FeatureTable`'s, which has the features then.
     """
 
     def __init__(
@@ -148,6 +153,9 @@ class ExampleDataset(Dataset[Batch]):
         self.starts = np.cumsum([0, *(len(part.examples) for part in parts)])
         self._region_starts = np.cumsum([0, *(len(store) for store in regions)])
         self.weights: np.ndarray | None = None
+        self.stored = StoredFeatures(self.regions)
+        self.first_rows = self.stored.first_rows
+        self.in_table, self._fills = False, True
         if any(part.incomplete for part in parts):
             self.weights = (self.images >= 0).astype(np.float32)
 
@@ -173,14 +181,37 @@ class ExampleDataset(Dataset[Batch]):
         [(number, _, places)] = self._owners(np.array([place]))
         return self.parts[number].examples.texts(places)[0]
 
+    def by_row(self, first_rows: Sequence[int] | None = None) -> ExampleDataset:
+        """The same data set, whose batches have the rows of features in their place.
+
+        That is `region_features` (I, N, 1) int64, 0 in the padding: for `with_features`, once the batch has left
+        the process that read its texts.
+
+        Args:
+            first_rows: of each region store, the row of its first region in a `FeatureTable`. None: `fill` is to
+                read them from the stores.
+        """
+        other = copy(self)
+        other._fills, other.in_table = False, first_rows is not None
+        other.first_rows = list(first_rows or self.stored.first_rows)
+        return other
+
+    def fill(self, batch: Batch, *, pinned: bool = False) -> Batch:
+        """A batch of `by_row` with its features as the stores have them, `pinned` in page-locked memory."""
+        return batch if self.in_table else with_features(batch, partial(self.stored.look_up, pinned=pinned))
+
     def __getitem__(self, rows: Rows | np.ndarray | Sequence[int]) -> Batch:
-        rows = rows if isinstance(rows, Rows) else Rows(np.asarray(rows, np.int64))
-        read = self._read(rows.indices)
-        first_row, row_sentence = distinct(read.texts.astype(np.str_))
-        return self._batch(rows, read, read.texts[first_row], row_sentence, rows.indices[first_row])
+        batch = self.read(rows if isinstance(rows, Rows) else Rows(np.asarray(rows, np.int64)))
+        return self.fill(batch) if self._fills else batch
 
     # torch calls this one when it forms the list of indices itself.
     __getitems__ = __getitem__
+
+    def read(self, rows: Rows) -> Batch:
+        """The batch of these rows, without features."""
+        read = self._read(rows.indices)
+        first_row, row_sentence = distinct(read.texts.astype(np.str_))
+        return self._batch(rows, read, read.texts[first_row], row_sentence, rows.indices[first_row])
 
     def _read(self, indices: np.ndarray) -> _Read:
         """What the text stores hold of the rows."""
@@ -217,11 +248,11 @@ class ExampleDataset(Dataset[Batch]):
         )
         first_row, row_image = distinct(read.images)
         images = read.images[first_row]
-        features, boxes, mask = self._read_regions(images)
+        feature_rows, boxes, mask = self._read_regions(images)
         return Batch(
             token_ids=tokens["input_ids"],
             token_mask=tokens["attention_mask"].bool(),
-            region_features=features,
+            region_features=feature_rows,
             region_boxes=boxes,
             region_mask=mask,
             row_sentence=torch.from_numpy(row_sentence),
@@ -266,19 +297,23 @@ class ExampleDataset(Dataset[Batch]):
             targets["annotator_answers"][where] = part.annotator_answers[examples.annotator_answers]
 
     def _read_regions(self, images: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Features, boxes and mask of images given by their place over all region stores."""
-        features, boxes, mask = self._gather(images, RegionStore.read, (0, 0, False))
-        return features, boxes, mask
+        """Rows of features, boxes and mask of images given by their place over all region stores."""
+
+        def read(number: int, places: np.ndarray) -> tuple[Tensor, ...]:
+            return self.regions[number].read_rows(places, self.first_rows[number])
+
+        rows, boxes, mask = self._gather(images, read, (0, 0, False))
+        return rows, boxes, mask
 
     def _gather(
         self,
         images: np.ndarray,
-        read: Callable[[RegionStore, np.ndarray], tuple[Tensor, ...]],
+        read: Callable[[int, np.ndarray], tuple[Tensor, ...]],
         fills: Sequence[float],
     ) -> tuple[Tensor, ...]:
-        """What `read` gives of images over all region stores, each tensor with its fill in the padding."""
+        """What `read` gives of images of each region store, each tensor with its fill in the padding."""
         pieces = [
-            (torch.from_numpy(where), read(self.regions[number], places))
+            (torch.from_numpy(where), read(number, places))
             for number, where, places in self._region_owners(images)
         ]
         if len(pieces) == 1:
@@ -299,9 +334,9 @@ class ExampleDataset(Dataset[Batch]):
     def _image_ids(self, images: np.ndarray) -> list[str]:
         owner = np.searchsorted(self._region_starts, images, side="right") - 1
         places = images - self._region_starts[owner]
+        tables = [store.image_ids for store in self.regions]
         return [
-            self.regions[number].image_ids[place].decode()
-            for number, place in zip(owner.tolist(), places.tolist(), strict=True)
+            tables[number][place].decode() for number, place in zip(owner.tolist(), places.tolist(), strict=True)
         ]
 
 

@@ -1,5 +1,6 @@
 """What is converted once and read ever after: regions and texts in HDF5."""
 
+from datamodules.stores.features import StoredFeatures
 from datamodules.stores.hdf5 import (
     REMAKE,
     Column,
@@ -70,6 +71,7 @@ __all__ = [
     "Rows",
     "Source",
     "StoreError",
+    "StoredFeatures",
     "allocate",
     "allow_open_files",
     "box_fractions",

@@ -234,14 +234,14 @@ def _refuse(path: Path, name: str, what: str) -> NoReturn:
 
 
 def allow_open_files(workers: int) -> None:
-    """Have this process be allowed the open files that a loader with so many workers passes its batches in.
+    """Have this process be allowed the open files that a loader with so many workers needs.
 
-    Without them a worker cannot hand on its batch, and the process that waits for it waits forever.
+    Without them it would end in the middle of starting these.
 
     Raises:
         InputError: the system does not allow so many.
     """
-    if not workers or sys.platform == "win32":  # which passes batches otherwise
+    if not workers or sys.platform == "win32":  # which has no such limit
         return
     import resource  # here, as Windows has no such module
 
@@ -257,7 +257,7 @@ def allow_open_files(workers: int) -> None:
 
 
 FILES_OF_A_PROCESS = 48  # stores, logs, libraries
-FILES_OF_A_WORKER = 24  # two batches of a dozen tensors wait in its queue
+FILES_OF_A_WORKER = 6  # its pipes
 
 
 def has_dataset(file: h5py.File, name: str) -> bool:

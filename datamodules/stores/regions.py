@@ -84,7 +84,7 @@ class RegionStore:
         self.path = Path(path)
         self.contract: dict[str, Any] = _read_contract(self.path)
         self.feature_dim: int = self.contract["feature_dim"]
-        self._buffers = _Buffers()
+        self._buffers = Buffers()
         self._cold = True
         self._check()
 
@@ -96,7 +96,7 @@ class RegionStore:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._buffers = _Buffers()
+        self._buffers = Buffers()
         self._cold = True
 
     @cached_property
@@ -183,16 +183,35 @@ class RegionStore:
         """
         rows = _Rows(self, images)
         features = self._buffers.take((*rows.mask.shape, self.feature_dim), np.float16)
-        before = _blocks_read()
+        before = blocks_read()
         if self._cold:
-            self._read_ahead(rows)
+            self.read_ahead(rows.starts, rows.counts)
         self._gather("features", rows, features, 0)
         # A cold file is read 25 times faster with its pages asked for beforehand, a warm one a third
         # slower. Whether this read waited for the disk tells how to do the next; it costs one system
         # call, and follows a file that enters the page cache or is pushed out of it.
-        self._cold = _blocks_read() > before
+        self._cold = blocks_read() > before
         boxes = self._gather("boxes", rows, torch.empty(*rows.mask.shape, 4), 0)
         return features, boxes, rows.mask
+
+    def read_rows(self, images: np.ndarray | Sequence[int], first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As `read`, but where the features are and not what they are.
+
+        Args:
+            images: as of `read`.
+            first: the row of this store's first region in a table of several stores' features.
+
+        Returns:
+            rows (I, N, 1) int64 in that table, boxes (I, N, 4) float32 and mask (I, N) bool. Padding is zero.
+        """
+        rows = _Rows(self, images)
+        places = np.where(rows.real, rows.starts[:, None] + np.arange(rows.real.shape[1]) + first, 0)
+        boxes = self._gather("boxes", rows, torch.empty(*rows.mask.shape, 4), 0)
+        return torch.from_numpy(places)[..., None], boxes, rows.mask
+
+    def copy_features(self, start: int, out: Tensor) -> None:
+        """The features of regions `start` to `start + n` into `out` (n, F) float16."""
+        out.numpy()[:] = self.features[start : start + len(out)]
 
     def labels(self, images: np.ndarray | Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the detector says of each region of I images.
@@ -210,15 +229,11 @@ class RegionStore:
         conf = [self._gather(name, rows, torch.empty(shape), 0) for name in ("object_conf", "attribute_conf")]
         return ids[0], conf[0], ids[1], conf[1]
 
-    def pick(self, images: np.ndarray | Sequence[int], fraction: np.ndarray) -> Tensor:
-        """The features (I, F) float16 of one region of each image: the one at `fraction` (I,) of its regions."""
+    def pick_rows(self, images: np.ndarray | Sequence[int], fraction: np.ndarray) -> np.ndarray:
+        """(I,) int64: of each image one of the store's regions, the one at `fraction` (I,) of the image's."""
         images = self._checked(images)
         counts = self._offsets[images + 1] - self._offsets[images]
-        places = self._offsets[images] + (fraction * counts).astype(np.int64)
-        features = self._columns["features"]
-        if isinstance(features, LazyDataset):
-            return torch.stack([torch.from_numpy(features[place : place + 1][0]) for place in places])
-        return features.index_select(0, torch.from_numpy(places))
+        return self._offsets[images] + (fraction * counts).astype(np.int64)
 
     def image_size(self, images: np.ndarray | Sequence[int]) -> Tensor:
         """(I, 2) int64: the width and height in pixels of I images."""
@@ -243,15 +258,18 @@ class RegionStore:
             out.view(-1, *out.shape[2:]).index_fill_(0, rows.padding, fill)
         return out
 
-    def _read_ahead(self, rows: _Rows) -> None:
-        """Ask the kernel for the pages of these images' features, all at once; Windows takes no such hint."""
+    def read_ahead(self, starts: np.ndarray, counts: np.ndarray) -> None:
+        """Ask the kernel for the pages of the features of `counts` regions from each of `starts` on, all at once.
+
+        Windows takes no such hint.
+        """
         features = self._mapped["features"]
         if not isinstance(features, np.memmap) or not hasattr(mmap, "MADV_WILLNEED"):
             return
         pages: Any = features._mmap  # type: ignore[attr-defined]  # of the whole file
         first = features.ctypes.data - np.frombuffer(pages, np.uint8).ctypes.data
         row = features[0].nbytes
-        for start, count in zip((first + rows.starts * row).tolist(), (rows.counts * row).tolist(), strict=True):
+        for start, count in zip((first + starts * row).tolist(), (counts * row).tolist(), strict=True):
             page = start - start % mmap.PAGESIZE
             pages.madvise(mmap.MADV_WILLNEED, page, start - page + count)
 
@@ -266,6 +284,12 @@ class RegionStore:
         return images
 
     # ------------------------------------------------------------------------------------- mapped
+
+    @cached_property
+    def features(self) -> Column:
+        """(T, F) float16: those of all images one after the other, mapped, or read as far as they are sliced."""
+        column = self._mapped["features"]
+        return column if isinstance(column, LazyDataset) else np.asarray(column)  # slices of a memmap take longer
 
     @property
     def _uniform(self) -> bool:
@@ -386,27 +410,31 @@ class _Rows:
         self.starts = store._offsets[self.images]
         self.counts = store._offsets[self.images + 1] - self.starts
         number = np.arange(self.counts.max(initial=0))
-        real = number < self.counts[:, None]
-        self.mask = torch.from_numpy(real)
-        self.padding = None if real.all() else torch.from_numpy(np.flatnonzero(~real))
+        self.real = number < self.counts[:, None]
+        self.mask = torch.from_numpy(self.real)
+        self.padding = None if self.real.all() else torch.from_numpy(np.flatnonzero(~self.real))
         if not store._uniform:
             # Padding repeats an image's last region, which is in the processor's cache already.
             flat = self.starts[:, None] + np.minimum(number, self.counts[:, None] - 1)
             self.flat = torch.from_numpy(flat.ravel())
 
 
-class _Buffers:
+class Buffers:
     """Memory for tensors, used again once nobody holds the tensor, or a view of it, any more.
 
     Fresh memory is cleared by the kernel page by page, which costs five times the copying. Each
     tensor stands on a numpy view of its own, which its storage holds; when that view has been freed,
-    no tensor can reach the memory. Taking a buffer out of the queue keeps other threads from it.
+    no tensor can reach the memory. Taking a buffer out of the queue keeps other threads from it. Another process
+    gets none of them.
     """
 
     def __init__(self) -> None:
         # One in use, one being filled, and what a loop that looks ahead holds. A caller that keeps
         # more gets fresh memory, of which the queue forgets all but the newest.
         self._queue: deque[tuple[np.ndarray, weakref.ref]] = deque(maxlen=4)
+
+    def __reduce__(self) -> tuple[type[Buffers], tuple[()]]:
+        return Buffers, ()
 
     def take(self, shape: tuple[int, ...], dtype: Any) -> Tensor:
         """An uninitialised tensor that shares memory with no other one in use."""
@@ -426,7 +454,7 @@ class _Buffers:
         return torch.from_numpy(view)
 
 
-def _blocks_read() -> int:
+def blocks_read() -> int:
     """Blocks this process has had read from disk so far; always 0 where the system does not tell."""
     if sys.platform == "win32":
         return 0

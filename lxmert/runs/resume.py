@@ -17,20 +17,13 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = ("last.ckpt", "best.ckpt")
 # Settings that change neither what is learnt nor in which order: these may differ in a resumed run.
-FREE_DATA = {
-    *(
-        "root",
-        "stores",
-        "tokenizer",
-        "workers",
-        "eval_batch_size",
-        "valid",
-        "test",
-        "predict",
-        "test_only",
-        "task",
-    ),
-}
+FREE = {
+    "data": {
+        "root", "stores", "tokenizer", "workers", "eval_batch_size", "valid", "test", "predict", "test_only",
+        "task", "regions_on_device",
+    },
+    "model": {"gradient_checkpointing"},
+}  # fmt: skip
 FIXED = ("optimizer", "objective", "recipe", "warmup", "seed", "freeze", "model", "data")
 
 
@@ -127,7 +120,7 @@ def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         key: (old, new)
         for name in (*FIXED, "trainer")
         for key, (old, new) in _differences(name, before.get(name), now.get(name)).items()
-        if not (name == "data" and key.split(".")[1:2] and key.split(".")[1] in FREE_DATA)
+        if not set(key.split(".")[1:2]) & FREE.get(name, set())
     }
     refused = {key: values for key, values in differences.items() if not key.startswith("trainer.")}
     if refused:

@@ -121,11 +121,11 @@ def test_the_images_of_submit_are_in_the_file_of_visual_genome(root):
     moved = {image: number + 20 for image, number in NEW_IMAGES.items()}
     write_regions(root / "vg_gqa_imgfeat" / "vg_gqa_obj36.tsv", IMAGES | moved)
     data = open_data(root)
-    assert data.val_dataloader().dataset[[0]].region_features[0, 0, 0] == 12  # testdev has a file of its own
-    assert data.predict_dataloader().dataset[[0]].region_features[0, 0, 0] == 30
+    assert data.datasets["valid"][[0]].region_features[0, 0, 0] == 12  # testdev has a file of its own
+    assert data.datasets["predict"][[0]].region_features[0, 0, 0] == 30
     (root / "vg_gqa_imgfeat" / "gqa_testdev_obj36.tsv").unlink()
     (root / "stores" / "vg_gqa_imgfeat" / "gqa_testdev_obj36.h5").unlink()
-    assert open_data(root, "predict").predict_dataloader().dataset[[0]].region_features[0, 0, 0] == 30
+    assert open_data(root, "predict").datasets["predict"][[0]].region_features[0, 0, 0] == 30
 
 
 def test_all_missing_files_are_listed_with_their_origin(tmp_path):

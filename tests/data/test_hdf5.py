@@ -298,7 +298,7 @@ def test_too_few_open_files_end_in_a_message(regions, texts):
                 print(error)
 
         told(allow_open_files, 0)
-        told(allow_open_files, 2)
+        told(allow_open_files, 4)
         RegionStore(sys.argv[1]).read([0])
         held = []
         while True:
@@ -312,7 +312,7 @@ def test_too_few_open_files_end_in_a_message(regions, texts):
     done = limited(64, script, regions, texts)
     assert done.returncode == 0, done.stderr
     workers, *stores = done.stdout.splitlines()
-    assert workers.startswith("2 loader workers need some 96 open files, this process may have 64. Allow it more")
+    assert workers.startswith("4 loader workers need some 72 open files, this process may have 64. Allow it more")
     assert [line.partition(": ")[0] for line in stores] == [str(regions), str(texts)]
     assert all("this process has too many open files. Allow it more" in line for line in stores)
 
@@ -322,10 +322,10 @@ def test_a_low_limit_of_open_files_is_raised_where_the_system_allows_it():
         import resource
         from datamodules.stores.hdf5 import allow_open_files
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 400))
-        allow_open_files(2)
+        allow_open_files(4)
         print(resource.getrlimit(resource.RLIMIT_NOFILE))
     """
-    assert limited(400, script).stdout == "(96, 400)\n"
+    assert limited(400, script).stdout == "(72, 400)\n"
 
 
 def test_reading_and_converting_do_without_what_only_unix_has(tmp_path, monkeypatch):
@@ -337,5 +337,5 @@ def test_reading_and_converting_do_without_what_only_unix_has(tmp_path, monkeypa
     store = RegionStore(convert_tsv(tmp_path / "a.tsv", tmp_path / "b.h5", progress=False))
     assert store._cold
     numbers = store.read(range(4))[0][:, 0, 0].tolist()
-    assert numbers == [0, 1, 2, 3] and features._blocks_read() == 0
+    assert numbers == [0, 1, 2, 3] and features.blocks_read() == 0
     hdf5.allow_open_files(1000)
