@@ -62,6 +62,28 @@ class BertAdam(torch.optim.AdamW):
                 }
 
 
+def scale_in_step(optimizer: torch.optim.Optimizer, norm: torch.Tensor, most: float | None) -> bool:
+    """Let a fused optimiser clip in its next step, which reads every gradient anyway.
+
+    A step whose gradients are not finite then changes nothing, also where that is found out later.
+
+    Args:
+        optimizer: it is told by the attributes that are meant for gradient scalers.
+        norm: of all gradients, a scalar.
+        most: what it is to be at most; None: whatever it is.
+
+    Returns:
+        False where the optimiser is not fused: nothing was done.
+    """
+    if not optimizer.defaults.get("fused"):
+        return False
+    fused: Any = optimizer
+    norm = norm.float()
+    fused.grad_scale = ((norm + 1e-6) / most).clamp(min=1) if most else torch.ones_like(norm)
+    fused.found_inf = (~norm.isfinite()).to(norm.dtype)
+    return True
+
+
 def bert_adam(
     named_parameters: Iterable[tuple[str, Parameter]],
     lr: float,

@@ -1,5 +1,7 @@
 """The original's optimiser and schedule, against an independent writing of its rule; who learns how fast."""
 
+import math
+
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -14,7 +16,7 @@ from lxmert.objectives.masked_language import MaskedLanguage
 from lxmert.objectives.masked_region import MaskedRegion
 from lxmert.objectives.matching import Matching
 from lxmert.objectives.question_answering import QuestionAnswering
-from lxmert.optim import adamw, bert_adam, freeze, linear_warmup_decay
+from lxmert.optim import adamw, bert_adam, freeze, linear_warmup_decay, scale_in_step
 
 
 def original_rule(parameters, gradients, lr, steps):
@@ -213,3 +215,54 @@ def test_an_end_of_a_name_is_a_pattern_too(learner):
 def test_a_pattern_without_effect_is_refused(learner, patterns, message):
     with pytest.raises(InputError, match=message):
         freeze(learner, patterns)
+
+
+# ------------------------------------------------------------------------------------------------ clipping
+
+
+@pytest.mark.parametrize("make", [bert_adam, adamw])
+@pytest.mark.parametrize("most", [0.5, 1e6, None])
+def test_clipping_within_a_fused_step_is_clipping_before_it(make, most):
+    def trained(within):
+        torch.manual_seed(0)
+        layers = [torch.nn.Parameter(torch.randn(7, 5)) for _ in range(3)]
+        optimizer = make([(str(number), each) for number, each in enumerate(layers)], 1e-2)
+        for number in range(1, 12):
+            for each in layers:
+                each.grad = number * torch.randn(7, 5)
+            norm = torch.nn.utils.get_total_norm([each.grad for each in layers])
+            if within:
+                assert scale_in_step(optimizer, norm, most)
+            elif most:
+                torch.nn.utils.clip_grads_with_norm_(layers, most, norm)
+            optimizer.step()
+        return torch.stack([each.detach() for each in layers])
+
+    torch.testing.assert_close(trained(True), trained(False), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("make", [bert_adam, adamw])
+def test_a_step_of_gradients_that_are_not_finite_changes_nothing_and_the_next_one_does(make):
+    layer = torch.nn.Parameter(torch.ones(3))
+    optimizer = make([("layer", layer)], 1e-2)
+
+    def step(gradient):
+        layer.grad = torch.tensor(gradient)
+        scale_in_step(optimizer, torch.nn.utils.get_total_norm([layer.grad]), 1.0)
+        optimizer.step()
+        return layer.detach().clone()
+
+    before = step([1.0, 2.0, 3.0])
+    assert torch.equal(step([1.0, math.nan, 3.0]), before)
+    assert torch.equal(step([math.inf, 1.0, 3.0]), before)
+    after = step([1.0, 2.0, 3.0])
+    assert (after < before).all() and after.isfinite().all()
+
+
+def test_an_optimiser_that_is_not_fused_is_left_to_its_caller():
+    layer = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([layer], 0.1)
+    layer.grad = torch.ones(3)
+    assert not scale_in_step(optimizer, torch.tensor(2.0), 1.0)
+    optimizer.step()
+    assert torch.equal(layer.detach(), torch.full((3,), 0.9))
