@@ -98,6 +98,7 @@ class Root:
     init_answers: str | None = None
     resume: str | None = None
     warmup: float = 0.1
+    compile: Any = False
     freeze: list[str] = field(default_factory=list)
     seed: int = 0
     packages: list[str] = field(default_factory=list)

@@ -6,12 +6,11 @@ Both libraries get the same weights and the same questions. The reference pads t
 encodes an image again for each of its questions; ours encodes each image once and computes no padding.
 The two run in turn, round by round, in one process; the ratio is the median of the rounds' ratios, so
 that a busy machine disturbs both alike. On a CPU: float32, CPU time, and the run fails when an answer
-differs or the ratio is below 1.9. On a GPU: bfloat16 autocast, wall time.
+differs or the ratio is below 1.9. On a GPU: bfloat16 autocast, wall time; `benchmarks.gpu` does more there.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import statistics
 import tempfile
@@ -22,10 +21,9 @@ import torch
 from torch import Tensor
 from transformers.models.lxmert import modeling_lxmert as reference
 
-from benchmarks.timing import COMPILED, parse, peak_flops, peak_memory, print_table, seconds, table_row, warm_up
+from benchmarks.timing import parse, peak_flops, peak_memory, print_table, seconds, table_row, warm_up
 from lxmert import LxmertConfig, LxmertForQuestionAnswering
 from lxmert.batch import Batch
-from lxmert.model import Lxmert
 
 REFERENCE_TOKENS = 20  # the original's fixed length
 REGIONS = 36
@@ -92,12 +90,6 @@ def answer(model: LxmertForQuestionAnswering, batch: Batch) -> Tensor:
     return model.answer_head(model.lxmert.encode(batch, {"pooled"}).pooled_output)
 
 
-def compiled(model: Lxmert) -> None:
-    """Compile each layer for batches of any size; layers of a kind share what is compiled."""
-    for layer in (*model.encoder.layer, *model.encoder.r_layers, *model.encoder.x_layers):
-        layer.compile(dynamic=True)
-
-
 @torch.inference_mode()
 def main() -> None:
     """Run both libraries in turn and print the table."""
@@ -112,10 +104,6 @@ def main() -> None:
         "transformers": lambda work: theirs(**work.call).question_answering_score,
         "ours": lambda work: answer(ours, work.batch),
     }
-    if device.type == "cuda":
-        fast = copy.deepcopy(ours)
-        compiled(fast.lxmert)
-        ways[f"ours{COMPILED}"] = lambda work: answer(fast, work.batch)
     times: dict[str, list[float]] = {name: [] for name in ways}
     difference, same, answers = 0.0, 0, set()
     with autocast:

@@ -93,7 +93,7 @@ def image_of(number: int) -> Image:
     return Image(f"COCO_val2014_{number:012d}", split, REGION_FILES[1], sentences)
 
 
-def write_set(folder: Path, images: int) -> None:
+def write_set(folder: Path, images: int, regions: int = REGIONS, features: int = FEATURES) -> None:
     """Write the files of a data folder, one image after the other; a set of that size that is there is kept."""
     size = folder / "images.txt"
     if size.exists() and size.read_text() == str(images):
@@ -109,11 +109,11 @@ def write_set(folder: Path, images: int) -> None:
     (folder / "lxmert" / "all_ans.json").write_text(json.dumps(table))
     random = np.random.default_rng(0)
     make = sentence_maker(words[:12_000], answers, random)
-    encoded = encoded_regions(random)
+    encoded = encoded_regions(random, regions, features)
     counts = dict.fromkeys(SPLITS, 0)
     with ExitStack() as files:
         texts = {name: files.enter_context((folder / f"lxmert/{name}.json").open("w")) for name in SPLITS}
-        regions = {name: files.enter_context((folder / f"{name}_obj36.tsv").open("wb")) for name in REGION_FILES}
+        tables = {name: files.enter_context((folder / f"{name}_obj36.tsv").open("wb")) for name in REGION_FILES}
         for number in range(images):
             image = image_of(number)
             file = texts[image.split]
@@ -121,7 +121,7 @@ def write_set(folder: Path, images: int) -> None:
             file.write(json.dumps({"img_id": image.name} | make(image.sentences)))
             counts[image.split] += sum(image.sentences.values())
             fields = [image.name.encode(), b"480", b"640", *encoded[number % DISTINCT]]
-            regions[image.regions].write(b"\t".join(fields) + b"\n")
+            tables[image.regions].write(b"\t".join(fields) + b"\n")
         for file in texts.values():
             file.write("\n]\n")
     size.write_text(str(images))
@@ -167,20 +167,20 @@ def sentence_maker(
     return make
 
 
-def encoded_regions(random: np.random.Generator) -> list[list[bytes]]:
+def encoded_regions(random: np.random.Generator, regions: int, features: int) -> list[list[bytes]]:
     """The last seven columns of lines of a feature file."""
     rows = []
     for _ in range(DISTINCT):
-        corners = np.sort(random.random((REGIONS, 2, 2), np.float32), axis=1) * np.array([640, 480], np.float32)
+        corners = np.sort(random.random((regions, 2, 2), np.float32), axis=1) * np.array([640, 480], np.float32)
         labels = (
-            random.integers(1600, size=REGIONS),
-            random.random(REGIONS, np.float32),
-            random.integers(400, size=REGIONS),
-            random.random(REGIONS, np.float32),
+            random.integers(1600, size=regions),
+            random.random(regions, np.float32),
+            random.integers(400, size=regions),
+            random.random(regions, np.float32),
         )
-        features = random.random((REGIONS, FEATURES), np.float32)
-        columns = [base64.b64encode(array.tobytes()) for array in (*labels, corners.reshape(-1, 4), features)]
-        rows.append([*columns[:4], b"%d" % REGIONS, *columns[4:]])
+        found = random.random((regions, features), np.float32)
+        columns = [base64.b64encode(array.tobytes()) for array in (*labels, corners.reshape(-1, 4), found)]
+        rows.append([*columns[:4], b"%d" % regions, *columns[4:]])
     return rows
 
 

@@ -18,8 +18,6 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-COMPILED = ", compiled"  # ends the names of what torch.compile has made, on a GPU
-
 
 def seconds(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
     """Duration and result of `run`; on a CPU the time of all its threads, whoever else is busy."""
@@ -42,16 +40,9 @@ def flops(run: Callable[[], Tensor]) -> tuple[int, Tensor]:
 
 
 def warm_up(ways: Mapping[str, Callable[[], Tensor]]) -> tuple[dict[str, int], dict[str, Tensor]]:
-    """Operations and results of each way; a compiled one does what its name without ", compiled" does."""
-    operations: dict[str, int] = {}
-    results: dict[str, Tensor] = {}
-    for name, way in ways.items():
-        plain = name.removesuffix(COMPILED)
-        if plain == name:
-            operations[name], results[name] = flops(way)
-        else:  # nobody sees its operations, and its first call compiles
-            operations[name], results[name] = operations[plain], way()
-    return operations, results
+    """Operations and results of each way."""
+    counted = {name: flops(way) for name, way in ways.items()}
+    return {name: each[0] for name, each in counted.items()}, {name: each[1] for name, each in counted.items()}
 
 
 def peak_flops(device: torch.device) -> float:

@@ -10,15 +10,14 @@ of it a round serves both ratios. See `benchmarks/timing.py` for how the runs ar
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from benchmarks.inference import ANSWERS, Work, answer, compiled, models, questions
-from benchmarks.timing import COMPILED, parse, peak_flops, peak_memory, print_table, seconds, table_row, warm_up
+from benchmarks.inference import ANSWERS, Work, answer, models, questions
+from benchmarks.timing import parse, peak_flops, peak_memory, print_table, seconds, table_row, warm_up
 from lxmert.pretrained import answer_loss
 
 
@@ -46,13 +45,6 @@ def main() -> None:
         "ours, distinct images": lambda distinct, shared: step(lambda: answer(ours, distinct.batch)),
         grouped: lambda distinct, shared: step(lambda: answer(ours, shared.batch)),
     }
-    if device.type == "cuda":
-        fast = copy.deepcopy(ours)
-        compiled(fast.lxmert)
-        ways[f"ours, distinct images{COMPILED}"] = lambda distinct, shared: step(
-            lambda: answer(fast, distinct.batch)
-        )
-        ways[f"{grouped}{COMPILED}"] = lambda distinct, shared: step(lambda: answer(fast, shared.batch))
 
     def draw(rows: int, seed: int) -> tuple[Work, Work]:
         return (
@@ -60,7 +52,7 @@ def main() -> None:
             questions(rows // options.per_image, options.per_image, seed, device),
         )
 
-    trained = [theirs, ours, fast] if device.type == "cuda" else [theirs, ours]
+    trained = [theirs, ours]
 
     def clear() -> None:  # outside the timing, as an optimiser's zero_grad would be
         for model in trained:

@@ -10,6 +10,7 @@ size, D hidden size, H heads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -36,9 +37,12 @@ class Packing:
     """
 
     mask: Tensor  # (B, L) bool, True where real
-    index: Tensor | None  # (T,) int64, flat places of the real elements, row by row; None: all places are computed
+    # (T,) int64, flat places of the real elements, row by row, then of some padding where T is a fixed size
+    # (lxmert/objectives/shapes.py); None: all places are computed.
+    index: Tensor | None
     full: bool  # there is no padding
     flat: bool = True  # packed tensors are (T, ...); else they stay (B, L, ...), padding and all
+    bias: Tensor | None = None  # (B, 1, 1, L), -inf on padding: what attention adds to its scores; see `biased`
 
     @classmethod
     def of(cls, mask: Tensor) -> Packing:
@@ -57,6 +61,13 @@ class Packing:
         """A packing that leaves tensors as they are: for whoever looks at layers from outside."""
         return cls(mask, None, full=not is_recorded() and bool(mask.all()), flat=False)
 
+    def biased(self, dtype: torch.dtype) -> Packing:
+        """The same with the mask as attention adds it, made once for all layers; without padding there is none."""
+        if self.full or (self.bias is not None and self.bias.dtype == dtype):
+            return self
+        bias = torch.zeros_like(self.mask, dtype=dtype).masked_fill(~self.mask, -math.inf)
+        return replace(self, bias=bias[:, None, None, :])
+
     def pack(self, padded: Tensor) -> Tensor:
         """`(B, L, ...)` to `(T, ...)`: the real elements alone."""
         if not self.flat:
@@ -65,7 +76,7 @@ class Packing:
         return flat if self.index is None else flat.index_select(0, self.index)
 
     def pad(self, packed: Tensor) -> Tensor:
-        """`(T, ...)` to `(B, L, ...)`, zero where there is padding."""
+        """`(T, ...)` to `(B, L, ...)`, zero where there is padding that `index` does not list."""
         if not self.flat:
             unseen = ~self.mask[(..., *[None] * (packed.ndim - 2))]
             return packed if self.full else packed.masked_fill(unseen, 0)
@@ -89,7 +100,8 @@ class Batch:
     Args:
         token_ids: (S, L) int64, starting with [CLS].
         token_mask: (S, L) bool, True on real tokens.
-        region_features: (I, N, F) float16 or float32.
+        region_features: (I, N, F) float16 or float32. In a batch that is on its way to the device that has them,
+            (I, N, 1) int64: their rows there, 0 in the padding (datamodules/batches/features.py).
         region_boxes: (I, N, 4) float32, x1 y1 x2 y2 as fractions of the image's width and height.
         region_mask: (I, N) bool, True on real regions.
         row_sentence: (R,) int64; row r asks sentence `row_sentence[r]` ...

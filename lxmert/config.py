@@ -79,6 +79,7 @@ class Sizes:
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True
+    gradient_checkpointing: bool = False
     num_images: int = 2
     mask_token_id: int = 103
     answers: list[str] | None = None
@@ -139,6 +140,8 @@ class LxmertConfig(Sizes):
         output_attentions: whether `forward` returns attentions when the call does not say.
         output_hidden_states: whether `forward` returns hidden states when the call does not say.
         return_dict: whether `forward` returns an output object (else a tuple) when the call does not say.
+        gradient_checkpointing: in training, keep what is between the layers alone and compute a layer's inside
+            again for its gradient: a third more computing, a fraction of the memory; not in the reference.
         num_images: images that a statement of `LxmertForVisualReasoning` is about; not in the reference.
         mask_token_id: the word piece [MASK], which hides words in pre-training; not in the reference.
         answers: text of each answer label, in label order; not in the reference. It travels with the

@@ -79,7 +79,7 @@ class MaskedLanguageHead(nn.Module):
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
         """Logits; `word_embeddings` is (vocab_size, D)."""
-        return F.linear(self.transform(hidden), word_embeddings, self.bias)
+        return F.linear(self.transform(hidden), word_embeddings.to(hidden.dtype), self.bias)
 
 
 def _without_decoder(head: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:

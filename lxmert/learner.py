@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,16 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
 from lxmert.batch import Batch
+from lxmert.casting import prepare, weights_in
 from lxmert.config import FIELDS, detector_difference
 from lxmert.evaluate import TASKS
 from lxmert.files import InputError
 from lxmert.finite import FiniteWatch
 from lxmert.model import Lxmert
 from lxmert.objectives.base import Objective, Result
+from lxmert.objectives.shapes import Shapes, compiled
 from lxmert.optim import freeze as freeze_parameters
-from lxmert.optim import linear_warmup_decay
+from lxmert.optim import linear_warmup_decay, scale_in_step
 from lxmert.weights import reference_names
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,8 @@ class LxmertLearner(LightningModule):
         freeze: patterns of parameters that stay as they are (`lxmert.optim.freeze`).
         settings: of the run, as plain values; a resumed run must have the same ones where they decide what it
             learns (lxmert/runs/resume.py).
+        compile_step: compile the training step, forward and backward, for a handful of sizes; "cuda_graphs" also
+            replays it as CUDA graphs. Evaluation is not compiled.
     """
 
     def __init__(
@@ -61,8 +66,13 @@ class LxmertLearner(LightningModule):
         task: str = "vqa",
         freeze: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
+        compile_step: bool | str = False,
     ) -> None:
         super().__init__()
+        self.compute_dtype: torch.dtype | None = None
+        self.compile_step = compile_step
+        self.shapes: Shapes | None = None  # of compiled steps
+        self._losses_of: Callable[[Batch], dict[str, Tensor]] = self._compute_losses
         self.settings = dict(settings or {})
         self.watch = FiniteWatch()
         self._told = ""  # of the detector of a checkpoint
@@ -103,15 +113,71 @@ class LxmertLearner(LightningModule):
 
     def forward(self, batch: Batch) -> dict[str, Result]:
         """Result of each objective."""
-        output = self.model.encode(batch, self.outputs_needed)
-        return {name: objective(output, batch, self.model) for name, objective in self.objectives.items()}
+        dtype = self.compute_dtype
+        plain = nullcontext() if dtype is None else torch.autocast(self.device.type, enabled=False)
+        with plain, self.model.computing_in(dtype):
+            for objective in self._objectives():
+                batch = objective.hide(batch)
+            output = self.model.encode(batch, self.outputs_needed)
+            results = {}
+            for name, objective in self.objectives.items():
+                with weights_in(objective, dtype):
+                    results[name] = objective(output, batch, self.model)
+        return results
+
+    def setup(self, stage: str) -> None:
+        """Compute in bfloat16 with weights that are cast once a step, instead of by autocast.
+
+        FSDP gathers its weights in bfloat16 already; float16 wants more care than this takes.
+        """
+        half = self.trainer.precision == "bf16-mixed" and not isinstance(self.trainer.strategy, FSDPStrategy)
+        self.compute_in(torch.bfloat16 if half else None)
+
+    def compute_in(self, dtype: torch.dtype | None) -> None:
+        """Compute in `dtype`, None: float32, from now on; weights, gradients and losses stay in float32."""
+        self.compute_dtype = dtype
+        self.model.prepare_casts()
+        for objective in self.objectives.values():
+            prepare(objective)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """What the objectives make of a batch before the model sees it, in every stage."""
+        shapes = self.shapes if self.training else None
+        batch = shapes.lengthen(batch) if shapes else batch
         for objective in self._objectives():
             batch = objective.prepare_batch(batch, self.seed)
+        batch = shapes.fill(batch) if shapes else batch
         # What they added is in pageable memory, whose transfer would wait for the GPU to be idle.
         return batch.pin_memory() if self.device.type == "cuda" else batch
+
+    def on_fit_start(self) -> None:
+        """Compile the training step at its first call."""
+        if self.compile_step:
+            self.shapes = self._measure_shapes()
+            self._losses_of = compiled(
+                self._compute_losses,
+                cuda_graphs=self.compile_step == "cuda_graphs",
+                recomputed=self.model.config.gradient_checkpointing,
+            )
+
+    def _measure_shapes(self) -> Shapes:
+        """The sizes of this training's batches, the same on every process."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise InputError("a compiled step wants a data module, which tells the sizes of its batches")
+        shapes = Shapes(data.max_length, data.most_regions, self._objectives())
+        seen = []
+        for batch in data.sample():
+            batch = shapes.lengthen(batch)
+            for objective in self._objectives():
+                batch = objective.prepare_batch(batch, self.seed)
+            seen.append(batch)
+        shapes.measure(seen)
+        log.info(
+            "the training step is compiled at its first batch, and for further sizes of batches: it takes minutes"
+        )
+        log.debug("sizes: %s", shapes.levels)
+        return shapes
 
     def on_train_start(self) -> None:
         """Fix the schedule's length.
@@ -134,11 +200,11 @@ class LxmertLearner(LightningModule):
         place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(zlib.crc32(repr(place).encode()))
         for objective in self._objectives():
-            objective.progress = self.global_step / self.total_steps
+            objective.advance(self.global_step / self.total_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of all losses, a scalar."""
-        losses = self._losses(self(batch))
+        losses = self._losses_of(batch)
         self._since_step.append(Trained.of(batch, losses))
         return self._log_losses("train", losses, batch) * self._share_of_step(batch_idx)
 
@@ -171,6 +237,9 @@ class LxmertLearner(LightningModule):
             place = f"{'validation' if stage == 'val' else stage} after step {self.global_step}"
             self.watch.add(torch.isfinite(total), lambda: describe(place, [Trained.of(batch, losses)]))
         return results
+
+    def _compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self._losses(self(batch))
 
     def _losses(self, results: Mapping[str, Result]) -> dict[str, Tensor]:
         return {name: loss for result in results.values() for name, loss in result.losses.items()}
@@ -237,10 +306,10 @@ class LxmertLearner(LightningModule):
         else:
             parameters = [each for group in optimizer.param_groups for each in group["params"]]
             norm = get_total_norm([each.grad for each in parameters if each.grad is not None])
-            if gradient_clip_val and gradient_clip_algorithm == "norm":
-                clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-            else:
+            if gradient_clip_val and gradient_clip_algorithm != "norm":
                 self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            elif not scale_in_step(optimizer, norm, gradient_clip_val) and gradient_clip_val:
+                clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         if self._logged_step:
             self.log("train/grad_norm", norm)
         batches, self._since_step = self._since_step, []
@@ -309,7 +378,7 @@ def describe(place: str, batches: Sequence[Trained], norm: float | None = None) 
 # Fields that change neither the shape nor the meaning of the weights.
 FREE_FIELDS = {
     "detector", "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "output_attentions",
-    "output_hidden_states", "return_dict", "visual_loss_normalizer", "mask_token_id",
+    "output_hidden_states", "return_dict", "gradient_checkpointing", "visual_loss_normalizer", "mask_token_id",
 }  # fmt: skip
 
 

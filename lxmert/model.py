@@ -14,14 +14,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lxmert.batch import Batch, Packing
+from lxmert.casting import prepare, weights_in
 from lxmert.config import LxmertConfig
 from lxmert.outputs import LxmertModelOutput
 
@@ -101,15 +104,29 @@ class RegionEmbedding(nn.Module):
 
 
 class Heads(nn.Module):
-    """Multi-head attention up to the mixed values, before the output projection."""
+    """Multi-head attention up to the mixed values, before the output projection.
 
-    def __init__(self, config: LxmertConfig) -> None:
+    Args:
+        config: sizes.
+        across: query and key read different inputs.
+    """
+
+    # While `weights_in` lasts: (3 D, D) weights and (3 D,) biases of query, key and value; across, those of the
+    # query and those of the rest.
+    joined: list[tuple[Tensor, Tensor]] | None = None
+
+    def __init__(self, config: LxmertConfig, across: bool) -> None:
         super().__init__()
+        self.across = across
         self.num_attention_heads = config.num_attention_heads
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+    def joins(self) -> list[list[nn.Linear]]:
+        """Which layers read the same input."""
+        return [[self.query], [self.key, self.value]] if self.across else [[self.query, self.key, self.value]]
 
     def forward(
         self,
@@ -123,25 +140,46 @@ class Heads(nn.Module):
 
         With `maps` the probabilities (B, H, Lx, Lc) are computed openly and appended to it.
         """
-        query = self._split(self.query(x), packing)  # (B, H, Lx, D/H)
-        key = self._split(self.key(context), context_packing)  # (B, H, Lc, D/H)
-        value = self._split(self.value(context), context_packing)
-        mask = None if context_packing.full else context_packing.mask[:, None, None, :]  # (B, 1, 1, Lc)
+        query, key, value = self._project(x, packing, context, context_packing)
+        mask = context_packing.biased(query.dtype).bias  # (B, 1, 1, Lc)
         dropout = self.dropout.p if self.dropout.training else 0.0
         if maps is None:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         else:
             scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
             if mask is not None:
-                scores = scores.masked_fill(~mask, -math.inf)
+                scores = scores + mask
             probabilities = scores.softmax(-1)
             maps.append(probabilities)
             mixed = self.dropout(probabilities) @ value
         return packing.pack(mixed.transpose(1, 2).flatten(2))  # (Tx, D)
 
-    def _split(self, packed: Tensor, packing: Packing) -> Tensor:
-        """(T, D) packed -> (B, H, L, D/H)."""
-        return packing.pad(packed).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
+    def _project(
+        self, x: Tensor, packing: Packing, context: Tensor, context_packing: Packing
+    ) -> tuple[Tensor, ...]:
+        """Query (B, H, Lx, D/H), key and value (B, H, Lc, D/H) of packed x and context.
+
+        What reads the same input is one product where the weights are `joined`.
+        """
+        if self.joined is None:
+            query = self._split(self.query(x), packing)
+            key = self._split(self.key(context), context_packing)
+            return *query, *key, *self._split(self.value(context), context_packing)
+        if self.across:
+            of_query, of_rest = self.joined
+        elif x is context:
+            return self._split(F.linear(x, *self.joined[0]), packing, 3)
+        else:  # [CLS] alone looks at its sentence
+            (weight, bias), size = self.joined[0], self.query.out_features
+            of_query, of_rest = (weight[:size], bias[:size]), (weight[size:], bias[size:])
+        query = self._split(F.linear(x, *of_query), packing)
+        return *query, *self._split(F.linear(context, *of_rest), context_packing, 2)
+
+    def _split(self, packed: Tensor, packing: Packing, parts: int = 1) -> tuple[Tensor, ...]:
+        """(T, parts D) packed -> `parts` times (B, H, L, D/H)."""
+        padded = packing.pad(packed)
+        split = padded.chunk(parts, -1) if parts > 1 else (padded,)
+        return tuple(each.unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2) for each in split)
 
 
 class Output(nn.Module):
@@ -169,7 +207,7 @@ class Attention(nn.Module):
     def __init__(self, config: LxmertConfig, heads: str) -> None:
         super().__init__()
         self.heads = heads
-        self.add_module(heads, Heads(config))
+        self.add_module(heads, Heads(config, across=heads == "att"))
         self.output = Output(config, config.hidden_size)
 
     def forward(
@@ -359,7 +397,12 @@ class Lxmert(nn.Module):
 
     `encode` does all of it. Its three steps are there for whoever scores many pairs: sentences and images are
     encoded once, and then paired again and again.
+
+    Attributes:
+        compute_dtype: while `computing_in` lasts, the type that is computed in; None: that of the weights.
     """
+
+    compute_dtype: torch.dtype | None = None
 
     def __init__(self, config: LxmertConfig) -> None:
         nn.Module.__init__(self)  # LxmertModel has a second parent, with other arguments
@@ -420,27 +463,37 @@ class Lxmert(nn.Module):
 
     def _embed_sentences(self, batch: Batch, inputs_embeds: Tensor | None) -> Tensor:
         """(T, D) packed."""
-        return self.embeddings(batch.token_ids, batch.token_packing, batch.token_types, inputs_embeds)
+        words = self.embeddings(batch.token_ids, batch.token_packing, batch.token_types, inputs_embeds)
+        return words.to(self.compute_dtype or words.dtype)
 
     def _embed_images(self, batch: Batch) -> Tensor:
         """(T, D) packed."""
-        return self.encoder.visn_fc(batch.region_features, batch.region_boxes, batch.region_packing)
+        return self._run(self.encoder.visn_fc, batch.region_features, batch.region_boxes, batch.region_packing)
+
+    def _run(self, part: nn.Module, *inputs: Any) -> Any:
+        """What a part of the model gives, computed in `compute_dtype`.
+
+        With `config.gradient_checkpointing` its inside is forgotten, and computed again when gradients are.
+        """
+        if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(_compute, self.compute_dtype, part, *inputs, use_reentrant=False)
+        return _compute(self.compute_dtype, part, *inputs)
 
     def _encode_sentences(self, language: Tensor, batch: Batch, trace: Trace) -> Tensor:
         """(T, D) packed -> (S, L, D)."""
-        packing = batch.token_packing
+        packing = batch.token_packing.biased(language.dtype)
         language = trace.note(trace.language, language, packing)
         for layer in self.encoder.layer:
-            language = layer(language, packing, trace.maps and trace.maps.language)
+            language = self._run(layer, language, packing, trace.maps and trace.maps.language)
             language = trace.note(trace.language, language, packing)
         return packing.pad(language)
 
     def _encode_images(self, vision: Tensor, batch: Batch, trace: Trace) -> Tensor:
         """(T, D) packed -> (I, N, D)."""
-        packing = batch.region_packing
+        packing = batch.region_packing.biased(vision.dtype)
         vision = trace.note(trace.vision, vision, packing)
         for layer in self.encoder.r_layers:
-            vision = layer(vision, packing, trace.maps and trace.maps.vision)
+            vision = self._run(layer, vision, packing, trace.maps and trace.maps.vision)
             vision = trace.note(trace.vision, vision, packing)
         return packing.pad(vision)
 
@@ -469,13 +522,16 @@ class Lxmert(nn.Module):
         if not outputs_needed or not OUTPUTS.issuperset(outputs_needed):
             raise ValueError(f"outputs_needed={sorted(outputs_needed)}; expected some of {sorted(OUTPUTS)}")
         trace = trace or Trace()
-        token_packing, region_packing = batch.row_token_packing, batch.row_region_packing
+        token_packing = batch.row_token_packing.biased(sentences.dtype)
+        region_packing = batch.row_region_packing.biased(images.dtype)
         language = token_packing.pack(sentences.index_select(0, batch.row_sentence))
         vision = region_packing.pack(images.index_select(0, batch.row_image))
         for number, layer in enumerate(self.encoder.x_layers, 1):
             is_last = number == len(self.encoder.x_layers)
             needed = outputs_needed if is_last else OUTPUTS
-            language, vision = layer(language, token_packing, vision, region_packing, needed, trace.maps)
+            language, vision = self._run(
+                layer, language, token_packing, vision, region_packing, needed, trace.maps
+            )
             if trace.hidden_states:  # the last layer is whole then
                 language = trace.note(trace.language, language, token_packing)
                 vision = trace.note(trace.vision, vision, region_packing)
@@ -483,12 +539,30 @@ class Lxmert(nn.Module):
         output = LxmertModelOutput()
         if "pooled" in outputs_needed:
             whole = "language" in outputs_needed
-            output.pooled_output = self.pooler(token_packing.first(language) if whole else language)
+            output.pooled_output = self._run(self.pooler, token_packing.first(language) if whole else language)
         if "language" in outputs_needed:
             output.language_output = token_packing.pad(language)
         if "vision" in outputs_needed:
             output.vision_output = region_packing.pad(vision)
         return output
+
+    @contextmanager
+    def computing_in(self, dtype: torch.dtype | None) -> Iterator[None]:
+        """While it lasts, encode in `dtype`, with weights that stay as they are (lxmert/casting.py).
+
+        None computes in the weights' own type. `prepare_casts` comes before the first time.
+        """
+        self.compute_dtype = dtype
+        try:
+            yield
+        finally:
+            self.compute_dtype = None
+
+    def prepare_casts(self) -> None:
+        """Note which weights `computing_in` casts together: those of a layer."""
+        for part in (self.encoder.visn_fc, *self.encoder.layer, *self.encoder.r_layers, *self.encoder.x_layers):
+            prepare(part)
+        prepare(self.pooler)
 
     def unused_parameters(self, outputs_needed: Collection[str]) -> Iterator[nn.Parameter]:
         """Parameters that get no gradient when only `outputs_needed` is used.
@@ -504,6 +578,11 @@ class Lxmert(nn.Module):
                 yield from part.parameters()
         if "pooled" not in outputs_needed:
             yield from self.pooler.parameters()
+
+
+def _compute(dtype: torch.dtype | None, part: nn.Module, *inputs: Any) -> Any:
+    with weights_in(part, dtype):
+        return part(*inputs)
 
 
 def initialize(module: nn.Module, std: float) -> None:

@@ -67,8 +67,8 @@ def test_lxmert_never_imports_datamodules_or_the_command_line_commands_excepted(
 ORDER = {
     "lxmert": [
         *("files", "hash_random", "batch", "outputs", "finite", "tokenization", "optim", "evaluate", "weights"),
-        *("config", "model", "heads", "base", "pretrained", "tensorflow", "explain", "objectives", "report"),
-        *("learner", "callbacks", "runs", "explain.__main__", "ask", "serve", "ask.__main__"),
+        *("config", "casting", "model", "heads", "base", "pretrained", "tensorflow", "explain", "objectives"),
+        *("report", "learner", "callbacks", "runs", "explain.__main__", "ask", "serve", "ask.__main__"),
         *("weights.export", "checkpoint", "__init__"),
     ],
     "datamodules": [
@@ -131,7 +131,7 @@ def test_no_files_import_each_other_in_a_circle():
 
 
 def test_few_files_lie_outside_of_the_rooms():
-    assert len(list((ROOT / "lxmert").glob("*.py"))) <= 14
+    assert len(list((ROOT / "lxmert").glob("*.py"))) <= 15
     assert len(list((ROOT / "datamodules").glob("*.py"))) <= 10
 
 

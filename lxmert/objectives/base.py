@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -53,20 +54,33 @@ class Objective(nn.Module, ABC):
 
     `outputs_needed` says which outputs of the model it reads: some of "pooled", "language", "vision".
     `head_name` is what its `head` is called among weights under the reference's names. The learner sets `task`,
-    the benchmark by whose rules metrics measure, and `progress`, the fraction of all training steps that are done.
+    the benchmark by whose rules metrics measure.
+
+    Of its targets, for whoever makes batches of fixed sizes (lxmert/objectives/shapes.py): `lists` are those that
+    `prepare_batch` makes as long as each batch wants, with the entry that stands for nothing, which losses ignore;
+    `of_regions` are (I, N) and `of_images` (I, ...).
     """
 
     outputs_needed: frozenset[str]
     head_name: str
+    lists: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    of_regions: ClassVar[Collection[str]] = ()
+    of_images: ClassVar[Collection[str]] = ()
     task: Task = TASKS["vqa"]
-    progress: float = 0.0
+
+    def advance(self, progress: float) -> None:
+        """Told before each training step which fraction of all of them is done."""
 
     def prepare_batch(self, batch: Batch, seed: int) -> Batch:
-        """Hide from the batch what the model is to find, and note it among the targets.
+        """Choose what the model is to find, and note it among the targets.
 
         Runs on the CPU, before the batch moves: finding what was selected would wait for a GPU. All random
         choices are counted (lxmert/hash_random.py) from `seed` and the batch's keys.
         """
+        return batch
+
+    def hide(self, batch: Batch) -> Batch:
+        """The batch without the features that `prepare_batch` chose; runs on the device."""
         return batch
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class MaskedLanguage(Objective):
 
     outputs_needed = frozenset({"language"})
     head_name = "cls.predictions"
+    lists: ClassVar = {"masked_language/positions": 0, "masked_language/labels": -100}
 
     def __init__(self, config: LxmertConfig, rate: float = 0.15) -> None:
         super().__init__()
@@ -78,7 +79,7 @@ class MaskedLanguage(Objective):
         scores = self.head(hidden, model.embeddings.word_embeddings.weight).float()  # (M, vocab_size)
         each = index_losses(scores, labels)
         return Result(
-            {"masked_language": each.sum() / max(len(labels), 1)},
+            {"masked_language": each.sum() / (labels >= 0).sum().clamp(min=1)},
             {"losses": each.detach(), "words": scores.detach().argmax(1)},
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ class MaskedRegion(Objective):
 
     Reads the targets object_ids, attribute_ids (I, N), -1 where unknown, object_conf, attribute_conf (I, N), the
     detector's confidences, and replacement_features (I, F). `prepare_batch` adds, under `masked_region/`: `places`
-    (M,), the hidden regions' flat places over rows and regions (R * N), `features` (D, F), what was hidden, once
-    for all rows of an image, and `feature` (M,), the place of each among them.
+    (M,), the regions to find as flat places over rows and regions (R * N), and `changes` (I, N), what happens to
+    each region: 0 nothing, 1 it becomes zero, 2 another image's. `hide` does it and adds `features` (I, N, F), as
+    they were.
 
     Each loss is a sum over regions / all real regions of all rows / `rate`: about a mean over hidden regions.
 
@@ -52,6 +53,9 @@ class MaskedRegion(Objective):
 
     outputs_needed = frozenset({"vision"})
     head_name = "obj_predict_head"
+    lists: ClassVar = {"masked_region/places": -1}
+    of_regions = ("object_ids", "object_conf", "attribute_ids", "attribute_conf", "masked_region/changes")
+    of_images = ("replacement_features",)
 
     def __init__(
         self,
@@ -87,35 +91,40 @@ class MaskedRegion(Objective):
         )
 
     def prepare_batch(self, batch: Batch, seed: int) -> Batch:
-        """Hide regions, in the memory of the batch's own features.
+        """Choose regions.
 
         Raises:
             InputError: the batch lacks what is needed.
         """
         self._check(batch)
-        size, number = batch.region_mask.shape
-        keys = (cast(Tensor, batch.image_keys).numpy()[:, None], np.arange(number))
+        keys = (cast(Tensor, batch.image_keys).numpy()[:, None], np.arange(batch.region_mask.shape[1]))
         chosen = batch.region_mask & torch.from_numpy(uniform(seed, "regions to find", *keys) < self.rate)
         way = torch.from_numpy(uniform(seed, "ways to hide regions", *keys))
-        features = batch.region_features
-        rows = chosen[batch.row_image].flatten()
-        places = rows.nonzero().squeeze(1)
-        targets = {"masked_region/places": places}
-        if self.features:
-            order = chosen.flatten().cumsum(0).view(size, number) - 1
-            targets["masked_region/features"] = features[chosen]
-            targets["masked_region/feature"] = order[batch.row_image].flatten()[places]
-        features[chosen & (way < self.zeroed)] = 0
-        if self.replaced:
-            image, region = (chosen & (way >= self.zeroed) & (way < self.zeroed + self.replaced)).nonzero().T
-            features[image, region] = batch.targets["replacement_features"][image]
+        zeroed = chosen & (way < self.zeroed)
+        replaced = chosen & ~zeroed & (way < self.zeroed + self.replaced)
+        targets = {
+            "masked_region/places": chosen[batch.row_image].flatten().nonzero().squeeze(1),
+            "masked_region/changes": zeroed.to(torch.int8) + 2 * replaced.to(torch.int8),
+        }
         return replace(batch, targets={**batch.targets, **targets})
+
+    def hide(self, batch: Batch) -> Batch:
+        """The batch with features in which those chosen are changed."""
+        features, changes = batch.region_features, batch.targets["masked_region/changes"][..., None]
+        hidden = features.masked_fill(changes == 1, 0)
+        if self.replaced:
+            others = batch.targets["replacement_features"].to(features.dtype)
+            hidden = torch.where(changes == 2, others[:, None], hidden)
+        return replace(
+            batch, region_features=hidden, targets={**batch.targets, "masked_region/features": features}
+        )
 
     def forward(self, output: LxmertModelOutput, batch: Batch, model: Lxmert) -> Result:
         """Losses, and per hidden region the best labels and the feature's error."""
         vision, real = cast(Tensor, output.vision_output), batch.row_region_packing
-        places = batch.targets["masked_region/places"]
-        number = real.mask.numel() if real.index is None else len(real.index)
+        places, each_image = batch.targets["masked_region/places"], batch.region_mask.shape[1]
+        counted, places = places >= 0, places.clamp(min=0)
+        number = real.mask.numel() if real.full else real.mask.sum()
 
         def hidden(padded: Tensor) -> Tensor:
             return padded.flatten(0, 1).index_select(0, places)
@@ -125,7 +134,8 @@ class MaskedRegion(Objective):
         result = Result()
         for name in self.labels:
             scores = self.head.decoder_dict[OUTPUTS[name]](prepared).float()
-            losses = index_losses(scores, read(batch.targets[f"{name}_ids"][batch.row_image]))
+            labels = read(batch.targets[f"{name}_ids"][batch.row_image])
+            losses = index_losses(scores, labels if self.everywhere else labels.where(counted, -1))
             best = scores.detach().argmax(1)
             if self.everywhere:
                 losses = losses * read(batch.targets[f"{name}_conf"][batch.row_image])
@@ -134,11 +144,10 @@ class MaskedRegion(Objective):
             result.predictions[name] = best
         if self.features:
             prepared = hidden(real.pad(prepared)) if self.everywhere else prepared
-            wanted = batch.targets["masked_region/features"].index_select(
-                0, batch.targets["masked_region/feature"]
-            )
+            of_images = batch.row_image[places // each_image] * each_image + places % each_image
+            wanted = batch.targets["masked_region/features"].flatten(0, 1).index_select(0, of_images)
             found = self.head.decoder_dict["feat"](prepared).float()
-            losses = self.feature_loss(found, wanted.float(), reduction="none").mean(1)
+            losses = self.feature_loss(found, wanted.float(), reduction="none").mean(1) * counted
             result.losses["feature"] = losses.sum() / number / self.rate
             result.predictions["feature"] = losses.detach()
         return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -35,11 +35,16 @@ class QuestionAnswering(Objective):
 
     outputs_needed = frozenset({"pooled"})
     head_name = "answer_head"
+    lists: ClassVar = {"question_answering/rows": 0, "question_answering/answers": -1}
 
     def __init__(self, config: LxmertConfig, start: float = 0.0) -> None:
         super().__init__()
-        self.start = start
+        self.start, self.started = start, True
         self.head = AnswerHead(config)
+
+    def advance(self, progress: float) -> None:
+        """See whether the loss counts yet."""
+        self.started = progress >= self.start
 
     def prepare_batch(self, batch: Batch, seed: int) -> Batch:
         """Hide nothing; note the rows to answer: in training those whose answer counts, else all labelled ones.
@@ -65,7 +70,7 @@ class QuestionAnswering(Objective):
         rows = batch.targets["question_answering/rows"]
         scores = self.head(cast(Tensor, output.pooled_output).index_select(0, rows)).float()  # (Q, A)
         loss = index_loss(scores, batch.targets["question_answering/answers"])
-        if self.training and self.progress < self.start:
+        if self.training and not self.started:
             loss = loss * 0  # not left out: DDP waits for the head's gradient
         return Result({"question_answering": loss}, {"answers": scores.detach().argmax(1)})
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -59,6 +62,7 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
     if unknown := sorted(set(nodes["model"]) - FIELDS - {"_target_"}):
         raise InputError(f"model.{unknown[0]} is no setting of the model; expected {', '.join(sorted(FIELDS))}")
     check_device(nodes["trainer"])
+    check_compile(config.compile, nodes["trainer"])
     check_length(nodes["data"].get("max_length", 0), sizes.max_position_embeddings)
     datamodule = make(nodes["data"])
     # Before the trainer asks for it: the model's vocabulary and answers are the data's, and what a test
@@ -91,6 +95,7 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         task=datamodule.task,
         freeze=nodes["freeze"],
         settings=settings_of(nodes),
+        compile_step=config.compile,
     )
     loggers = [make_logger(node, run_id) for node in nodes["logger"].values() if node]
     callbacks = [make(node) for node in nodes["callbacks"].values() if node]
@@ -166,6 +171,30 @@ def check_device(trainer: Mapping[str, Any]) -> None:
             "trainer=gpu, the default, and trainer=ddp and fsdp want a GPU, and there is none here (nvidia-smi "
             "says what the driver sees). trainer=cpu runs without one"
         )
+
+
+def check_compile(way: Any, trainer: Mapping[str, Any]) -> None:
+    """Refuse to compile what cannot be, or in a way that there is not.
+
+    Raises:
+        InputError: an unknown way, CUDA graphs without CUDA, sharded weights, or a CPU without a C++ compiler.
+    """
+    if way not in (True, False, "cuda_graphs"):
+        raise InputError(f"compile={way}; expected false, true or cuda_graphs")
+    if way == "cuda_graphs" and (trainer["accelerator"] == "cpu" or not CUDAAccelerator.is_available()):
+        raise InputError("compile=cuda_graphs wants a CUDA GPU, and there is none here; true goes without")
+    if way == "cuda_graphs" and trainer["accumulate_grad_batches"] > 1:
+        raise InputError(
+            "compile=cuda_graphs: gradients that are added up over trainer.accumulate_grad_batches="
+            f"{trainer['accumulate_grad_batches']} would be overwritten by the next replay; use true"
+        )
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if way and trainer["accelerator"] == "cpu" and shutil.which(compiler) is None:
+        raise InputError(
+            f"compile={way} on a CPU wants a C++ compiler, and there is no {compiler} here; CXX names another"
+        )
+    if way and trainer.get("strategy") == "fsdp":
+        raise InputError("compile with trainer=fsdp is not tried; use trainer=ddp, or compile=false")
 
 
 def check_length(tokens: int, positions: int) -> None:

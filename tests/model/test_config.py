@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lxmert import LxmertConfig
 from lxmert.files import InputError
 
-OURS_ALONE = {"answers", "detector", "mask_token_id", "num_images", "vocab_sha256"}
+OURS_ALONE = {"gradient_checkpointing", "answers", "detector", "mask_token_id", "num_images", "vocab_sha256"}
 SIZES = [
     "vocab_size", "num_qa_labels", "num_object_labels", "num_attr_labels", "intermediate_size",
     "max_position_embeddings", "type_vocab_size", "x_layers", "visual_feat_dim", "visual_pos_dim",

@@ -33,10 +33,17 @@ def on_cpu(toy):
         (["trainer=gpu", "trainer.precision=32-true"], 1e-3),
         (["trainer=gpu"], 0.05),  # bfloat16 has eight bits
         (["trainer=gpu", "data.workers=2"], 0.05),
+        (["trainer=gpu", "compile=true"], 0.05),
+        (["trainer=gpu", "compile=cuda_graphs"], 0.05),
+        (["trainer=gpu", "compile=true", "model.gradient_checkpointing=true"], 0.05),
+        (["trainer=gpu", "trainer.precision=32-true", "data.regions_on_device=true", "data.workers=1"], 1e-3),
         (["trainer=ddp", "trainer.devices=1", "trainer.precision=32-true"], 1e-3),
         (["trainer=fsdp", "trainer.devices=1", "trainer.precision=32-true"], 1e-3),
     ],
-    ids=["float32", "bfloat16", "workers", "ddp", "fsdp"],
+    ids=[
+        *("float32", "bfloat16", "workers", "compiled", "CUDA graphs", "computed again", "regions on it", "ddp"),
+        "fsdp",
+    ],
 )
 def test_a_gpu_learns_what_a_cpu_learns(toy, on_cpu, trainer, tolerance):
     folder, overrides = toy
@@ -77,14 +84,16 @@ def test_the_losses_of_a_gpu_are_those_of_a_cpu(config):  # noqa: F811
         torch.testing.assert_close(found[name].cpu(), loss, atol=1e-3, rtol=1e-3, msg=name)
 
 
-def test_a_training_step_never_waits_for_the_gpu(config):  # noqa: F811
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_a_training_step_never_waits_for_the_gpu(config, half):  # noqa: F811
     learner = learner_of(config, MAKE).cuda().train()
+    if half:
+        learner.compute_in(torch.bfloat16)
     batches = [prepared(learner, make_batch(config, seed=seed)) for seed in (1, 2)]
 
     def step(batch):
         batch = batch.pin_memory().to("cuda", non_blocking=True)
-        with torch.autocast("cuda", torch.bfloat16):
-            results = learner(batch)
+        results = learner(batch)
         torch.stack([loss for result in results.values() for loss in result.losses.values()]).sum().backward()
 
     step(batches[0])  # the first initialises libraries, which waits
