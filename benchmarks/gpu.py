@@ -202,7 +202,7 @@ def pretraining(rows: int, ways: list[str], tiny: bool, device: torch.device) ->
     ours.compute_in(torch.bfloat16)
     raw = [pretraining_step.captions(rows, 1, seed) for seed in range(BATCHES)]
     calls = [pretraining_step.masked(ours, batch, device).call for batch in raw]
-    batches, _ = filled(ours, raw, device)
+    batches = filled(ours, raw, device)
     return Case(
         "pre-training step",
         rows,
@@ -222,7 +222,7 @@ def vqa(rows: int, ways: list[str], tiny: bool, device: torch.device) -> Case:
     theirs, ours, raw, calls = question_answering(rows, 1, tiny, device)
     labels = (torch.rand(rows, inference.ANSWERS, device=device) - 0.999).clamp(min=0) * 1000
     raw = [replace(batch, targets={"answer_scores": labels.cpu()}) for batch in raw]
-    batches, _ = filled(ours, raw, device)
+    batches = filled(ours, raw, device)
 
     def loss(number: int) -> Tensor:
         return answer_loss(theirs(**calls[number]).question_answering_score, labels)
@@ -242,7 +242,7 @@ def vqa(rows: int, ways: list[str], tiny: bool, device: torch.device) -> Case:
 def answering(rows: int, ways: list[str], tiny: bool, device: torch.device) -> Case:
     """Inference, four questions an image."""
     theirs, ours, raw, calls = question_answering(rows // 4, 4, tiny, device)
-    batches, _ = filled(ours, raw, device)
+    batches = filled(ours, raw, device)
 
     def scores(batch: Batch) -> dict[str, Tensor]:
         return ours(batch)["answering"].predictions
@@ -279,12 +279,12 @@ def question_answering(
     return theirs.to(device), ours, [each.batch.to("cpu") for each in work], [each.call for each in work]
 
 
-def filled(learner: LxmertLearner, raw: list[Batch], device: torch.device) -> tuple[list[Batch], Shapes]:
+def filled(learner: LxmertLearner, raw: list[Batch], device: torch.device) -> list[Batch]:
     """Batches as a compiled training has them."""
     shapes = Shapes(TOKENS, inference.REGIONS, learner.objectives.values())  # type: ignore[arg-type]
     ready = [learner.train().on_before_batch_transfer(shapes.lengthen(batch), 0) for batch in raw]
     shapes.measure(ready)
-    return [with_features(replace(shapes.fill(batch), **BARE).to(device)) for batch in ready], shapes
+    return [with_features(replace(shapes.fill(batch), **BARE).to(device)) for batch in ready]
 
 
 def their_training(

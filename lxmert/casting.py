@@ -75,9 +75,8 @@ def joined_weights(parts: Sequence[Sequence[nn.Linear]]) -> list[list[Tensor]]:
 
 def cast_together(dtype: torch.dtype, groups: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
     """Each group's tensors in `dtype`, one below the other."""
-    if (
-        torch.compiler.is_compiling()
-    ):  # which makes its own kernels of it, and DDP's buckets of the weights it sees
+    if torch.compiler.is_compiling():
+        # It makes kernels of its own of these, and DDP's buckets of the weights that it sees.
         return tuple(torch.cat([each.to(dtype) for each in group]) for group in groups)
     return _Cast.apply(dtype, [len(group) for group in groups], *(each for group in groups for each in group))
 

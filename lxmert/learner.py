@@ -143,12 +143,16 @@ class LxmertLearner(LightningModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """What the objectives make of a batch before the model sees it, in every stage."""
         shapes = self.shapes if self.training else None
-        batch = shapes.lengthen(batch) if shapes else batch
-        for objective in self._objectives():
-            batch = objective.prepare_batch(batch, self.seed)
+        batch = self._prepared(batch, shapes)
         batch = shapes.fill(batch) if shapes else batch
         # What they added is in pageable memory, whose transfer would wait for the GPU to be idle.
         return batch.pin_memory() if self.device.type == "cuda" else batch
+
+    def _prepared(self, batch: Batch, shapes: Shapes | None) -> Batch:
+        batch = shapes.lengthen(batch) if shapes else batch
+        for objective in self._objectives():
+            batch = objective.prepare_batch(batch, self.seed)
+        return batch
 
     def on_fit_start(self) -> None:
         """Compile the training step at its first call."""
@@ -166,13 +170,7 @@ class LxmertLearner(LightningModule):
         if data is None:
             raise InputError("a compiled step wants a data module, which tells the sizes of its batches")
         shapes = Shapes(data.max_length, data.most_regions, self._objectives())
-        seen = []
-        for batch in data.sample():
-            batch = shapes.lengthen(batch)
-            for objective in self._objectives():
-                batch = objective.prepare_batch(batch, self.seed)
-            seen.append(batch)
-        shapes.measure(seen)
+        shapes.measure([self._prepared(batch, shapes) for batch in data.sample()])
         log.info(
             "the training step is compiled at its first batch, and for further sizes of batches: it takes minutes"
         )

@@ -193,7 +193,7 @@ def check_compile(way: Any, trainer: Mapping[str, Any]) -> None:
         raise InputError(
             f"compile={way} on a CPU wants a C++ compiler, and there is no {compiler} here; CXX names another"
         )
-    if way and trainer.get("strategy") == "fsdp":
+    if way and str(trainer.get("strategy")).startswith("fsdp"):
         raise InputError("compile with trainer=fsdp is not tried; use trainer=ddp, or compile=false")
 
 
