@@ -57,7 +57,13 @@ def test_the_imports_are_found():
 
 
 def test_lxmert_never_imports_datamodules_or_the_command_line_commands_excepted():
-    commands = ("lxmert/evaluate/__main__.py", "lxmert/explain/__main__.py", "lxmert/ask/", "lxmert/serve/")
+    commands = (
+        "lxmert/evaluate/__main__.py",
+        "lxmert/explain/__main__.py",
+        "lxmert/ask/",
+        "lxmert/serve/",
+        "lxmert/probe/",
+    )
     found = [i for i in within("lxmert/") if not i.file.startswith(commands)]
     wrong = [i for i in found if i.of("datamodules") or i.of("train")]
     refuse(wrong, "lxmert/ must know nothing of files and data sets:")
@@ -68,7 +74,18 @@ ORDER = {
     "lxmert": [
         *("files", "hash_random", "batch", "outputs", "finite", "tokenization", "optim", "evaluate", "weights"),
         *("config", "casting", "model", "heads", "base", "pretrained", "tensorflow", "explain", "objectives"),
-        *("report", "learner", "callbacks", "runs", "explain.__main__", "ask", "serve", "ask.__main__"),
+        *(
+            "report",
+            "learner",
+            "callbacks",
+            "runs",
+            "explain.__main__",
+            "ask",
+            "match",
+            "probe",
+            "serve",
+            "ask.__main__",
+        ),
         *("weights.export", "checkpoint", "__init__"),
     ],
     "datamodules": [

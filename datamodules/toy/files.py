@@ -17,12 +17,13 @@ import numpy as np
 
 from datamodules.progress import progress_bar
 from datamodules.toy.captions import captions, phrases
+from datamodules.toy.foils import PIECES, foils
 from datamodules.toy.folder import check_sizes, write_whole
 from datamodules.toy.questions import ANNOTATORS, Question, annotate, ask, ask_relations
 from datamodules.toy.world import Detector, Scene
 from datamodules.toy.writing import question_only_accuracy, write_json, write_scenes, write_vocabulary
 
-VERSION = 4  # raise it whenever the same parameters no longer give the same files
+VERSION = 5  # raise it whenever the same parameters no longer give the same files
 # split: the image folder that its scenes are in; minival comes first in val2014, as in the released file.
 SPLITS = {"train": "train2014", "minival": "val2014", "nominival": "val2014", "test": "test2015"}
 # split: its pre-training file; test scenes are not pre-trained on.
@@ -74,6 +75,7 @@ def generate(root: Path | str, parameters: ToyParameters | None = None, *, progr
         vqa/v2_mscoco_{train2014,val2014}_annotations.json   the official format, ten answers a question
         lxmert/mscoco_{train,minival,nominival}.json         the release's pre-training sentences
         mscoco_imgfeat/{train2014,val2014,test2015}_obj36.tsv    the release's region features
+        probes/{existence,object,...}.json                   minival's scenes as a probing set, in VALSE's format
         images/<image id>.png                                rendered pictures
         vocab.txt                                            a WordPiece vocabulary, the same for every toy
         toy.json                                             the parameters, and the question-only accuracy
@@ -93,7 +95,7 @@ def generate(root: Path | str, parameters: ToyParameters | None = None, *, progr
 
 
 def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, progress: bool) -> dict[str, Any]:
-    for name in ("vqa", "lxmert", "mscoco_imgfeat", "images"):
+    for name in ("vqa", "lxmert", "mscoco_imgfeat", "probes", "images"):
         (folder / name).mkdir(parents=True)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     annotations: dict[str, list[dict[str, Any]]] = {"train2014": [], "val2014": []}
@@ -118,7 +120,9 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
                 pictures=parameters.pictures if split == "train" else len(numbers),
                 bar=bar,
             )
+            probed: list[Scene] = []
             for n, scene in zip(numbers, scenes, strict=True):
+                probed += [scene] if split == "minival" else []
                 questions = ask(scene, parameters.questions, rng)
                 answers = annotate(questions, noise)
                 for k, (question, ten) in enumerate(zip(questions, answers, strict=True)):
@@ -134,6 +138,9 @@ def _write_world(folder: Path, parameters: ToyParameters, detector: Detector, pr
                     for k, question in enumerate(more, start=n * 1000 + len(asked)):
                         certain = [question.answer] * ANNOTATORS  # GQA has one answer to a question
                         rows[f"gqa_{split}"].append(_row(question, certain, k, scene.image_id, split))
+            for piece in PIECES if probed else ():
+                examples = foils(probed, piece, Random(f"toy {parameters.seed} probes {piece}"))
+                write_json(folder / "probes" / f"{piece}.json", examples)
     tenth = -(-parameters.train // 10) * parameters.questions
     rows["train_tenth"] = rows["train"][:tenth]
     for split, those in rows.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lxmert.ask.batches import batch_of
 from lxmert.ask.opening import open_checkpoint, outputs_of
 from lxmert.ask.replies import Guess, Reply
 from lxmert.ask.seeing import Eyes, Seen
-from lxmert.batch import Batch
+from lxmert.batch import Batch, Packing
 from lxmert.config import LxmertConfig
 from lxmert.explain import METHODS
 from lxmert.explain import explain as explain_rows
@@ -227,10 +229,20 @@ class Asker:
                 "Name that of its training (--answers), such as the release's trainval_label2ans.json"
             )
 
-    def _tokens(self, questions: Sequence[str]) -> tuple[Any, list[list[str]]]:
-        """The encoded questions, as training encodes them, and what is to be said of each."""
+    def tokens(self, questions: Sequence[str], limit: int | None = None) -> tuple[Any, list[list[str]]]:
+        """The encoded questions and what is to be said of each.
+
+        Args:
+            questions: texts.
+            limit: word pieces to cut to; None: as training did.
+
+        Raises:
+            InputError: no text, or none of its words is known.
+        """
         warnings: list[list[str]] = []
-        unknown, limit = self.tokenizer.unk_token, min(self.run.max_length, self.config.max_position_embeddings)
+        unknown = self.tokenizer.unk_token
+        where = "" if limit else ": training cut there too"
+        limit = min(limit or self.run.max_length, self.config.max_position_embeddings)
         for question in questions:
             if not isinstance(question, str) or not is_unicode(question) or not question.strip():
                 raise InputError(f"{shown(question)} is no question; expected a text")
@@ -265,7 +277,7 @@ class Asker:
                 )
             if len(pieces) > limit - 2:
                 left = len(pieces) - limit + 2
-                said.append(f"its last {left} of {len(pieces)} word pieces are not read: training cut there too")
+                said.append(f"its last {left} of {len(pieces)} word pieces are not read{where}")
             warnings.append(said)
         tokens = self.tokenizer(
             typed, padding=True, padding_side="right", truncation=True, max_length=limit, return_tensors="pt"
@@ -274,25 +286,23 @@ class Asker:
 
     def _batch(self, seen: tuple[Seen, ...], tokens: Any, kept: tuple[int, ...] | None) -> Batch:
         """S questions about P pictures: P rows each."""
-        pictures, most = len(seen), max(len(each) for each in seen)
-        features = torch.zeros(pictures, most, self.config.visual_feat_dim)
-        boxes, mask = torch.zeros(pictures, most, 4), torch.zeros(pictures, most, dtype=torch.bool)
-        for place, each in enumerate(seen):
-            features[place, : len(each)], boxes[place, : len(each)] = each.features, each.boxes
-            mask[place, : len(each)] = True
+        questions, pictures = len(tokens["input_ids"]), len(seen)
+        batch = batch_of(
+            seen,
+            tokens,
+            torch.arange(questions).repeat_interleave(pictures),
+            torch.arange(pictures).repeat(questions),
+        )
         if kept is not None:
-            mask[:] = False
+            mask = torch.zeros_like(batch.region_mask)
             mask[:, list(kept)] = True
-        questions = torch.arange(len(tokens["input_ids"]))
-        return Batch(
-            token_ids=tokens["input_ids"],
-            token_mask=tokens["attention_mask"].bool(),
-            region_features=features,
-            region_boxes=boxes,
-            region_mask=mask,
-            row_sentence=questions.repeat_interleave(pictures),
-            row_image=torch.arange(pictures).repeat(len(questions)),
-        ).to(self.device)
+            batch = replace(
+                batch,
+                region_mask=mask,
+                region_packing=Packing.of(mask),
+                row_region_packing=Packing.of(mask[batch.row_image]),
+            )
+        return batch.to(self.device)
 
     # ---------------------------------------------------------------------------------------- output
 
@@ -306,7 +316,7 @@ class Asker:
         label: int | None,
         attentions: bool,
     ) -> list[Reply]:
-        tokens, warnings = self._tokens(questions)
+        tokens, warnings = self.tokens(questions)
         batch = self._batch(seen, tokens, kept)
         with torch.inference_mode():
             encoded = self._encode(batch, seen, kept, attentions)

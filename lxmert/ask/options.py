@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 
-def add_sources(parser: argparse.ArgumentParser) -> None:
-    """The options of `Asker.open`, for every command that asks."""
+def add_sources(parser: argparse.ArgumentParser, answers: bool = True) -> None:
+    """The options of `Asker.open`, for every command that asks; `answers`: also those of the answer list."""
     parser.add_argument("--detector", metavar="WEIGHTS", help="what finds the regions of pictures")
     parser.add_argument("--store", metavar="FILE", action="append", default=[], help="region store, for image ids")
     parser.add_argument("--pictures", metavar="FOLDER", help="pictures of the store's images, to be shown")
@@ -14,5 +14,8 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "--names", metavar="FOLDER", help="objects_vocab.txt and attributes_vocab.txt of the store"
     )
     parser.add_argument("--tokenizer", help="vocabulary of weights that have none beside them")
-    parser.add_argument("--answers", metavar="FILE", help="answer list of weights that have none, in label order")
+    if answers:
+        parser.add_argument(
+            "--answers", metavar="FILE", help="answer list of weights that have none, in label order"
+        )
     parser.add_argument("--device", default="cpu", help="where model and detector run (cpu)")

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from datamodules.detector import Detector, read_names, read_picture
-from datamodules.layout import find_picture
+from datamodules.layout import find_picture, stem_of
 from datamodules.stores import RegionStore
 from datamodules.toy import detector_for
 from lxmert.config import detector_difference
@@ -36,6 +36,7 @@ class Seen:
         picture: its file, to be shown; None where it is not at hand.
         image_id: of a store's image, or a picture file's name; None without.
         detector: what found the regions; None where not known.
+        object_ids: (N,) int64, -1 where unknown; None where they all are.
     """
 
     features: Tensor = field(repr=False)
@@ -46,6 +47,7 @@ class Seen:
     picture: Path | None = None
     image_id: str | None = None
     detector: str | None = None
+    object_ids: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -154,6 +156,17 @@ class Eyes:
             )
         return self._detected(picture if path is None else path)
 
+    def find(self, name: str) -> str | Path | None:
+        """What `see` takes of an image of that name, with or without the ending of a picture; None without one.
+
+        An image of the stores, or else, where there is a detector, a file in the folder of pictures.
+        """
+        stem = stem_of(name)
+        stored = next((id_ for id_ in (name, stem) for store in self.stores if store.index([id_])[0] >= 0), None)
+        if stored is None and self.detector is not None and self.pictures is not None:
+            return find_picture(self.pictures, stem)
+        return stored
+
     def warning(self, seen: Seen) -> str:
         """What is to be said where regions are of another detector than the model was trained on."""
         different = detector_difference(self.trained_on, seen.detector)
@@ -174,6 +187,7 @@ class Eyes:
             picture if isinstance(picture, Path) else None,
             picture.stem if isinstance(picture, Path) else None,
             self.detector.told(),
+            torch.as_tensor(found.labels["object_ids"]).long(),
         )
 
     def _stored(self, image_id: str) -> Seen | None:
@@ -195,6 +209,7 @@ class Eyes:
                 find_picture(self.pictures, image_id) if self.pictures else None,
                 image_id,
                 str(store.contract["detector"]),
+                objects[0],
             )
         return None
 

@@ -4,6 +4,14 @@ from lxmert.evaluate.ensemble import Scores, write_scores
 from lxmert.evaluate.gqa import score_gqa
 from lxmert.evaluate.labels import label_problem, score_labels
 from lxmert.evaluate.nlvr2 import score_nlvr2
+from lxmert.evaluate.probes import (
+    auroc,
+    grouped,
+    means_of,
+    score_foils,
+    score_likelihoods,
+    score_quadruples,
+)
 from lxmert.evaluate.scores import GroupScore, ScoreReport, ScoringError, identifier_problem, some
 from lxmert.evaluate.spelling import canonical_answer, counting_spellings
 from lxmert.evaluate.submissions import check_submission, read_ids
@@ -29,18 +37,24 @@ __all__ = [
     "Scores",
     "ScoringError",
     "Task",
+    "auroc",
     "average_precision",
     "canonical_answer",
     "check_submission",
     "clean_vqa_answer",
     "counting_spellings",
+    "grouped",
     "identifier_problem",
     "label_problem",
+    "means_of",
     "normalise_vqa_answer",
     "read_ids",
+    "score_foils",
     "score_gqa",
     "score_labels",
+    "score_likelihoods",
     "score_nlvr2",
+    "score_quadruples",
     "score_vizwiz",
     "score_vqa",
     "some",

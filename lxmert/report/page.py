@@ -16,6 +16,12 @@ from lxmert.files import write_text
 from lxmert.report.inlined import drawing, script_data, source_hash
 from lxmert.report.scores import score_table
 
+READING = (
+    "Red frames: the regions that are relevant to the best answer, stronger where they are more so; below the "
+    "question, its word pieces in the same way. Beside each answer: its probability; below, the human answers "
+    "with their soft scores. Click a region to tell it from others."
+)
+
 
 @dataclass
 class View:
@@ -105,6 +111,7 @@ def write_report(
     curves: str,
     examples: Sequence[Example] = (),
     facts: Facts | None = None,
+    reading: str = READING,
 ) -> None:
     """Write a page that needs nothing but itself.
 
@@ -115,6 +122,7 @@ def write_report(
         curves: SVG of the training; may be empty.
         examples: shown as cards.
         facts: what else is known.
+        reading: how the cards are to be read.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -134,6 +142,7 @@ def write_report(
         curves=curves,
         examples=examples,
         facts=facts or Facts(),
+        reading=reading,
         css=css,
         js=js,
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {source_hash(js)}",

@@ -19,6 +19,7 @@ from datamodules.toy import files as toy_files
 from datamodules.toy import writing
 from datamodules.toy.captions import captions, phrases
 from datamodules.toy.files import ToyParameters, generate, question_only_accuracy
+from datamodules.toy.foils import PIECES, foils
 from datamodules.toy.folder import read_manifest
 from datamodules.toy.modules import ToyPretrainDataModule, ToyVqaDataModule
 from datamodules.toy.questions import LOOKALIKES, QUESTION_KINDS, RELATION_KINDS, ask, ask_relations
@@ -83,6 +84,7 @@ def test_the_folder_holds_the_files_of_a_release_and_nothing_else(root):
         *(f"vqa/v2_mscoco_{images}_annotations.json" for images in ("train2014", "val2014")),
         *(f"lxmert/mscoco_{split}.json" for split in ("train", "minival", "nominival")),
         *(f"mscoco_imgfeat/{images}_obj36.tsv" for images in IMAGES),
+        *(f"probes/{piece}.json" for piece in PIECES),
     }
 
 
@@ -526,6 +528,24 @@ def test_captions_and_phrases_are_true_of_their_scenes(scenes):
     rng = Random("sentences")
     texts = [(scene, text) for scene in scenes for kind in (captions, phrases) for text in kind(scene, 6, rng)]
     assert [(text, scene) for scene, text in texts if not is_true(scene, text)] == []
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_of_two_probing_sentences_the_first_holds_and_the_second_does_not(scenes, piece):
+    examples = foils(scenes, piece, Random("foils"))
+    assert len(examples) > len(scenes) / 3
+    by_id = {scene.image_id: scene for scene in scenes}
+    for example in examples.values():
+        scene = by_id[example["image_file"].removesuffix(".png")]
+        assert is_true(scene, example["caption"]) and not says_truly(scene, example["foil"]), (example, scene)
+
+
+def says_truly(scene, text: str) -> bool:
+    """As `is_true`, of what may speak of more or fewer things than there are."""
+    try:
+        return is_true(scene, text)
+    except AssertionError:
+        return False
 
 
 def test_sentences_in_the_files_are_true_of_the_scene_they_stand_beside(tmp_path, monkeypatch):
