@@ -31,7 +31,7 @@ from lxmert.report import Example, Facts, View, write_report
 SHOWN = 24  # examples of a page
 READING = (
     "Beside each sentence: how well it fits the picture, as a probability; below, the one that does. Click a "
-    "region to tell it from others."
+    "region to tell it from others. Of several pieces, all is their mean."
 )
 
 
@@ -110,7 +110,12 @@ def examples_of(result: Probed) -> list[Example]:
         said = sorted(zip(result.probe.sentences, chances[:, place].tolist(), strict=True), key=lambda s: -s[1])
         view = View(seen.picture, seen.boxes.tolist(), [0.0] * len(seen))
         right = {result.probe.sentences[place]: 1.0}
-        examples.append(Example(f"{result.probe.piece} {result.probe.id}", [view], said, right))
+        name = (
+            result.probe.id
+            if result.probe.piece in result.probe.id
+            else f"{result.probe.piece}: {result.probe.id}"
+        )
+        examples.append(Example(name, [view], said, right))
     return examples
 
 

@@ -74,6 +74,11 @@ class Example:
             return ""
         return "right" if self.answers.get(self.predictions[0][0], 0.0) >= 0.5 else "wrong"
 
+    @property
+    def sentences(self) -> bool:
+        """Whether its answers are too long to stand beside their bars."""
+        return any(len(answer) > 24 for answer, _ in self.predictions)
+
     def numbers(self) -> dict[str, Any]:
         """What is drawn, beside the texts; 0 for what is no number."""
         return {
