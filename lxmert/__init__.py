@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lxmert.ask import Asker
     from lxmert.base import LxmertPreTrainedModel
     from lxmert.config import LxmertConfig
+    from lxmert.match import Matcher
     from lxmert.outputs import (
         LxmertForPreTrainingOutput,
         LxmertForQuestionAnsweringOutput,
@@ -38,12 +39,13 @@ __all__ = [
     "LxmertPreTrainedModel",
     "LxmertTokenizer",
     "LxmertTokenizerFast",
+    "Matcher",
     "TrainedRun",
     "load_run",
     "save_run_model",
 ]
 
-_MODULES = ("config", "outputs", "base", "pretrained", "tokenization", "runs.load", "ask")
+_MODULES = ("config", "outputs", "base", "pretrained", "tokenization", "runs.load", "ask", "match")
 
 
 def __getattr__(name: str) -> Any:

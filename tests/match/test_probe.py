@@ -23,8 +23,8 @@ FOILS = [
     Probe("4", "colours", ("IMG_9",), ("red", "what")),
 ]
 PAIRS = [
-    Probe("a", "all", ("IMG_7", "IMG_9"), ("a cat", "a dog")),
-    Probe("b", "all", ("IMG_9", "IMG_7"), ("red", "a")),
+    Probe("a", "all", ("IMG_7", "IMG_9"), ("there is a cat", "there is a dog")),
+    Probe("b", "all", ("IMG_9", "IMG_7"), ("red", "what")),
 ]
 
 
