@@ -1,5 +1,6 @@
-"""The makers' rules for scoring VQA, VizWiz, GQA and NLVR2 predictions, as plain functions without torch."""
+"""The makers' rules for scoring VQA, VizWiz, GQA, NLVR2 and classes, as plain functions without torch."""
 
+from lxmert.evaluate.classes import area_under_roc, score_classes
 from lxmert.evaluate.ensemble import Scores, write_scores
 from lxmert.evaluate.gqa import score_gqa
 from lxmert.evaluate.labels import label_problem, score_labels
@@ -29,6 +30,7 @@ __all__ = [
     "Scores",
     "ScoringError",
     "Task",
+    "area_under_roc",
     "average_precision",
     "canonical_answer",
     "check_submission",
@@ -38,6 +40,7 @@ __all__ = [
     "label_problem",
     "normalise_vqa_answer",
     "read_ids",
+    "score_classes",
     "score_gqa",
     "score_labels",
     "score_nlvr2",
