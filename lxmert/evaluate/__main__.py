@@ -44,6 +44,7 @@ from lxmert.evaluate import (
     score_classes,
     score_labels,
 )
+from lxmert.evaluate.classes import UNDECIDED
 from lxmert.evaluate.ensemble import average_scores, read_scores, write_scores
 from lxmert.evaluate.files import read_json
 from lxmert.evaluate.tasks import CLASSES, OWN, Task, chosen
@@ -109,7 +110,10 @@ def _task(name: str, columns: Sequence[str]) -> Task:
             )
         return report
 
-    return replace(TASKS[name], score=score, rows=read)
+    def to_answer(path: Path) -> list[dict[str, Any]]:
+        return [row for row in read(path) if name == OWN.name or row.get("label") != {UNDECIDED: 1.0}]
+
+    return replace(TASKS[name], score=score, rows=to_answer)
 
 
 def _with_answer(row: Any, spell: Callable[[str], str]) -> Any:
