@@ -256,7 +256,7 @@ def initialize_from(learner: LxmertLearner, source: str, answers: str) -> None:
         )
     if difference := detector_difference(read_detector(source), learner.model.config.detector):
         log.warning("init=%s %s", source, difference)
-    if any("answering" in name for name in learner.objectives):
+    if "answer_head" in learner.heads().values():
         ours = learner.model.config.answers or []
         matched = match_answer_head(weights, read_answers(answers), ours)
         log.info("answer head: %d of %d answers found by text in %s", matched, len(ours), answers)

@@ -36,8 +36,9 @@ from datamodules.sense import (
     check_spelling,
     check_vocabulary,
     compare_splits,
+    report_unknown,
 )
-from datamodules.statistics import frequent_answers, known_labels, look_at_sentences
+from datamodules.statistics import frequent_answers, known_labels, look_at_sentences, without_answer
 from datamodules.stores import ExampleStore, RegionStore
 from lxmert.batch import Batch
 from lxmert.evaluate import TASKS
@@ -89,6 +90,8 @@ class ExampleDataModule(LightningDataModule):
         rows_per_image: up to this many training examples of one image stay together.
         feature_dim: size of a region's feature vector, as the model expects it.
         missing_images: what to do with examples whose image has no regions: "stop" or "drop".
+        unknown_labels: what to do with examples none of whose labels is among the answers: "keep" them, of which
+            nothing is learnt, "stop" or "drop". With "stop" they may be in what is predicted.
         regions_on_device: under a trainer, copy all region features of a stage to the device at its start, and
             look them up there; batches are the same, and a GPU needs the memory.
 
@@ -119,6 +122,7 @@ class ExampleDataModule(LightningDataModule):
     rows_per_image: int = 1
     feature_dim: int = 2048
     missing_images: str = "stop"
+    unknown_labels: str = "keep"
     regions_on_device: bool = False
 
     title: str = field(init=False)
@@ -135,6 +139,8 @@ class ExampleDataModule(LightningDataModule):
             raise InputError(f"data.task={self.task}; expected one of {', '.join(TASKS)}")
         if self.missing_images not in ("stop", "drop"):
             raise InputError(f"data.missing_images={self.missing_images}; expected stop or drop")
+        if self.unknown_labels not in ("keep", "stop", "drop"):
+            raise InputError(f"data.unknown_labels={self.unknown_labels}; expected keep, stop or drop")
         if not isinstance(self.regions_on_device, bool):
             raise InputError(f"data.regions_on_device={self.regions_on_device}; expected true or false")
         if self.max_length < 3:
@@ -243,7 +249,21 @@ class ExampleDataModule(LightningDataModule):
         if role != "predict":
             files = listed(str(self.release.text_file(split)) for split in splits)
             check_answers(parts, self.answers, role, files, self.needs_answers)
+        self._settle_unknown(role, dataset)
         return dataset
+
+    def _settle_unknown(self, role: str, dataset: ExampleDataset) -> None:
+        """Do as `unknown_labels` says with the examples none of whose labels is among the answers."""
+        if self.unknown_labels == "keep" or (self.unknown_labels == "stop" and role == "predict"):
+            return
+        known = np.ones(len(dataset), np.float32)
+        for split, part, start in zip(self.splits[role], dataset.parts, dataset.starts, strict=False):
+            if part.examples.labelled:
+                unknown = np.flatnonzero(without_answer(part.examples, part.answers))
+                report_unknown(part, unknown, self.answers, self.release.text_file(split), self.unknown_labels)
+                known[start + unknown] = 0
+        if not known.all():
+            dataset.weights = known if dataset.weights is None else known * dataset.weights
 
     def _place_images(self, split: str, store: ExampleStore, regions: Places) -> list[np.ndarray]:
         """For each image column of a split: the place of each of its images over all region stores."""

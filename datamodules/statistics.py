@@ -87,13 +87,22 @@ def known_labels(store: ExampleStore, rows: np.ndarray, answers: np.ndarray) -> 
     return len(known), int(known.sum())
 
 
-def guess_accuracy(train: Iterable[ExampleStore], valid: Iterable[ExampleStore]) -> float:
+Used = tuple[ExampleStore, np.ndarray]  # a store and the places of those of its examples that are used
+
+
+def without_answer(store: ExampleStore, answers: np.ndarray) -> np.ndarray:
+    """(n,) bool: the examples none of whose labels is among the answers; `answers` as of `known_labels`."""
+    known = np.append(0, np.cumsum(answers[store.column("answer/code")] >= 0))
+    return np.diff(known[store.column("answer/offsets")]) == 0
+
+
+def guess_accuracy(train: Iterable[Used], valid: Iterable[Used]) -> float:
     """The mean score of guessing from the text alone: a model that looks at pictures should be above it.
 
     Args:
-        train: labelled stores. To a text of theirs the guess is the answer with the most score there; to any
+        train: of labelled stores. To a text of theirs the guess is the answer with the most score there; to any
             other text, that with the most score of all.
-        valid: labelled stores that are guessed.
+        valid: of labelled stores, those that are guessed.
     """
     by_text: dict[str, Counter[str]] = {}
     overall: Counter[str] = Counter()
@@ -106,12 +115,12 @@ def guess_accuracy(train: Iterable[ExampleStore], valid: Iterable[ExampleStore])
     return sum(scores) / max(len(scores), 1)
 
 
-def _labels(stores: Iterable[ExampleStore]) -> Iterator[tuple[str, dict[str, float]]]:
+def _labels(used: Iterable[Used]) -> Iterator[tuple[str, dict[str, float]]]:
     """The text, lower-cased, and the label of every example."""
-    for store in stores:
+    for store, places in used:
         answers = store.table("answers")
-        for start in range(0, len(store), _AT_ONCE):
-            read = store.read(np.arange(start, min(start + _AT_ONCE, len(store))))
+        for start in range(0, len(places), _AT_ONCE):
+            read = store.read(places[start : start + _AT_ONCE])
             given = zip(read.answers.tolist(), read.scores.tolist(), strict=True)
             for text, number in zip(read.texts, read.answer_counts.tolist(), strict=True):
                 yield text.lower(), {answers[code]: score for code, score in islice(given, number)}

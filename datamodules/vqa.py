@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datamodules.base import ExampleDataModule, split_names
 from datamodules.formats.answer_lists import normalized
+from datamodules.formats.checks import is_text
 from datamodules.formats.own import NORMALIZED
 from datamodules.formats.release_vqa import convert_vqa
 from datamodules.layout import COCO, VISUAL_GENOME, Layout
@@ -62,9 +63,11 @@ class VqaDataModule(ExampleDataModule):
             their file; in another, any file may have any image.
         columns: for texts of one's own, what a column is -> its name, such as {text: Frage}; those that are left
             out, or None, have usual names. None in place of all for the release's format.
+        classes: the answers in their order, where one of a few classes is right; None for those of the list file
+            or of the labels. Of two, the last one is the positive.
 
     Raises:
-        InputError: a split of `test_only` to train or validate on.
+        InputError: a split of `test_only` to train or validate on; a class that is no text or there twice.
     """
 
     title = "VQA"
@@ -76,10 +79,14 @@ class VqaDataModule(ExampleDataModule):
     folder: str = RELEASED
     region_folder: str = COCO_FOLDER
     columns: Mapping[str, str | None] | None = None
+    classes: Sequence[str | int] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.folder != RELEASED:
+        self.answers = list(map(str, self.classes or ()))  # on a command line, [0,1] are numbers
+        if len(set(self.answers)) < len(self.answers) or not all(map(is_text, self.answers)):
+            raise InputError(f"data.classes={list(self.classes or ())}; expected texts, each once")
+        if self.folder != RELEASED and self.title == VqaDataModule.title:
             self.title = self.folder
         self.label_names = {"answer_type": [], "question_type": [], "annotator_answers": []}
         held_out = split_names(self.test_only)
@@ -122,8 +129,14 @@ class VqaDataModule(ExampleDataModule):
 
     @cached_property
     def _best_guess(self) -> float:  # asked for by the page and by the summary
-        train, valid = ([self._examples[split] for split in self.splits[role]] for role in ("train", "valid"))
+        train, valid = (
+            [(self._examples[split], rows) for split, rows in self._used(role)] for role in ("train", "valid")
+        )
         return guess_accuracy(train, valid)
+
+    def answer_splits(self, stage: str | None) -> list[str]:
+        """The splits whose labels are the answers; none where `classes` are."""
+        return [] if self.classes else super().answer_splits(stage)
 
     def read_answers(self, path: Path) -> list[str]:
         """The answers of the list file, read as those of the labels are."""

@@ -26,7 +26,8 @@ class Places:
         """(len(images),) int64 place of each image of a split, -1 without regions.
 
         An image is looked for in the files that its id names; in all, when it names none, and there also by its
-        id without the ending of a picture: texts often say kitchen.jpg where features say kitchen.
+        id without the ending of a picture, then without its folder too, where that is one image: texts often say
+        kitchen.jpg or img/kitchen.jpg where features say kitchen.
         """
         places = np.full(len(images), -1, np.int64)
         named = [self.layout.files_of(image, split) for image in images]
@@ -37,7 +38,8 @@ class Places:
         anywhere = first == ""
         if anywhere.any():
             stems = [stem_of(image) for image in images]
-            for spelt in (images, stems):
+            bare = [stem.rpartition("/")[2] for stem in stems]
+            for spelt in (images, stems, *([bare] if len(set(bare)) == len(bare) else [])):
                 for name in self.stores:
                     self._find(spelt, name, np.flatnonzero(anywhere & (places < 0)), places)
         return places

@@ -22,12 +22,12 @@ from lxmert.files import InputError, parse_json, shorten
 NORMALIZED = "normalized_answer"  # what a column of answers is that are to be read `normalized`
 # What a column is -> what it is called where nobody says.
 USUAL_NAMES = {
-    "id": ("question_id", "id", "qid", "identifier"),
-    "image": ("img_id", "image_id", "image"),
+    "id": ("question_id", "id", "qid", "identifier", "pairID"),
+    "image": ("img_id", "image_id", "image", "img", "Flickr30K_ID", "Flikr30kID"),
     "left": ("img0", "left"),
     "right": ("img1", "right"),
-    "text": ("sent", "question", "sentence", "text"),
-    "answer": ("label", "answer", "answers"),
+    "text": ("sent", "question", "sentence", "text", "sentence2"),
+    "answer": ("label", "answer", "answers", "gold_label"),
     "class": ("class",),
     "answer_type": ("answer_type",),
     "question_type": ("question_type",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -60,3 +61,25 @@ def check_answers(parts: Sequence[Part], answers: Sequence[str], role: str, wher
             f"data.{role}."
         )
     log.warning("%s They count as wrong, and nothing is learnt of them.", message)
+
+
+def report_unknown(part: Part, places: np.ndarray, answers: Sequence[str], file: Path, unknown: str) -> None:
+    """Tell of the examples at `places` of `file`, none of whose labels is among the answers.
+
+    Raises:
+        InputError: `unknown`, what is to become of them, is not "drop".
+    """
+    if not len(places):
+        return
+    read, table = part.examples.read(places[:3]), part.examples.table("answers")
+    strange = list(dict.fromkeys(table[code] for code in read.answers.tolist()))
+    message = (
+        f"{file}: the labels of {len(places)} of its {len(part.examples)} examples, such as {shorten(strange)} of "
+        f"{shorten(read.ids[0])}, are none of the {len(answers)} classes {shorten(list(answers))}."
+    )
+    if unknown != "drop":
+        raise InputError(
+            f"{message} Mend these labels; name all classes, data.classes=[A,B,C] (without it they are those of "
+            "the training splits or of the answer list); or leave such examples out: data.unknown_labels=drop."
+        )
+    log.warning("%s They are left out.", message)

@@ -11,10 +11,18 @@ if TYPE_CHECKING:
         ToyGqaDataModule,
         ToyNlvr2DataModule,
         ToyPretrainDataModule,
+        ToySnliVeDataModule,
         ToyVqaDataModule,
     )
 
-__all__ = ["ToyGqaDataModule", "ToyNlvr2DataModule", "ToyPretrainDataModule", "ToyVqaDataModule", "detector_for"]
+__all__ = [
+    "ToyGqaDataModule",
+    "ToyNlvr2DataModule",
+    "ToyPretrainDataModule",
+    "ToySnliVeDataModule",
+    "ToyVqaDataModule",
+    "detector_for",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from datamodules.base import Tokenizer
 from datamodules.gqa import GqaDataModule
 from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.pretrain import PretrainDataModule
-from datamodules.toy import files, gqa, nlvr2
+from datamodules.toy import files, gqa, nlvr2, snli_ve
 from datamodules.toy.detector import detector_name
 from datamodules.toy.folder import read_manifest
 from datamodules.vqa import VqaDataModule
@@ -103,3 +103,16 @@ class ToyNlvr2DataModule(Generated, Nlvr2DataModule):
     title = "toy NLVR2 (generated scenes and statements, not NLVR2)"
     parameters = nlvr2.ToyNlvr2Parameters
     generate = staticmethod(nlvr2.generate)
+
+
+@dataclass(eq=False, repr=False)
+class ToySnliVeDataModule(Generated, VqaDataModule):
+    """SNLI-VE on generated scenes."""
+
+    title = "toy SNLI-VE (generated scenes and hypotheses, not SNLI-VE)"
+    parameters = snli_ve.ToySnliVeParameters
+    generate = staticmethod(snli_ve.generate)
+
+    def baselines(self) -> dict[str, float]:
+        """As of data of one's own: `classes` may be two of the three."""
+        return VqaDataModule.baselines(self)

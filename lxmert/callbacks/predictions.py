@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class PredictionFiles(Callback):
     """Writes, after test and predict, three files for each split; adds the makers' metrics.
 
-    `<split>.json` (NLVR2: `.csv`) is what the evaluation server takes, by ascending identifier;
+    `<split>.json` (NLVR2, Hateful Memes: `.csv`) is what the evaluation server takes, by ascending identifier;
     `<split>_scores.npz` holds `question_id` (n,), `answer` (n, top) indices into `answers` (A,) and
     their `probability` (n, top), best first: what `python -m lxmert.evaluate ensemble` averages;
     `<split>_answers.csv` is to be read: the questions in the order of their file, with the truth and the best
@@ -142,12 +142,13 @@ class PredictionFiles(Callback):
                 f"answer an id, so none was written; {table} has all rows. Give each question an id of its own."
             )
         order = sorted(range(len(ids)), key=ids.__getitem__)
-        submission = self.folder / f"{split}{task.suffix}"
-        write_text(submission, task.submission_text({ids[i]: texts[rows.answer[i, 0]] for i in order}))
-        for problem in check_submission(task, task.read_submission(submission), ids):
-            log.warning("%s: not valid for %s: %s", submission, task.name, problem)
         kept = rows.answer[order, : self.top], rows.probability[order, : self.top]
         scores = Scores(np.array([ids[i] for i in order]), *kept, np.array(texts))
+        probabilities = scores.probabilities() if task.probability_key else None
+        submission = self.folder / f"{split}{task.suffix}"
+        write_text(submission, task.submission_text(scores.best(), probabilities))
+        for problem in check_submission(task, task.read_submission(submission), ids):
+            log.warning("%s: not valid for %s: %s", submission, task.name, problem)
         named = scores if scores.described_by() is task else replace(scores, task=task.name)
         write_scores(self.folder / f"{split}_scores.npz", named)
         return submission

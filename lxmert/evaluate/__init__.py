@@ -1,11 +1,11 @@
-"""The makers' rules for scoring VQA, VizWiz, GQA and NLVR2 predictions, as plain functions without torch."""
+"""The makers' rules for scoring VQA, VizWiz, GQA, NLVR2 and classes, as plain functions without torch."""
 
+from lxmert.evaluate.classes import area_under_roc, score_classes
 from lxmert.evaluate.ensemble import Scores, write_scores
 from lxmert.evaluate.gqa import score_gqa
 from lxmert.evaluate.labels import label_problem, score_labels
 from lxmert.evaluate.nlvr2 import score_nlvr2
 from lxmert.evaluate.probes import (
-    auroc,
     grouped,
     means_of,
     score_foils,
@@ -37,7 +37,7 @@ __all__ = [
     "Scores",
     "ScoringError",
     "Task",
-    "auroc",
+    "area_under_roc",
     "average_precision",
     "canonical_answer",
     "check_submission",
@@ -49,6 +49,7 @@ __all__ = [
     "means_of",
     "normalise_vqa_answer",
     "read_ids",
+    "score_classes",
     "score_foils",
     "score_gqa",
     "score_labels",

@@ -5,17 +5,20 @@ python -m lxmert.evaluate vizwiz PREDICTIONS ANNOTATIONS [--answerability FILE]
 python -m lxmert.evaluate gqa PREDICTIONS QUESTIONS [--choices FILE] [--all-questions FILE]
                               [--attentions FILE --scene-graphs FILE]
 python -m lxmert.evaluate nlvr2 PREDICTIONS STATEMENTS [--balanced FILE] [--unbalanced FILE]
+python -m lxmert.evaluate classes PREDICTIONS LABELS
+python -m lxmert.evaluate hateful_memes PREDICTIONS MEMES
 python -m lxmert.evaluate own PREDICTIONS LABELS
                               [--split QUESTIONS] [--json OUT]    (all of these)
-python -m lxmert.evaluate check {vqa,vizwiz,gqa,nlvr2,own} PREDICTIONS QUESTIONS
+python -m lxmert.evaluate check {vqa,vizwiz,gqa,nlvr2,classes,hateful_memes,own} PREDICTIONS QUESTIONS
 python -m lxmert.evaluate ensemble SCORES SCORES ... --out OUT
 
 `vqa` also takes the annotations of OK-VQA, VQA-CP and VizWiz, `gqa` the questions of GQA-OOD: score its files
 all, head and tail one after the other. `own` scores by labels, {answer: score}, in the files that a run is trained
-on; `vqa` does where it is given them. `--split` scores on the questions of that file alone, such as minival.json,
-where ANNOTATIONS is of more. `check` tells what an evaluation server would object to. `ensemble` averages the
-`*_scores.npz` that runs leave, and writes the submission OUT and the averaged scores beside it, as
-<OUT>_scores.npz.
+on; `vqa` does where it is given them. `classes` takes the same files, SNLI-VE's among them, where one class is
+right: accuracy, by class too, and AUROC of two classes whose probabilities are predicted. `--split` scores on the
+questions of that file alone, such as minival.json, where ANNOTATIONS is of more. `check` tells what an evaluation
+server would object to. `ensemble` averages the `*_scores.npz` that runs leave, and writes the submission OUT and
+the averaged scores beside it, as <OUT>_scores.npz.
 """
 
 from __future__ import annotations
@@ -32,10 +35,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lxmert.evaluate import TASKS, ScoreReport, ScoringError, check_submission, read_ids, score_labels
+from lxmert.evaluate import (
+    TASKS,
+    ScoreReport,
+    ScoringError,
+    check_submission,
+    read_ids,
+    score_classes,
+    score_labels,
+)
+from lxmert.evaluate.classes import UNDECIDED
 from lxmert.evaluate.ensemble import average_scores, read_scores, write_scores
 from lxmert.evaluate.files import read_json
-from lxmert.evaluate.tasks import OWN, Task, chosen
+from lxmert.evaluate.tasks import CLASSES, OWN, Task, chosen
 from lxmert.files import InputError, write_text
 
 
@@ -50,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(value, Path) and name not in ("json", "out"):
                 print(f"  {name.replace('_', ' ')}: {value}", file=sys.stderr)
         return 1
+
+
+SCORERS = {OWN.name: score_labels, CLASSES.name: score_classes}  # of tasks whose truth is in texts of one's own
 
 
 # ------------------------------------------------------------------------------------------ scores
@@ -71,8 +86,8 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _task(name: str, columns: Sequence[str]) -> Task:
-    """A task; one's own reads the truth as training does, from CSV and JSON lines too; `columns` are WHAT=NAME."""
-    if name != OWN.name:
+    """A task; one's own read the truth as training does, from CSV and JSON lines too; `columns` are WHAT=NAME."""
+    if name not in SCORERS:
         return TASKS[name]
     from datamodules.formats.answer_lists import normalized, spelt_alike  # a command may know files
     from datamodules.formats.own import NORMALIZED, named_columns, truth_rows
@@ -87,7 +102,7 @@ def _task(name: str, columns: Sequence[str]) -> Task:
         rows, given = chosen(read(truth, labelled=True), "question_id", only), read_json(predictions)
         if NORMALIZED in named_columns(columns) and isinstance(given, list):
             given = [_with_answer(row, normalized) for row in given]
-        report = score_labels(given, rows)
+        report = SCORERS[name](given, rows)
         if alike := spelt_alike(dict.fromkeys(answer for row in rows for answer in row["label"])):
             report.notes.append(
                 f"Answers that differ in capitals, blanks or marks at the end count as different: {alike[0]}. "
@@ -95,7 +110,10 @@ def _task(name: str, columns: Sequence[str]) -> Task:
             )
         return report
 
-    return replace(OWN, score=score, rows=read)
+    def to_answer(path: Path) -> list[dict[str, Any]]:
+        return [row for row in read(path) if name == OWN.name or row.get("label") != {UNDECIDED: 1.0}]
+
+    return replace(TASKS[name], score=score, rows=to_answer)
 
 
 def _with_answer(row: Any, spell: Callable[[str], str]) -> Any:
@@ -141,7 +159,8 @@ def _ensemble(options: argparse.Namespace) -> int:
     scores = average_scores({str(path): read_scores(path) for path in options.scores})
     beside = options.out.with_name(f"{options.out.stem}_scores.npz")
     task = scores.described_by()
-    write_text(options.out, task.submission_text(scores.best()))
+    probabilities = scores.probabilities() if task.probability_key else None
+    write_text(options.out, task.submission_text(scores.best(), probabilities))
     write_scores(beside, scores)
     print(f"{len(options.scores)} score files, {len(scores.question_id):,} questions: {options.out}, {beside}")
     return 0
@@ -159,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         score.add_argument("annotations", type=Path, help=task.truth[1])
         score.add_argument("--split", type=Path, metavar="QUESTIONS", help="score on this file's questions alone")
         score.add_argument("--json", type=Path, metavar="OUT", help="also write the scores here")
-        _add_columns(score) if name == OWN.name else score.set_defaults(columns=[])
+        _add_columns(score) if name in SCORERS else score.set_defaults(columns=[])
         for further, about in task.further.items():
             score.add_argument(f"--{further.replace('_', '-')}", type=Path, help=about)
     check = commands.add_parser("check", help="what an evaluation server would object to")

@@ -51,6 +51,13 @@ class Scores:
         """The first answer of each question."""
         return dict(zip(self.question_id.tolist(), self.answers[self.answer[:, 0]].tolist(), strict=True))
 
+    def probabilities(self) -> dict[int | str, dict[str, float]]:
+        """The probability of each answer of each question, best first."""
+        rows = zip(
+            self.question_id.tolist(), self.answers[self.answer].tolist(), self.probability.tolist(), strict=True
+        )
+        return {id_: dict(zip(answers, given, strict=True)) for id_, answers, given in rows}
+
 
 def read_scores(path: Path) -> Scores:
     """A score file.

@@ -51,8 +51,12 @@ def read_questions(path: Path) -> dict[str, Any]:
     return questions
 
 
-def read_statements(path: Path) -> list[dict[str, Any]]:
-    """The rows of an NLVR2 file, one JSON object a line.
+def read_statements(path: Path, members: str = "identifier and label") -> list[dict[str, Any]]:
+    """The rows of a file with one JSON object a line, such as NLVR2's.
+
+    Args:
+        path: the file.
+        members: for messages, what the objects have.
 
     Raises:
         ScoringError: a line is not a JSON object.
@@ -64,7 +68,7 @@ def read_statements(path: Path) -> list[dict[str, Any]]:
             continue
         row = _parse(line.encode(), f"{path}, line {number}")
         if not isinstance(row, dict):
-            raise ScoringError(f"{path}, line {number}: expected a JSON object with identifier and label")
+            raise ScoringError(f"{path}, line {number}: expected a JSON object with {members}")
         rows.append(row)
     return rows
 

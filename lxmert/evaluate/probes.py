@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lxmert.evaluate.classes import area_under_roc
+
 
 def score_foils(logits: np.ndarray) -> dict[str, float]:
     """What the matching head makes of captions and foils, in percent, as VALSE's makers measure LXMERT.
@@ -28,7 +30,7 @@ def score_foils(logits: np.ndarray) -> dict[str, float]:
         "accuracy": 100 * (fits + found) / 2,
         "precision_caption": 100 * fits,
         "precision_foil": 100 * found,
-        "auroc": 100 * auroc(captions, foils),
+        "auroc": 100 * (area_under_roc(margins.ravel(), np.tile([True, False], len(margins))) or 0.0),
     }
 
 
@@ -58,18 +60,6 @@ def score_quadruples(scores: np.ndarray) -> dict[str, float]:
         "image": 100 * float(image.mean()),
         "group": 100 * float((text & image).mean()),
     }
-
-
-def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """The area under the ROC curve, 0..1: how often a positive is above a negative; equal ones count half.
-
-    Args:
-        positives: (n,) scores, one or more.
-        negatives: (m,), one or more.
-    """
-    order = np.sort(negatives)
-    below, up_to = (np.searchsorted(order, positives, side=side) for side in ("left", "right"))
-    return float((below + up_to).mean() / 2 / len(order))
 
 
 def means_of(pieces: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

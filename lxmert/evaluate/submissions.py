@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lxmert.evaluate.classes import probability_problem
 from lxmert.evaluate.scores import ScoringError, identifier_problem, some
 from lxmert.evaluate.tasks import Task
 from lxmert.files import shorten
@@ -27,7 +28,7 @@ def check_submission(task: Task, rows: Any, ids: Collection[Any]) -> list[str]:
     # Ids are compared as texts: one of the wrong type is one problem, not a missing and an unknown id as well.
     expected = {str(id_) for id_ in ids}
     counts: Counter[str] = Counter()
-    malformed, wrong_ids, wrong_answers = [], [], []
+    malformed, wrong_ids, wrong_answers, wrong_probabilities = [], [], [], []
     for place, row in enumerate(rows):
         if not isinstance(row, Mapping) or not {task.id_key, task.answer_key} <= row.keys():
             malformed.append(f"line {place + 1}: {shorten(row)}" if task.lines else f"[{place}]: {shorten(row)}")
@@ -38,11 +39,16 @@ def check_submission(task: Task, rows: Any, ids: Collection[Any]) -> list[str]:
             wrong_ids.append(shorten(id_))
         if not isinstance(answer, str) or (task.answers and answer not in task.answers):
             wrong_answers.append(f"{shorten(answer)} for {id_}")
+        if task.probability_key in row:
+            given = row[task.probability_key]
+            if problem := probability_problem({task.positive: given} if task.header else given):
+                wrong_probabilities.append(f"{problem} for {id_}")
     allowed = " or ".join(task.answers) or "a string"
     found = {
         f"entries are not {task.entry}": malformed,
         f"ids are not {id_type.__name__} ({task.wrong_id})": wrong_ids,
         f"answers are not {allowed}": wrong_answers,
+        "probabilities are none": wrong_probabilities,
         "ids are answered more than once": [id_ for id_, count in counts.items() if count > 1],
         "ids are not of this split": [id_ for id_ in counts if id_ not in expected],
         "ids are not answered": [id_ for id_ in dict.fromkeys(map(str, ids)) if id_ not in counts],

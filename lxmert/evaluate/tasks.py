@@ -7,11 +7,13 @@ ensembles read the description, and nothing else tells one benchmark from anothe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lxmert.evaluate.classes import score_classes
 from lxmert.evaluate.files import (
     is_list,
     read_attentions,
@@ -53,6 +55,10 @@ class Task:
         further: name of a further file -> what it is.
         answers: the allowed ones; none: any.
         lines: a submission is lines `id,answer`, and no JSON list.
+        header: a submission is a table with these columns, in this order.
+        probability_key: of an entry's probabilities, {answer: probability} in JSON, that of `positive` in a table;
+            none where they are not part of a submission.
+        positive: the answer whose probability a table has.
         row_key: of an id in the LXMERT release's rows.
         rows: what a file of the split's questions or statements holds.
         ids_are_names: the makers' questions are an object of id -> question.
@@ -71,6 +77,9 @@ class Task:
     further: Mapping[str, str] = field(default_factory=dict)
     answers: tuple[str, ...] = ()
     lines: bool = False
+    header: tuple[str, ...] = ()
+    probability_key: str = ""
+    positive: str = ""
     row_key: str = "question_id"
     rows: Callable[[Path], Any] = read_json
     ids_are_names: bool = False
@@ -80,13 +89,30 @@ class Task:
     @property
     def suffix(self) -> str:
         """Of a submission's file."""
-        return ".csv" if self.lines else ".json"
+        return ".csv" if self.lines or self.header else ".json"
 
-    def submission_text(self, answers: Mapping[Any, str]) -> str:
-        """The submission file of `answers`, id -> answer, in their order."""
+    def submission_text(
+        self, answers: Mapping[Any, str], probabilities: Mapping[Any, Mapping[str, float]] | None = None
+    ) -> str:
+        """The submission file of `answers`, id -> answer, in their order.
+
+        Args:
+            answers: the file's.
+            probabilities: id -> answer -> probability, for tasks with a `probability_key`. A table needs that of
+                `positive` for each id.
+        """
         if self.lines:
             return "".join(f"{id_},{answer}\n" for id_, answer in answers.items())
-        rows = [{self.id_key: id_, self.answer_key: answer} for id_, answer in answers.items()]
+        rows: list[dict[str, Any]] = [
+            {self.id_key: id_, self.answer_key: answer} for id_, answer in answers.items()
+        ]
+        if self.probability_key and probabilities is not None:
+            for row in rows:
+                given = probabilities[row[self.id_key]]
+                row[self.probability_key] = given[self.positive] if self.header else dict(given)
+        if self.header:
+            lines = [self.header, *([str(row[name]) for name in self.header] for row in rows)]
+            return "".join(f"{','.join(line)}\n" for line in lines)
         return json.dumps(rows, allow_nan=False) + "\n"
 
     def read_submission(self, path: Path) -> Any:
@@ -96,10 +122,37 @@ class Task:
             ScoringError: not JSON, not text.
             OSError: it cannot be read.
         """
+        if self.header:
+            return _table(path, self)
         if not self.lines:
             return read_json(path)
         lines = [(line, line.split(",")) for _, line in read_lines(path)]
         return [{self.id_key: f[0], self.answer_key: f[1]} if len(f) == 2 else line for line, f in lines]
+
+
+def _table(path: Path, task: Task) -> list[Any]:
+    """The entries of a table, with ids and probabilities as numbers; a line as text where it is none."""
+    lines = [line for _, line in read_lines(path) if line]
+    names = [name.strip() for name in lines[0].split(",")] if lines else []
+    rows: list[Any] = []
+    for line in lines if set(names) != set(task.header) else lines[1:]:
+        fields = [field.strip() for field in line.split(",")]
+        row: dict[str, Any] = dict(zip(names, fields, strict=False))
+        if row.keys() != set(task.header) or len(fields) != len(names):
+            rows.append(line)
+            continue
+        if int in task.id_types and row[task.id_key].isdecimal():
+            row[task.id_key] = int(row[task.id_key])
+        row[task.probability_key] = _number(row[task.probability_key])
+        rows.append(row)
+    return rows
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # in no range
 
 
 def chosen(rows: Iterable[Any], key: str, only: Collection[Any] | None) -> list[Any]:
@@ -168,6 +221,13 @@ def _score_own(
     return score_labels(read_json(predictions), chosen(rows, "question_id", only) if only else rows)
 
 
+def _score_classes(
+    predictions: Path, labels: Path, further: Mapping[str, Path], only: Collection[Any] | None
+) -> ScoreReport:
+    rows = read_json(labels)
+    return score_classes(read_json(predictions), chosen(rows, "question_id", only) if only else rows)
+
+
 VQA = Task(
     name="vqa",
     id_key="question_id",
@@ -203,6 +263,63 @@ OWN = Task(
     wrong_id="no match",
     score=_score_own,
     truth=("labels", "rows with question_id and label {answer: score}, as in the LXMERT release"),
+)
+
+
+# -------------------------------------------------------------------------------------------- classes
+
+CLASSES = Task(
+    name="classes",
+    id_key="question_id",
+    id_types=(int, str),
+    answer_key="answer",
+    entry='{"question_id": int or str, "answer": str, "probabilities": {class: 0..1}}',
+    wrong_id="no match",
+    score=_score_classes,
+    truth=("labels", "SNLI-VE's JSON lines, or texts of your own with their classes"),
+    probability_key="probabilities",
+)
+
+
+def _score_hateful_memes(
+    predictions: Path, memes: Path, further: Mapping[str, Path], only: Collection[Any] | None
+) -> ScoreReport:
+    truth = []
+    for row in chosen(read_statements(memes, "id and label"), "id", only):
+        if type(row.get("label")) is not int or row["label"] not in (0, 1):
+            raise ScoringError(
+                f"annotations: the label of {some([row.get('id')])} is {row.get('label')!r}, not 0 or 1"
+            )
+        truth.append({"question_id": row.get("id"), "label": {str(row["label"]): 1.0}})
+    given = []
+    for row in HATEFUL_MEMES.read_submission(predictions):
+        if not isinstance(row, Mapping):
+            raise ScoringError(f"predictions: {row!r}, expected {HATEFUL_MEMES.entry}, and these names in line 1")
+        given.append(
+            {
+                "question_id": row["id"],
+                "answer": row["label"],
+                "probabilities": {HATEFUL_MEMES.positive: row["proba"]},
+            }
+        )
+    return score_classes(given, truth)
+
+
+HATEFUL_MEMES = Task(
+    name="hateful_memes",
+    id_key="id",
+    id_types=(int,),
+    answer_key="label",
+    entry="id,proba,label",
+    wrong_id="no match",
+    score=_score_hateful_memes,
+    truth=("memes", "the makers' JSON lines with labels"),
+    answers=("0", "1"),
+    header=("id", "proba", "label"),
+    probability_key="proba",
+    positive="1",
+    row_key="id",
+    rows=lambda path: read_statements(path, "id"),
 )
 
 
@@ -296,7 +413,7 @@ NLVR2 = Task(
     rows=_nlvr2_rows,
 )
 
-TASKS = {task.name: task for task in (VQA, VIZWIZ, GQA, NLVR2, OWN)}
+TASKS = {task.name: task for task in (VQA, VIZWIZ, GQA, NLVR2, CLASSES, HATEFUL_MEMES, OWN)}
 
 
 def task_of(ids_are_texts: bool, answers: set[str]) -> Task:

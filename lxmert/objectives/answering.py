@@ -12,7 +12,7 @@ from lxmert.evaluate import AnnotatorRule
 from lxmert.files import InputError
 from lxmert.heads import AnswerHead, answer_loss
 from lxmert.model import Lxmert
-from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
+from lxmert.objectives.base import Objective, ObjectiveMetrics, Result, check_smoothing
 from lxmert.objectives.metrics import OfficialVqaAccuracy, SoftScoreAccuracy, group_codes
 from lxmert.outputs import LxmertModelOutput
 
@@ -41,10 +41,7 @@ class Answering(Objective):
         super().__init__()
         if config.answers is None:
             raise InputError("answering needs config.answers, the text of each label, to map answers by text")
-        if not 0 <= label_smoothing < 1:
-            raise InputError(
-                f"objective.answering.label_smoothing={label_smoothing}; expected 0, or more and below 1: 0.1"
-            )
+        check_smoothing("answering", label_smoothing)
         self.answers = config.answers
         self.groups = groups
         self.label_smoothing = label_smoothing

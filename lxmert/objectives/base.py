@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lxmert.batch import Batch
 from lxmert.evaluate import TASKS, Task
+from lxmert.files import InputError
 from lxmert.model import Lxmert
 from lxmert.outputs import LxmertModelOutput
 
@@ -90,6 +91,14 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Fresh metrics; `label_names` names the codes in the batch's targets."""
+
+
+def check_smoothing(objective: str, smoothing: float) -> None:
+    """Raise InputError unless the `label_smoothing` of an objective is a share: 0, or more and below 1."""
+    if not 0 <= smoothing < 1:
+        raise InputError(
+            f"objective.{objective}.label_smoothing={smoothing}; expected 0, or more and below 1: 0.1"
+        )
 
 
 def source_groups(label_names: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from lxmert.batch import Batch
 from lxmert.config import LxmertConfig
-from lxmert.files import InputError
 from lxmert.heads import PairHead
 from lxmert.model import Lxmert
-from lxmert.objectives.base import Objective, ObjectiveMetrics, Result
+from lxmert.objectives.base import Objective, ObjectiveMetrics, Result, check_smoothing
 from lxmert.objectives.metrics import GroupedMean, group_codes
 from lxmert.outputs import LxmertModelOutput
 
@@ -38,10 +37,7 @@ class ImagePair(Objective):
 
     def __init__(self, config: LxmertConfig, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise InputError(
-                f"objective.image_pair.label_smoothing={label_smoothing}; expected 0, or more and below 1: 0.1"
-            )
+        check_smoothing("image_pair", label_smoothing)
         self.label_smoothing = label_smoothing
         self.answers = config.answers or ["False", "True"]
         self.head = PairHead(config)

@@ -1,7 +1,7 @@
 """Scores of the training loop, summed on the device and over processes.
 
 Each metric averages one score per row, over all rows and within groups of them (answer types, question
-types, ...). The scoring rules themselves are in `lxmert.evaluate`.
+types, ...); but `Auroc`, which compares rows. The scoring rules themselves are in `lxmert.evaluate`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from lxmert.batch import Batch
-from lxmert.evaluate import VQA_RULE, AnnotatorRule
+from lxmert.evaluate import VQA_RULE, AnnotatorRule, area_under_roc
 from lxmert.files import InputError
 
 
@@ -37,14 +38,7 @@ class _GroupedMean(Metric):
     def __init__(self, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.groups = {group: list(values) for group, values in (groups or {}).items()}
-        self.keys = [self.name]
-        for group, values in self.groups.items():
-            self.keys += [f"{self.name}/{log_safe(group)}/{log_safe(value)}" for value in values]
-        repeated = sorted({key for key in self.keys if self.keys.count(key) > 1})
-        if repeated:
-            raise InputError(
-                f"two groups would be logged under one name: {', '.join(repeated)}; rename one of them"
-            )
+        self.keys = log_names(self.name, self.groups)
         zeros = torch.zeros(len(self.keys), dtype=torch.float64)
         self.add_state("total", zeros, dist_reduce_fx="sum")
         self.add_state("count", zeros.clone(), dist_reduce_fx="sum")
@@ -116,6 +110,68 @@ class Perplexity(GroupedMean):
     def compute(self) -> dict[str, Tensor]:
         """Perplexities by log name, of the groups that occurred; empty before any word."""
         return {key: mean.exp() for key, mean in super().compute().items()}
+
+
+class Auroc(Metric):
+    """The area under the ROC curve of scores of two classes, equal to `lxmert.evaluate`'s `area_under_roc`.
+
+    Logs `auroc` and `auroc/<group>/<value>`, each in 0..1, where both classes occurred. Each row is kept until the
+    end of the pass, 4 bytes and 8 for its class and each grouping: the area is exact, and that of all processes'
+    rows together.
+
+    Args:
+        groups: name of a grouping -> its values, for areas within groups.
+
+    Raises:
+        InputError: two groups would share a log name.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = True
+
+    scores: list[Tensor]
+    codes: list[Tensor]
+
+    def __init__(self, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.groups = {group: list(values) for group, values in (groups or {}).items()}
+        self.keys = log_names("auroc", self.groups)
+        self.add_state("scores", [], dist_reduce_fx="cat")
+        self.add_state("codes", [], dist_reduce_fx="cat")
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew, with no rows: processes gather what each has, and one that had none must have that."""
+        super().reset()
+        self.scores.append(torch.zeros(0, device=self.device))
+        self.codes.append(torch.zeros(0, 1 + len(self.groups), dtype=torch.int64, device=self.device))
+
+    def update(self, scores: Tensor, truth: Tensor, group_codes: Mapping[str, Tensor]) -> None:
+        """Take in one batch.
+
+        Args:
+            scores: (R,) float, the higher the more likely the positive class.
+            truth: (R,) int64, 1 where the class is the positive one, 0 the other, -1 unknown.
+            group_codes: each grouping's (R,) int64 codes, -1 where unknown.
+        """
+        self.scores.append(scores.float())
+        self.codes.append(torch.stack([truth, *(group_codes[group] for group in self.groups)], 1))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Areas by log name, 0-dimensional float64, where both classes occurred."""
+        scores, codes = dim_zero_cat(self.scores).cpu().numpy(), dim_zero_cat(self.codes).cpu().numpy()
+        known = codes[:, 0] >= 0
+        chosen = [known]
+        for place, values in enumerate(self.groups.values(), 1):
+            chosen += [known & (codes[:, place] == code) for code in range(len(values))]
+        areas = (area_under_roc(scores[rows], codes[rows, 0] == 1) for rows in chosen)
+        named = zip(self.keys, areas, strict=True)
+        return {
+            key: torch.tensor(area, dtype=torch.float64, device=self.device)
+            for key, area in named
+            if area is not None
+        }
 
 
 class SoftScoreAccuracy(_GroupedMean):
@@ -233,6 +289,21 @@ def _identities(texts: Sequence[str]) -> Tensor:
     """(len(texts),) int64, equal where the texts are equal."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts], dtype=torch.int64)
+
+
+def log_names(metric: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a metric is logged as: of all rows, then of each value of each group in their order.
+
+    Raises:
+        InputError: two of them would be alike.
+    """
+    names = [metric]
+    for group, values in groups.items():
+        names += [f"{metric}/{log_safe(group)}/{log_safe(value)}" for value in values]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"two groups would be logged under one name: {', '.join(repeated)}; rename one of them")
+    return names
 
 
 def log_safe(name: str) -> str:

@@ -21,6 +21,7 @@ SIGHT = ("lxmert.encoder.visn_fc.", "lxmert.encoder.r_layers.", "lxmert.encoder.
 HEADS = {
     "answering": "answer_head",
     "question_answering": "answer_head",
+    "classification": "answer_head",
     "image_pair": "pair_head",  # the reference has no head for pairs of images
     "masked_language": "cls.predictions",
     "matching": "cls.seq_relationship",
@@ -94,7 +95,7 @@ def reference_names(names: Iterable[str], heads: Mapping[str, str]) -> dict[str,
         if new in owners:
             raise InputError(
                 f"{owners[new]} and {name} are both {new} in the reference: a run may have one answer head; "
-                "choose one of the objectives answering and question_answering"
+                "choose one of the objectives answering, question_answering and classification"
             )
         owners[new] = name
         found[name] = new

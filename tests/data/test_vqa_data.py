@@ -97,7 +97,7 @@ def open_data(root, stage=None, **options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "vqa2"}, "data.task=vqa2; expected one of vqa, vizwiz, gqa, nlvr2, own"),
+        ({"task": "vqa2"}, "data.task=vqa2; expected one of vqa, vizwiz, gqa, nlvr2"),
         ({"predict": "test,minival,test"}, "data.predict names test twice; name each split once"),
     ],
 )

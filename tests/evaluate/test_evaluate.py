@@ -374,6 +374,8 @@ def test_a_split_of_a_larger_file_is_scored_alone(
 QUESTIONS = {
     "vizwiz": [{"image": f"VizWiz_test_{n:08d}.jpg", "question": "what?"} for n in (1, 2, 3)],
     "own": [{"question_id": n, "img_id": "7", "sent": "what?", "label": {}} for n in ("1", "b", "c")],
+    "classes": [{"pairID": n, "Flickr30K_ID": "7", "sentence2": "so"} for n in ("1", "b", "c")],
+    "hateful_memes": "".join(json.dumps({"id": n, "img": f"img/{n}.png", "text": "so"}) + "\n" for n in (1, 2, 3)),
     "vqa": {"questions": [{"question_id": n, "image_id": 1, "question": "what?"} for n in (1, 2, 3)]},
     "gqa": {n: {"question": "what?"} for n in ("1", "2", "3")},
     "nlvr2": "".join(json.dumps({"identifier": f"dev-{n}-0-0"}) + "\n" for n in (1, 2, 3)),
@@ -381,6 +383,8 @@ QUESTIONS = {
 RELEASED = {
     "vizwiz": QUESTIONS["vizwiz"],
     "own": QUESTIONS["own"],
+    "classes": QUESTIONS["own"],
+    "hateful_memes": QUESTIONS["hateful_memes"],
     "vqa": [{"question_id": n, "img_id": "COCO_train2014_1", "sent": "what?"} for n in (1, 2, 3)],
     "gqa": [{"question_id": n, "img_id": "7", "sent": "what?"} for n in ("1", "2", "3")],
     "nlvr2": [{"identifier": f"dev-{n}-0-0", "uid": f"nlvr2_dev_{n}", "sent": "so"} for n in (1, 2, 3)],
@@ -388,6 +392,8 @@ RELEASED = {
 VALID = {
     "vizwiz": {f"VizWiz_test_{n:08d}.jpg": "can" for n in (3, 1, 2)},
     "own": {"b": "yes", "1": "", "c": "no"},
+    "classes": {"b": "yes", "1": "maybe", "c": "no"},
+    "hateful_memes": {3: "0", 1: "1", 2: "0"},
     "vqa": {1: "yes", 3: "", 2: "no"},
     "gqa": {"1": "yes", "3": "", "2": "no"},
     "nlvr2": {"dev-1-0-0": "True", "dev-3-0-0": "False", "dev-2-0-0": "True"},
@@ -399,7 +405,8 @@ VALID = {
 def test_a_written_submission_is_valid(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, questions: dict
 ) -> None:
-    predictions = write(tmp_path / "p", TASKS[task].submission_text(VALID[task]))
+    probabilities = {id_: {answer: 0.75, "1": 0.25} for id_, answer in VALID[task].items()}
+    predictions = write(tmp_path / "p", TASKS[task].submission_text(VALID[task], probabilities))
     assert run("check", task, predictions, write(tmp_path / "q", questions[task])) == 0
     assert f"valid for {task}, 3 ids answered" in capsys.readouterr().out
 
@@ -561,7 +568,7 @@ def test_a_score_file_names_its_task_where_its_ids_do_not_tell_it(
     assert run("ensemble", tmp_path / "own.npz", tmp_path / "vizwiz.npz", "--out", tmp_path / "x") == 1
     assert "of several tasks" in capsys.readouterr().err
     np.savez(tmp_path / "a.npz", **vars(scores) | {"task": np.array(["own", "vqa"])})
-    with pytest.raises(ScoringError, match="expected one of vqa, vizwiz, gqa, nlvr2, own"):
+    with pytest.raises(ScoringError, match="expected one of vqa, vizwiz, gqa, nlvr2"):
         read_scores(tmp_path / "a.npz")
 
 

@@ -162,7 +162,7 @@ def test_a_data_set_in_a_known_format_takes_one_yaml(folder):
 
 def test_a_task_takes_two_files_and_an_objective_two_and_the_rest_asks_them(folder, capsys):
     own, data = folder / "own", folder / "data"
-    write(own / "experiment" / "snli_ve.yaml", TASK)
+    write(own / "experiment" / "entails.yaml", TASK)
     write(own / "snli_ve.py", TASK_MODULE)
     write(own / "objective" / "length.yaml", OBJECTIVE)
     write(own / "length.py", OBJECTIVE_MODULE)
@@ -178,7 +178,7 @@ def test_a_task_takes_two_files_and_an_objective_two_and_the_rest_asks_them(fold
         ]  # fmt: skip
         write_rows(data / "snli_ve" / f"{split}.json", rows)
     command = [
-        sys.executable, str(ROOT / "train.py"), "--config-dir", str(own), "experiment=snli_ve", *TINY,
+        sys.executable, str(ROOT / "train.py"), "--config-dir", str(own), "experiment=entails", *TINY,
         "packages=[snli_ve,length]", f"data.tokenizer={data}/vocab.txt", f"paths.data={data}",
         f"paths.outputs={folder}/outputs",
     ]  # fmt: skip

@@ -30,7 +30,7 @@ from lxmert.evaluate import (
 )
 from lxmert.objectives.answering import Answering
 from lxmert.objectives.base import Result
-from lxmert.objectives.metrics import OfficialVqaAccuracy, SoftScoreAccuracy
+from lxmert.objectives.metrics import Auroc, OfficialVqaAccuracy, SoftScoreAccuracy
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no test data at {DATA}")
@@ -247,13 +247,19 @@ def update_soft(metric: SoftScoreAccuracy, rows: Tensor) -> None:
     metric.update(rows % 7, scores, {"answer_type": rows % 3, "question_type": rows % 4 - 1})
 
 
-def both_metrics(rows: Sequence, share: Sequence[Sequence[int]]) -> dict[str, float]:
-    """Both metrics over the batches of row places in `share`."""
-    soft, official = SoftScoreAccuracy(GROUPS), official_metric()
+def update_auroc(metric: Auroc, rows: Tensor) -> None:
+    scores = torch.randint(0, 20, (1000,), generator=torch.Generator().manual_seed(0))[rows] / 19
+    metric.update(scores, rows // 3 % 3 - 1, {"answer_type": rows % 3, "question_type": rows % 4 - 1})
+
+
+def all_metrics(rows: Sequence, share: Sequence[Sequence[int]]) -> dict[str, float]:
+    """All metrics over the batches of row places in `share`."""
+    soft, official, auroc = SoftScoreAccuracy(GROUPS), official_metric(), Auroc(GROUPS)
     for batch in share:
+        update_auroc(auroc, torch.tensor(batch, dtype=torch.int64))
         update_soft(soft, torch.tensor(batch, dtype=torch.int64))
         update_official(official, [rows[place] for place in batch], rows)
-    return as_floats(soft.compute()) | as_floats(official.compute())
+    return as_floats(soft.compute()) | as_floats(official.compute()) | as_floats(auroc.compute())
 
 
 # Rows 0 to 169 against 170 to 199 in batches of 37 and less, then everything against nothing.
@@ -269,20 +275,20 @@ SHARES = [
 def distributed_worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
-        means = [both_metrics(generated_rows(200, seed=5), shares[rank]) for shares in SHARES]
+        means = [all_metrics(generated_rows(200, seed=5), shares[rank]) for shares in SHARES]
         Path(folder, f"{rank}.json").write_text(json.dumps(means))
     finally:
         dist.destroy_process_group()
 
 
 def test_two_processes_with_uneven_shares_agree_with_one(tmp_path: Path) -> None:
-    alone = both_metrics(generated_rows(200, seed=5), [list(range(200))])
+    alone = all_metrics(generated_rows(200, seed=5), [list(range(200))])
     torch.multiprocessing.spawn(distributed_worker, (str(tmp_path),), nprocs=2)
     for rank in (0, 1):
         for means in json.loads((tmp_path / f"{rank}.json").read_text()):
             assert list(means) == list(alone)
             assert means == pytest.approx(alone, abs=1e-12)
-    assert len(alone) == 14
+    assert len(alone) == 21
 
 
 @needs_data

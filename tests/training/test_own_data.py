@@ -187,6 +187,13 @@ KINDS = {
         lambda n, i: {**asked(n, i), "class": n % 3},
         PLAIN,
     ),
+    "one class is right": Kind(
+        "JSON lines; classification, of whose classes one is right",
+        "jsonl",
+        lambda n, i: asked(n, i, answer=answered(n)),
+        PLAIN,
+        options=("objective=[classification]", "data.classes=[two,blue,red]"),
+    ),
     "own language": Kind(
         "CSV; columns, language and vocabulary of one's own, answers normalized",
         "csv",
@@ -329,6 +336,9 @@ def test_a_data_set_of_ones_own_is_trained_on_and_every_row_of_it_predicted_and_
         [measured] = [v for k, v in told["metrics"].items() if re.fullmatch(r"test/\w+/accuracy", k)]
         assert score == pytest.approx(measured, abs=1e-4)  # a percentage of two digits
     assert ("test/answering/official_accuracy" in told["metrics"]) == (name == "ten annotators")
+    if name == "one class is right":
+        assert load_run(run).answers == ["two", "blue", "red"] and load_run(run).reading == "softmax"
+        assert "val/classification/accuracy/class/blue" in told["metrics"]
     if name == "own language":
         assert load_run(run).answers == ["grün", "jein", "nö"]
         assert {row["truth"] for row in table} == {"grün", "jein", "nö"}

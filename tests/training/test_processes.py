@@ -26,6 +26,13 @@ WORLD = {
         NO_PAGE,
     ],
     "toy_nlvr2": ["data.world.train=8", "data.world.valid=5", "data.world.test=5", "data.batch_size=12", NO_PAGE],
+    "toy_snli_ve": [
+        "data.world.train=30",
+        "data.world.dev=12",
+        "data.world.test=12",
+        "data.batch_size=12",
+        NO_PAGE,
+    ],
     "toy_pretrain": [*VQA, "data.batch_size=18", "callbacks.curves=null"],
 }
 TIMES = ["trainer.log_every_n_steps=3", "trainer.max_epochs=2", "callbacks.last.every_n_train_steps=4"]
