@@ -73,7 +73,7 @@ ORDER = {
     ],
     "datamodules": [
         *("progress", "stores", "formats", "detector", "layout", "batches", "release", "statistics", "sense"),
-        *("base", "vqa", "gqa", "nlvr2", "pretrain", "toy"),
+        *("base", "vqa", "gqa", "nlvr2", "grounding", "pretrain", "toy"),
         *("prepare", "validate", "download", "convert", "extract", "init", "__init__"),
     ],
 }
@@ -87,6 +87,7 @@ SIDEWAYS = {
     "vqa",
     "gqa",
     "nlvr2",
+    "grounding",
     "pretrain",
 }  # know none of each other
 

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from datamodules.base import Tokenizer
 from datamodules.gqa import GqaDataModule
+from datamodules.grounding import GroundingDataModule
 from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.pretrain import PretrainDataModule
-from datamodules.toy import files, gqa, nlvr2
+from datamodules.toy import files, gqa, nlvr2, refcoco
 from datamodules.toy.detector import detector_name
 from datamodules.toy.folder import read_manifest
 from datamodules.vqa import VqaDataModule
@@ -103,3 +104,19 @@ class ToyNlvr2DataModule(Generated, Nlvr2DataModule):
     title = "toy NLVR2 (generated scenes and statements, not NLVR2)"
     parameters = nlvr2.ToyNlvr2Parameters
     generate = staticmethod(nlvr2.generate)
+
+
+@dataclass(eq=False, repr=False)
+class ToyRefcocoDataModule(Generated, GroundingDataModule):
+    """RefCOCO on generated scenes."""
+
+    title = "toy RefCOCO (generated scenes and expressions, not RefCOCO)"
+    parameters = refcoco.ToyRefcocoParameters
+    generate = staticmethod(refcoco.generate)
+
+    def baselines(self) -> dict[str, float]:
+        """Of the best guess that never looks at the picture, and of any thing of the picture."""
+        return {
+            **super().baselines(),
+            "any thing of the picture": read_manifest(Path(self.root))["thing_accuracy"],
+        }

@@ -56,11 +56,15 @@ class Examples(Callback):
         if not trainer.is_global_zero or wanted <= 0:
             return
         chosen = torch.linspace(0, number - 1, wanted).long()
-        words, regions = tints(pl_module, outputs, batch, chosen)
-        self.examples += [
-            make_example(
-                trainer.datamodule, role, pl_module, outputs, batch, example, words[place], regions[place]
-            )
+        self.examples += self.examples_of(trainer.datamodule, role, pl_module, outputs, batch, chosen)
+
+    def examples_of(
+        self, data: Any, role: str, learner: Any, results: dict[str, Result], batch: Batch, chosen: Tensor
+    ) -> list[Example]:
+        """The `chosen` examples (C,) int64 of a batch of `role` (valid, test)."""
+        words, regions = tints(learner, results, batch, chosen)
+        return [
+            make_example(data, role, learner, results, batch, example, words[place], regions[place])
             for place, example in enumerate(chosen.tolist())
         ]
 

@@ -1,9 +1,10 @@
-"""The makers' rules for scoring VQA, VizWiz, GQA and NLVR2 predictions, as plain functions without torch."""
+"""The makers' rules for scoring VQA, VizWiz, GQA, NLVR2 and RefCOCO predictions, plain functions without torch."""
 
 from lxmert.evaluate.ensemble import Scores, write_scores
 from lxmert.evaluate.gqa import score_gqa
 from lxmert.evaluate.labels import label_problem, score_labels
 from lxmert.evaluate.nlvr2 import score_nlvr2
+from lxmert.evaluate.refcoco import box_iou, score_regions
 from lxmert.evaluate.scores import GroupScore, ScoreReport, ScoringError, identifier_problem, some
 from lxmert.evaluate.spelling import canonical_answer, counting_spellings
 from lxmert.evaluate.submissions import check_submission, read_ids
@@ -30,6 +31,7 @@ __all__ = [
     "ScoringError",
     "Task",
     "average_precision",
+    "box_iou",
     "canonical_answer",
     "check_submission",
     "clean_vqa_answer",
@@ -41,6 +43,7 @@ __all__ = [
     "score_gqa",
     "score_labels",
     "score_nlvr2",
+    "score_regions",
     "score_vizwiz",
     "score_vqa",
     "some",

@@ -18,6 +18,21 @@ from lxmert.report.scores import score_table
 
 
 @dataclass
+class Frame:
+    """A box that a picture shows with its name.
+
+    Args:
+        name: such as "chosen".
+        box: x1 y1 x2 y2 as fractions of the picture's sides.
+        dashed: how it is drawn: what is right, beside what is not.
+    """
+
+    name: str
+    box: list[float]
+    dashed: bool = False
+
+
+@dataclass
 class View:
     """A picture and what its regions are to the answer.
 
@@ -25,11 +40,13 @@ class View:
         picture: file, or None when it is not at hand.
         boxes: regions, x1 y1 x2 y2 as fractions of the picture's sides.
         tints: of each region, 0 to 1: how relevant it is to the best answer (`lxmert.explain`).
+        frames: what was to be found in it, and what was.
     """
 
     picture: Path | None
     boxes: list[list[float]]
     tints: list[float]
+    frames: list[Frame] = field(default_factory=list)
 
     @property
     def found(self) -> bool:
@@ -75,6 +92,10 @@ class Example:
                 {
                     "boxes": [[round(clamped(side), 4) for side in box] for box in view.boxes],
                     "tints": [round(clamped(tint), 3) for tint in view.tints],
+                    "frames": [
+                        {"name": each.name, "box": [round(clamped(s), 4) for s in each.box], "dashed": each.dashed}
+                        for each in view.frames
+                    ],
                 }
                 for view in self.views
             ],
