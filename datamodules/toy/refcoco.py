@@ -39,7 +39,7 @@ class ToyRefcocoParameters:
         expressions: up to so many a scene.
         regions: boxes an image.
         feature_dim: length of a region's feature.
-        pictures: how many scenes of each split are rendered.
+        pictures: how many of the train scenes are rendered; those of the other splits all are.
         seed: of everything. Shapes and colours look as in the toy world of the same seed, so that weights
             pre-trained there understand these features.
     """
@@ -102,7 +102,7 @@ def _write(folder: Path, parameters: ToyRefcocoParameters, detector: Detector, p
                 detector,
                 rng,
                 np.random.default_rng([parameters.seed, 5, order]),
-                pictures=parameters.pictures,
+                pictures=parameters.pictures if split == "train" else len(numbers),
                 bar=bar,
             )
             for number, scene in zip(numbers, scenes, strict=True):

@@ -77,15 +77,16 @@ def make_region_example(data: Any, role: str, found: dict[str, Tensor], batch: B
     scores, labels, ious = (found[name][row, real].cpu() for name in ("scores", "labels", "ious"))
     scores = scores.sigmoid()
     best = scores.topk(min(SHOWN, len(scores))).indices.tolist()
+    tints = [float(score) if region in best else 0.0 for region, score in enumerate(scores)]
     boxes = batch.region_boxes[image, real].cpu()
     x, y, width, height = (batch.targets["box"][row] / batch.targets["image_size"][image].repeat(2)).tolist()
     frames = [Frame("meant", [x, y, x + width, y + height], dashed=True), Frame("chosen", boxes[best[0]].tolist())]
     right = (labels > HIT).nonzero().flatten().tolist()
     return Example(
         question=data.datasets[role].sentence(batch.example_places[row]),
-        views=[View(data.picture(batch.image_ids[image]), boxes.tolist(), scores.tolist(), frames)],
-        predictions=[(f"region {region}", float(scores[region])) for region in best],
-        answers={f"region {region}": float(ious[region]) for region in sorted(right, key=lambda r: -ious[r])},
+        views=[View(data.picture(batch.image_ids[image]), boxes.tolist(), tints, frames)],
+        predictions=[(f"box {region}", float(scores[region])) for region in best],
+        answers={f"box {region}": float(ious[region]) for region in sorted(right, key=lambda r: -ious[r])},
     )
 
 

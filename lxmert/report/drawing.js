@@ -58,15 +58,20 @@ const drawing = (() => {
     const order = view.boxes.map((_, region) => region).sort((a, b) => area(view.boxes[b]) - area(view.boxes[a]));
     svg.append(...order.map((region) => regions[region]));
     const titles = element("div", { class: "names" });
-    for (const { name, box, dashed } of view.frames || []) {
-      const [x1, y1, x2, y2] = box;
-      for (const kind of ["halo", dashed ? "dashed" : "solid"]) {
-        svg.append(element("rect", { class: `frame ${kind}`, x: x1, y: y1, width: x2 - x1, height: y2 - y1 }));
-      }
+    const frames = view.frames || [];
+    const outlined = (kind, { box: [x1, y1, x2, y2] }) =>
+      svg.append(element("rect", { class: `frame ${kind}`, x: x1, y: y1, width: x2 - x1, height: y2 - y1 }));
+    // Dashes last: where two boxes are one, both colours are to be seen.
+    for (const each of frames) outlined("halo", each);
+    for (const each of frames.filter(({ dashed }) => !dashed)) outlined("solid", each);
+    for (const each of frames.filter(({ dashed }) => dashed)) outlined("dashed", each);
+    for (const { name, box, dashed } of frames) {
+      const [x1, y1, , y2] = box;
       const title = element("span", { class: `name frame ${dashed ? "dashed" : "solid"}` }, name);
-      // At opposite corners, so that those of two boxes in one place are both to be read.
-      if (dashed) [title.style.right, title.style.bottom] = [`${100 * (1 - x2)}%`, `${100 * (1 - y2)}%`];
-      else [title.style.left, title.style.top] = [`${100 * x1}%`, `${100 * y1}%`];
+      // Above and below the box, not on what it shows.
+      if (dashed) title.style.top = `min(${100 * y2}%, 100% - 1.5em)`;
+      else title.style.bottom = `min(${100 * (1 - y1)}%, 100% - 1.5em)`;
+      title.style.left = `min(${100 * x1}%, 100% - 4.5em)`;
       titles.append(title);
     }
     frame.append(titles);
