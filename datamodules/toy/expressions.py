@@ -30,8 +30,11 @@ def refer(scene: Scene, count: int, rng: Random) -> list[Found]:
     for kind in rng.choices(kinds, shares, k=10 * count):
         if len(found) == count:
             break
-        if fitting := EXPRESSION_KINDS[kind][0](scene, rng):
-            found.setdefault(fitting[1].removeprefix("the "), fitting)
+        for _ in range(20):  # before giving the place to another kind, which would shift the shares
+            fitting = EXPRESSION_KINDS[kind][0](scene, rng)
+            if fitting and (text := fitting[1].removeprefix("the ")) not in found:
+                found[text] = fitting
+                break
     return list(found.values())
 
 
