@@ -30,7 +30,7 @@ def refer(scene: Scene, count: int, rng: Random) -> list[Found]:
     for kind in rng.choices(kinds, shares, k=10 * count):
         if len(found) == count:
             break
-        for _ in range(20):  # before giving the place to another kind, which would shift the shares
+        for _ in range(10):  # before giving the place to another kind, which would shift the shares
             fitting = EXPRESSION_KINDS[kind][0](scene, rng)
             if fitting and (text := fitting[1].removeprefix("the ")) not in found:
                 found[text] = fitting
@@ -57,22 +57,23 @@ def _side(scene: Scene, rng: Random) -> Found | None:
 
 def _relation(scene: Scene, rng: Random) -> Found | None:
     words, alike = _some_alike(scene, rng)
-    landmark = rng.randrange(len(scene.things))
-    name = name_of(scene, scene.things[landmark])
-    direction = rng.choice(list(DIRECTIONS))
-    if len(alike) < 2 or landmark in alike or name is None:
+    if len(alike) < 2:
         return None
-    there = [place for place in alike if _is_apart(scene, place, landmark, direction)]
-    elsewhere = [place for place in alike if _is_apart(scene, landmark, place, direction)]
-    if len(there) != 1 or len(there) + len(elsewhere) != len(alike):
-        return None
-    return there[0], f"the {words} {direction} the {name}"
+    fitting = []
+    for landmark, thing in enumerate(scene.things):
+        name = None if landmark in alike else name_of(scene, thing)
+        for direction in DIRECTIONS if name else ():
+            there = [place for place in alike if _is_apart(scene, place, landmark, direction)]
+            elsewhere = [place for place in alike if _is_apart(scene, landmark, place, direction)]
+            if len(there) == 1 and len(there) + len(elsewhere) == len(alike):
+                fitting.append((there[0], f"the {words} {direction} the {name}"))
+    return rng.choice(fitting) if fitting else None
 
 
 EXPRESSION_KINDS: dict[str, tuple[Callable[[Scene, Random], Found | None], float]] = {
-    "name": (_name, 0.6),
-    "side": (_side, 0.25),
-    "relation": (_relation, 0.15),
+    "name": (_name, 0.5),
+    "side": (_side, 0.2),
+    "relation": (_relation, 0.3),
 }
 
 

@@ -83,7 +83,7 @@ def naive_iou(box, other):
 
 
 def naive(batch, scores):
-    """Loss, and for each row the chosen region, whether it is right, its overlap, what is in reach, what is chance."""
+    """Loss, and for each row the chosen region, whether it is right, its overlap, what is in reach, and chance."""
     total, rows = 0.0, []
     for row, image in enumerate(batch.row_image.tolist()):
         width, height = batch.targets["image_size"][image].tolist()
