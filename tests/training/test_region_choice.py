@@ -1,5 +1,6 @@
 """Choosing regions: loss and metrics against loops, what padding changes, the scorer, and runs from end to end."""
 
+import functools
 import json
 import math
 from dataclasses import replace
@@ -21,9 +22,11 @@ from lxmert.evaluate import box_iou, check_submission, score_regions
 from lxmert.evaluate.scores import ScoringError
 from lxmert.evaluate.tasks import REFCOCO
 from lxmert.files import InputError
+from lxmert.learner import LxmertLearner
 from lxmert.model import Lxmert
 from lxmert.objectives.region_choice import RegionChoice, RegionChoiceMetrics, overlap
 from lxmert.objectives.shapes import Shapes, with_features
+from lxmert.optim import adamw
 from lxmert.outputs import LxmertModelOutput
 from lxmert.report import write_report
 
@@ -185,6 +188,20 @@ def test_padding_and_filling_up_change_neither_loss_nor_gradients(others):
     )
     for parameter, gradient in zip(objective.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_every_weight_that_learns_gets_a_gradient():
+    optimizer = functools.partial(adamw, lr=1e-3)
+    learner = LxmertLearner(
+        Lxmert(CONFIG), {"a": RegionChoice(CONFIG)}, optimizer, warmup=0, label_names={}, seed=0
+    )
+    sum(learner._compute_losses(make_batch()).values()).backward()
+    learnt = {name: parameter.grad for name, parameter in learner.named_parameters() if parameter.requires_grad}
+    assert all(gradient is not None for gradient in learnt.values())  # DDP would wait for it
+    assert {
+        "objectives.a.head.logit_fc.0.weight",
+        "model.encoder.x_layers.1.visn_output.dense.weight",
+    } <= learnt.keys()
 
 
 def test_data_that_does_not_say_what_is_meant_is_refused():
