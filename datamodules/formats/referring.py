@@ -68,7 +68,7 @@ def take_box(value: Any, where: Where, size: tuple[int, int] | None, name: str =
             "Mend or remove that row; where all rows are so, the boxes are of pictures of another size."
         )
     left, top = max(x, 0.0), max(y, 0.0)
-    return left, top, min(width + x - left, right - left), min(height + y - top, bottom - top)
+    return left, top, min(width + (x - left), right - left), min(height + (y - top), bottom - top)
 
 
 def _is_number(value: Any) -> bool:

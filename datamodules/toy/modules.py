@@ -108,15 +108,17 @@ class ToyNlvr2DataModule(Generated, Nlvr2DataModule):
 
 @dataclass(eq=False, repr=False)
 class ToyRefcocoDataModule(Generated, GroundingDataModule):
-    """RefCOCO on generated scenes."""
+    """RefCOCO on generated scenes; with `folder` visual7w, Visual7W pointing."""
 
     title = "toy RefCOCO (generated scenes and expressions, not RefCOCO)"
     parameters = refcoco.ToyRefcocoParameters
     generate = staticmethod(refcoco.generate)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.folder == "visual7w":
+            self.title = "toy pointing (generated scenes and expressions, not Visual7W)"
+
     def baselines(self) -> dict[str, float]:
-        """Of the best guess that never looks at the picture, and of any thing of the picture."""
-        return {
-            **super().baselines(),
-            "any thing of the picture": read_manifest(Path(self.root))["thing_accuracy"],
-        }
+        """Accuracy on the validation split of guesses that do not look at the picture."""
+        return read_manifest(Path(self.root))["guesses"][self.folder]

@@ -1,4 +1,4 @@
-"""Toy RefCOCO's files: expressions that mean one thing of a generated scene, in REFER's format.
+"""Toy RefCOCO's files: expressions that mean one thing of a generated scene, in REFER's format and Visual7W's.
 
 How things are called: `expressions.py`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from datamodules.formats.coco import image_name
 from datamodules.formats.refer import read_refer
 from datamodules.formats.referring import Referring, write_rows
+from datamodules.formats.visual7w import read_visual7w
 from datamodules.progress import progress_bar
 from datamodules.toy.expressions import refer
 from datamodules.toy.folder import check_sizes, write_whole
@@ -27,6 +28,8 @@ from datamodules.toy.writing import write_json, write_scenes, write_vocabulary
 
 VERSION = 1  # raise it whenever the same parameters no longer give the same files
 SPLITS = ("train", "val", "testA", "testB")
+POINTING = {"train": "train", "val": "val", "testA": "test"}  # its splits in Visual7W
+CHOICES = 4  # boxes of a question there
 MOST_GUESSES = 300  # boxes that the best guess is looked for among
 
 
@@ -63,10 +66,12 @@ def generate(root: Path | str, parameters: ToyRefcocoParameters | None = None, *
 
         refcoco/refs(unc).p, instances.json     REFER's files; the images' names are COCO's, as the makers' are
         refcoco/{train,val,testA,testB}.json    what datamodules/formats/refer.py reads in these
+        visual7w/dataset_v7w_pointing.json      Visual7W's file: the same, in scenes of four things and more
+        visual7w/{train,val,test}.json          what datamodules/formats/visual7w.py reads in it; test is testA
         mscoco_imgfeat/train2014_obj36.tsv      the release's region features
         images/IMAGE.png                        rendered pictures
         vocab.txt                               the toys' WordPiece vocabulary
-        toy.json                                the parameters, and the accuracy of two guesses on val
+        toy.json                                the parameters, and the accuracies of guesses on val
 
     The same parameters give the same bytes. The folder appears whole or not at all.
 
@@ -82,11 +87,12 @@ def generate(root: Path | str, parameters: ToyRefcocoParameters | None = None, *
 
 
 def _write(folder: Path, parameters: ToyRefcocoParameters, detector: Detector, progress: bool) -> dict[str, Any]:
-    for name in ("refcoco", "mscoco_imgfeat", "images"):
+    for name in ("refcoco", "visual7w", "mscoco_imgfeat", "images"):
         (folder / name).mkdir(parents=True)
     refs: list[dict[str, Any]] = []
     instances: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
-    sentence_ids, chances = count(1), []
+    pointing: list[dict[str, Any]] = []
+    sentence_ids, question_ids, chances = count(1), count(1), []
     first = 1
     with progress_bar(
         "toy RefCOCO scenes", sum(getattr(parameters, split) for split in SPLITS), "scene", shown=progress
@@ -111,6 +117,8 @@ def _write(folder: Path, parameters: ToyRefcocoParameters, detector: Detector, p
                 found = refer(scene, parameters.expressions, rng)
                 refs += _refs(scene, number, split, found, sentence_ids)
                 chances += [1 / len(scene.things)] * len(found) if split == "val" else []
+                if split in POINTING and len(scene.things) >= CHOICES:
+                    pointing.append(_pointing(scene, number, POINTING[split], found, question_ids, rng))
     for number, ref in enumerate(refs, 1):
         ref["ref_id"] = number
     files = folder / "refcoco" / "refs(unc).p", folder / "refcoco" / "instances.json"
@@ -123,9 +131,27 @@ def _write(folder: Path, parameters: ToyRefcocoParameters, detector: Detector, p
     rows = read_refer(*files)
     for split in SPLITS:
         write_rows(folder / "refcoco" / f"{split}.json", rows[split])
+    boxes = [
+        {"box_id": each["id"], **dict(zip(("x", "y", "width", "height"), each["bbox"], strict=True))}
+        for each in instances["annotations"]
+    ]
+    file = folder / "visual7w" / "dataset_v7w_pointing.json"
+    write_json(file, {"dataset": "toy: generated scenes, not Visual7W", "images": pointing, "boxes": boxes})
+    questions = read_visual7w(file)
+    for split in POINTING.values():
+        write_rows(folder / "visual7w" / f"{split}.json", questions[split])
     write_vocabulary(folder / "vocab.txt")
-    guess = text_only_accuracy(rows["train"], rows["val"])
-    return {"question_only_accuracy": round(guess, 4), "thing_accuracy": round(float(np.mean(chances)), 4)}
+    guesses = {
+        "refcoco": {
+            "best guess from the text alone": text_only_accuracy(rows["train"], rows["val"]),
+            "any thing of the picture": float(np.mean(chances)),
+        },
+        "visual7w": {
+            "best guess from the text and the boxes alone": nearest_accuracy(questions["train"], questions["val"]),
+            "any of the boxes": 1 / CHOICES,
+        },
+    }
+    return {"guesses": {name: {w: round(a, 4) for w, a in each.items()} for name, each in guesses.items()}}
 
 
 def _image(scene: Scene, number: int) -> dict[str, Any]:
@@ -179,6 +205,32 @@ def _refs(
     return rows
 
 
+def _pointing(
+    scene: Scene,
+    number: int,
+    split: str,
+    found: Sequence[tuple[int, str]],
+    question_ids: Iterator[int],
+    rng: Random,
+) -> dict[str, Any]:
+    """The makers' image, with a question for each expression."""
+    questions = []
+    for place, text in found:
+        others = [other for other in range(len(scene.things)) if other != place]
+        wrong = [_annotation_id(number, other) for other in rng.sample(others, CHOICES - 1)]
+        questions.append(
+            {
+                "qa_id": next(question_ids),
+                "image_id": number,
+                "type": "which",
+                "question": text,
+                "answer": _annotation_id(number, place),
+                "multiple_choices": wrong,
+            }
+        )
+    return {"image_id": number, "split": split, "filename": f"{scene.image_id}.jpg", "qa_pairs": questions}
+
+
 def text_only_accuracy(train: Iterable[Referring], valid: Sequence[Referring]) -> float:
     """Share in 0..1 of `valid` that the best guess gets right which never looks at the picture.
 
@@ -192,6 +244,27 @@ def text_only_accuracy(train: Iterable[Referring], valid: Sequence[Referring]) -
     best = {text: _most_like_others(np.array(those[:MOST_GUESSES])) for text, those in places.items()}
     right = [_overlap(best.get(row.text, best[""]), _fractions(row)) > 0.5 for row in valid]
     return float(np.mean(right))
+
+
+def nearest_accuracy(train: Iterable[Referring], valid: Iterable[Referring]) -> float:
+    """Share in 0..1 of `valid` whose right box is the nearest one to where the text's boxes are in `train`.
+
+    That is their mean centre, in pixels; of a text that is not there, the mean of all.
+    """
+    centres: dict[str, list[np.ndarray]] = defaultdict(list)
+    for row in train:
+        for key in (row.text, ""):
+            centres[key].append(_centre(row.box))
+    means = {text: np.mean(those, 0) for text, those in centres.items()}
+    right = []
+    for row in valid:
+        away = [np.linalg.norm(_centre(box) - means.get(row.text, means[""])) for box in (row.box, *row.others)]
+        right.append(np.argmin(away) == 0)
+    return float(np.mean(right))
+
+
+def _centre(box: Sequence[float]) -> np.ndarray:
+    return np.array(box[:2]) + np.array(box[2:]) / 2
 
 
 def _fractions(row: Referring) -> np.ndarray:

@@ -10,7 +10,14 @@ from datamodules.formats.refer import read_refer
 from datamodules.formats.referring import Referring
 from datamodules.toy import refcoco as toy_refcoco
 from datamodules.toy.expressions import EXPRESSION_KINDS, refer
-from datamodules.toy.refcoco import SPLITS, ToyRefcocoParameters, generate, text_only_accuracy
+from datamodules.toy.refcoco import (
+    POINTING,
+    SPLITS,
+    ToyRefcocoParameters,
+    generate,
+    nearest_accuracy,
+    text_only_accuracy,
+)
 from datamodules.toy.world import COLORS, SHAPES, SIZES, draw_scenes
 from lxmert.evaluate import box_iou
 from lxmert.tokenization import LxmertTokenizer
@@ -48,6 +55,7 @@ def rows_of(root, split):
 def test_the_folder_holds_these_files_and_the_same_parameters_give_the_same(root, tmp_path):
     assert {name for name in contents(root) if not name.startswith("images/")} == {
         "refcoco/refs(unc).p", "refcoco/instances.json", *(f"refcoco/{split}.json" for split in SPLITS),
+        "visual7w/dataset_v7w_pointing.json", *(f"visual7w/{split}.json" for split in POINTING.values()),
         "mscoco_imgfeat/train2014_obj36.tsv", "vocab.txt", "toy.json",
     }  # fmt: skip
     assert len(list((root / "images").iterdir())) == 2 + 6 + 5 + 4
@@ -83,6 +91,21 @@ def test_the_vocabulary_is_that_of_the_other_toys_and_has_every_word(root, tmp_p
     for split in SPLITS:
         for row in rows_of(root, split):
             assert len(tokenizer.tokenize(row["sent"])) == len(row["sent"].split())
+
+
+def test_pointing_asks_the_same_among_four_things_of_a_scene(root):
+    boxes = {}
+    for each in json.loads((root / "refcoco" / "instances.json").read_text())["annotations"]:
+        boxes.setdefault(f"COCO_train2014_{each['image_id']:012d}", []).append(each["bbox"])
+    for split, name in POINTING.items():
+        asked = json.loads((root / "visual7w" / f"{name}.json").read_text())
+        said = {(row["img_id"], row["sent"]): row["box"] for row in rows_of(root, split)}
+        assert [each["id"] for each in asked] == sorted({each["id"] for each in asked})
+        for each in asked:
+            given = [each["box"], *each["others"]]
+            assert len(given) == 4 and all(given.count(box) == 1 and box in boxes[each["img_id"]] for box in given)
+            assert said[each["img_id"], each["sent"]] == each["box"]
+        assert len(asked) == sum(len(boxes[image]) >= 4 for image, _ in said)
 
 
 # ---------------------------------------------------------------------------- expressions
@@ -156,14 +179,26 @@ def test_the_best_guess_from_the_text_alone_knows_where_things_mostly_are():
     assert text_only_accuracy(train, [row("unknown", [1, 0, 20, 20])]) == 1  # as of all texts
 
 
+def test_the_nearest_of_the_boxes_is_a_guess_too():
+    others = ((80.0, 80.0, 10.0, 10.0),)
+    train = [row("a", [0, 0, 10, 10]), row("a", [20, 0, 10, 10]), row("b", [90, 90, 10, 10])]
+    near, far = row("a", [8, 0, 10, 10]), row("a", [85, 85, 10, 10])
+    assert (
+        nearest_accuracy(train, [near._replace(others=others), far._replace(others=((0.0, 0.0, 9.0, 9.0),))])
+        == 0.5
+    )
+    assert nearest_accuracy(train, [row("c", [40, 40, 10, 10])._replace(others=others)]) == 1
+
+
 def test_the_manifest_tells_what_guesses_get_on_val(root):
     manifest = json.loads((root / "toy.json").read_text())
+    guesses = manifest["guesses"]["refcoco"]
     instances = json.loads((root / "refcoco" / "instances.json").read_text())
     things = Counter(each["image_id"] for each in instances["annotations"])
     val = rows_of(root, "val")
     chances = [1 / things[int(each["img_id"].rpartition("_")[2])] for each in val]
-    assert manifest["thing_accuracy"] == pytest.approx(sum(chances) / len(chances), abs=1e-4)
-    assert 0 <= manifest["question_only_accuracy"] < manifest["thing_accuracy"]
+    assert guesses["any thing of the picture"] == pytest.approx(sum(chances) / len(chances), abs=1e-4)
+    assert 0 <= guesses["best guess from the text alone"] < guesses["any thing of the picture"]
     boxes = [each["bbox"] for each in instances["annotations"]]
     assert all(any(box_iou(each["box"], box) > 0.99 for box in boxes) for each in val)
     assert manifest["version"] == toy_refcoco.VERSION
