@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -25,7 +25,7 @@ from lxmert.objectives.metrics import log_safe
 log = logging.getLogger(__name__)
 
 
-class SplitFiles(Callback):
+class SplitFiles(Callback, ABC):
     """Writes, after test and predict, what was predicted of each split; adds the makers' metrics.
 
     The files of a split have as many rows as were read of it, or the run fails.

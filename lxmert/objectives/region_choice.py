@@ -113,7 +113,8 @@ def goals(batch: Batch) -> Goals:
     ious = overlaps[..., 0]
     if given.shape[1] == 1:
         return Goals(real, ious, ious)
-    chosen = F.one_hot(overlaps.argmax(1), real.shape[1]).bool()  # (R, k + 1, N): the region of each given box
+    places = torch.arange(real.shape[1], device=real.device)
+    chosen = overlaps.argmax(1)[..., None] == places  # (R, k + 1, N): the region of each given box
     return Goals(chosen.any(1), chosen[:, 0].float(), ious)
 
 

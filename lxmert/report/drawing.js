@@ -74,7 +74,7 @@ const drawing = (() => {
       title.style.left = `min(${100 * x1}%, 100% - 4.5em)`;
       titles.append(title);
     }
-    frame.append(titles);
+    if (frames.length) frame.append(titles);
     let shown = { tints: [], kept: null, chosen: null };
     if (choose) {
       regions.forEach((rect, region) =>
