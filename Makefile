@@ -32,7 +32,7 @@ format: .venv/installed-test ## format the code
 	$(BIN)/ruff format $(SOURCES)
 
 clean: ## remove the environment, toy data, caches (outputs/ stays)
-	rm -rf .venv .venv-tensorflow data/toy data/toy_gqa data/toy_long data/toy_nlvr2 data/toy_snli_ve build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-tensorflow data/toy data/toy_* build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -131,6 +131,7 @@ class ExampleDataModule(LightningDataModule):
     most_answers: ClassVar[int | None] = None  # of those made from the labels
     released_splits: ClassVar[Mapping[str, Sequence[str]]]  # by role, as the release uses them
     own_ids: ClassVar[bool] = True  # an example's id is the file's, and not its place there
+    has_answers: ClassVar[bool] = True  # else the model has no answer list
     needs_answers: ClassVar[bool] = True  # nothing is learnt of examples whose answers are all unknown
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ class RegionFile:
     also: str | None = None
 
 
+COCO_FOLDER = "mscoco_imgfeat"
 COCO = (
     RegionFile("mscoco_imgfeat/train2014_obj36", "train2014", "train2014_obj36.zip (17 GB)"),
     RegionFile("mscoco_imgfeat/val2014_obj36", "val2014", "val2014_obj36.zip (8 GB)"),

@@ -12,7 +12,7 @@ from datamodules.formats.answer_lists import normalized
 from datamodules.formats.checks import is_text
 from datamodules.formats.own import NORMALIZED
 from datamodules.formats.release_vqa import convert_vqa
-from datamodules.layout import COCO, VISUAL_GENOME, Layout
+from datamodules.layout import COCO, COCO_FOLDER, VISUAL_GENOME, Layout
 from datamodules.release import ORIGIN, ReleaseFolder, own_folder
 from datamodules.statistics import guess_accuracy
 from lxmert.files import InputError
@@ -24,7 +24,6 @@ SPLIT_REGIONS = {
     "minival": ["mscoco_imgfeat/val2014_obj36"],
     "test": ["mscoco_imgfeat/test2015_obj36"],
 }
-COCO_FOLDER = "mscoco_imgfeat"
 RELEASED = "vqa"  # the folder of the release; what lies in others is not part of it
 RELEASED_SPLITS = {
     "train": ["train", "nominival"],

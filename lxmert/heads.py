@@ -124,6 +124,22 @@ class RegionHead(nn.Module):
         return {name: output(prepared) for name, output in self.decoder_dict.items()}
 
 
+class ChoiceHead(nn.Module):
+    """(..., D) hidden states of regions -> (...,) the score of choosing each.
+
+    VOLTA's classifier of two layers: D -> 2 D -> GELU -> layer norm -> 1.
+    """
+
+    def __init__(self, config: LxmertConfig) -> None:
+        super().__init__()
+        self.logit_fc = classifier(config.hidden_size, 2 * config.hidden_size, 1)
+        initialize(self, config.initializer_range)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Scores."""
+        return self.logit_fc(hidden).squeeze(-1)
+
+
 def answer_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Loss of answer scores (R, A) against class indices (R,) or (R, 1), or soft scores (R, A); a scalar.
 

@@ -122,6 +122,7 @@ class ExampleDataset(Dataset[Batch]):
         <group>            (R,) int64, such as answer_type; -1 unknown
         split              (R,) int64
         annotator_answers  (R, 10) int64, -1 unknown
+        <number>           (R, k) float32, such as a box; where all stores have it
 
     Args:
         parts: the text stores and the translations of their codes.
@@ -279,6 +280,9 @@ class ExampleDataset(Dataset[Batch]):
             targets["split"] = np.full(rows, -1, np.int64)
         if any(part.annotator_answers is not None for part in self.parts):
             targets["annotator_answers"] = np.full((rows, ANNOTATORS), -1, np.int64)
+        for name, width in self.parts[0].examples.numbers.items():
+            if all(part.examples.numbers.get(name) == width for part in self.parts):
+                targets[name] = np.zeros((rows, width), np.float32)
         return targets
 
     def _fill_targets(
@@ -295,6 +299,9 @@ class ExampleDataset(Dataset[Batch]):
             targets["split"][where] = part.split
         if part.annotator_answers is not None:
             targets["annotator_answers"][where] = part.annotator_answers[examples.annotator_answers]
+        for name, values in examples.numbers.items():
+            if name in targets:
+                targets[name][where] = values
 
     def _read_regions(self, images: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of features, boxes and mask of images given by their place over all region stores."""

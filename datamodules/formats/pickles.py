@@ -16,14 +16,18 @@ import numpy as np
 _NUMBERS = frozenset("biufSUO")  # kinds of dtype; objects are what the same pickle holds
 
 
-def safe_loads(content: bytes | memoryview) -> Any:
+def safe_loads(content: bytes | memoryview, encoding: str = "latin1") -> Any:
     """The value of a pickle of dicts, lists, numbers, texts, bytes and numpy arrays.
+
+    Args:
+        content: the pickle.
+        encoding: of what Python 2 wrote as str; "bytes" leaves it as bytes.
 
     Raises:
         pickle.UnpicklingError: it names anything else, or is damaged in any way.
     """
     try:
-        return _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        return _Unpickler(io.BytesIO(content), encoding=encoding).load()
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # whatever a damaged one makes of the unpickler

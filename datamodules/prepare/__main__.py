@@ -1,6 +1,6 @@
 """Text stores from the files that the makers of the data sets publish, without the LXMERT release's texts.
 
-python -m datamodules.prepare {vqa,okvqa,vqacp,vizwiz,gqa,nlvr2,pretrain}
+python -m datamodules.prepare {vqa,okvqa,vqacp,vizwiz,gqa,nlvr2,pretrain,refcoco,refcoco+,refcocog,visual7w}
                               [ROOT] [--official FOLDER] [--stores FOLDER]
 
 Prepare vqa and gqa before pretrain, which is made of them, too. A store that was made from the same files is
@@ -24,6 +24,7 @@ from datamodules.prepare.nlvr2 import BY_DEFAULT, prepare_nlvr2
 from datamodules.prepare.nlvr2 import MAKERS as NLVR2_SPLITS
 from datamodules.prepare.preparation import Preparation
 from datamodules.prepare.pretrain import prepare_pretrain
+from datamodules.prepare.refcoco import DIVIDED, DIVISIONS, POINTING, prepare_refer, prepare_visual7w
 from datamodules.prepare.vqa import DATA_SETS as VQA_KIND
 from datamodules.prepare.vqa import prepare_vqa
 from lxmert.files import InputError
@@ -40,6 +41,11 @@ TASKS = {
     "gqa": (lambda preparation, options: prepare_gqa(preparation, options.splits, options.all), GQA_SPLITS),
     "nlvr2": (lambda preparation, options: prepare_nlvr2(preparation, options.splits), NLVR2_SPLITS),
     "pretrain": (lambda preparation, options: prepare_pretrain(preparation), ()),
+    **{
+        name: (lambda preparation, options: prepare_refer(preparation, options.splits, options.division), splits)
+        for name, (_, splits) in DIVIDED.items()
+    },
+    "visual7w": (lambda preparation, options: prepare_visual7w(preparation, options.splits), POINTING),
 }
 
 
@@ -75,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
                 "the release's minival.json, or val2014's features as TSV: divides val into nominival and minival"
             )
             task.add_argument("--minival", type=Path, metavar="FILE", help=what)
+        if name in DIVIDED:
+            what = f"who divided the data into splits ({DIVIDED[name][0]})"
+            task.add_argument("--division", choices=DIVISIONS, help=what)
         if name == "gqa":
             task.add_argument("--all", action="store_true", help="also the unbalanced questions, for consistency")
     return parser

@@ -31,11 +31,17 @@ FOLDERS = {  # of the makers' files
     "gqa": "gqa",
     "nlvr2": "nlvr2/official",
     "pretrain": ".",
+    "refcoco": "refcoco",
+    "refcoco+": "refcoco+",
+    "refcocog": "refcocog",
+    "visual7w": "visual7w",
 }
 PAGES = {  # of the makers of what `datamodules.download` does not get
     "okvqa": "https://okvqa.allenai.org/download.html",
     "vqacp": "https://computing.ece.vt.edu/~aish/vqacp",
     "vizwiz": "https://vizwiz.org/tasks-and-datasets/vqa",
+    **dict.fromkeys(("refcoco", "refcoco+", "refcocog"), "https://github.com/lichengunc/refer"),
+    "visual7w": "https://ai.stanford.edu/~yukez/visual7w",
 }
 
 

@@ -15,8 +15,10 @@ CHUNK = 20_000  # examples written at once
 class Rows:
     """Collects the examples of a store and appends them some thousand at a time; made by `writing_rows`."""
 
-    def __init__(self, writer: ExampleWriter, groups: Sequence[str], annotated: bool) -> None:
-        self._writer, self._groups, self._annotated = writer, groups, annotated
+    def __init__(
+        self, writer: ExampleWriter, groups: Sequence[str], annotated: bool, numbers: Mapping[str, int]
+    ) -> None:
+        self._writer, self._groups, self._annotated, self._numbers = writer, groups, annotated, numbers
         self._rows: list[tuple] = []
 
     def __len__(self) -> int:
@@ -35,9 +37,10 @@ class Rows:
         label: Mapping[str, float],
         groups: Sequence[str | None] = (),
         annotator_answers: Sequence[str] | None = None,
+        numbers: Sequence[Sequence[float]] = (),
     ) -> None:
-        """Add an example; `groups` in the order of the store's."""
-        self._rows.append((text, identifier, image, label, groups, annotator_answers))
+        """Add an example; `groups` and `numbers` in the order of the store's."""
+        self._rows.append((text, identifier, image, label, groups, annotator_answers, numbers))
         if len(self._rows) >= CHUNK:
             self.flush()
 
@@ -45,8 +48,9 @@ class Rows:
         """Write what has been collected."""
         if not self._rows:
             return
-        texts, ids, images, labels, groups, annotator_answers = zip(*self._rows, strict=True)
+        texts, ids, images, labels, groups, annotator_answers, numbers = zip(*self._rows, strict=True)
         columns = zip(*groups, strict=True) if self._groups else ()
+        numerals = zip(*numbers, strict=True) if self._numbers else ()
         self._writer.append(
             texts=texts,
             ids=ids,
@@ -54,6 +58,7 @@ class Rows:
             labels=labels,
             groups=dict(zip(self._groups, columns, strict=True)),
             annotator_answers=annotator_answers if self._annotated else None,
+            numbers=dict(zip(self._numbers, numerals, strict=True)),
         )
         self._rows.clear()
 
@@ -68,6 +73,7 @@ def writing_rows(
     *,
     sources: Sequence[Path],
     groups: Sequence[str] = (),
+    numbers: Mapping[str, int] | None = None,
     labelled: bool = True,
     annotated: bool = False,
     made_with: str = "",
@@ -79,9 +85,15 @@ def writing_rows(
         StoreError: the store cannot be written.
     """
     with write_examples(
-        store, groups=groups, labelled=labelled, annotated=annotated, sources=sources, made_with=made_with
+        store,
+        groups=groups,
+        numbers=numbers,
+        labelled=labelled,
+        annotated=annotated,
+        sources=sources,
+        made_with=made_with,
     ) as writer:
-        rows = Rows(writer, groups, annotated)
+        rows = Rows(writer, groups, annotated, numbers or {})
         yield rows
         rows.flush()
         if not writer.count:

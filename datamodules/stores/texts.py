@@ -10,6 +10,7 @@ repeated values are int32 codes into a table of strings (`tables/<name>`), -1 wh
     answer/offsets, code, score    the answers of example i are offsets[i]:offsets[i + 1]
     groups/<name>                  (n,) codes into tables/<name>, such as answer_type
     annotator_answers              (n, 10) codes into tables/annotator_answers
+    numbers/<name>                 (n, k) float32, such as a box; attribute numbers: k by name, absent without any
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Examples:
         groups: name -> (R,) codes into the table of that name, -1 where unknown.
         annotator_answers: (R, 10) codes into the table "annotator_answers", None where unknown to the
             whole store.
+        numbers: name -> (R, k) float32.
     """
 
     texts: list[str]
@@ -79,6 +81,7 @@ class Examples:
     scores: np.ndarray
     groups: dict[str, np.ndarray]
     annotator_answers: np.ndarray | None
+    numbers: dict[str, np.ndarray]
 
 
 class ExampleStore:
@@ -103,10 +106,12 @@ class ExampleStore:
                 raise StoreError(f"{self.path}: not a text store of version {VERSION}. {REMAKE}")
             kinds = {"examples": int, "labelled": bool, "annotated": bool, "groups": str, "id_type": str}
             facts = read_attributes(file, kinds)
+            numbers = read_attribute(file, "numbers") if "numbers" in file.attrs else "{}"
         self.num_examples: int = facts["examples"]
         self.labelled: bool = facts["labelled"]  # whether the source gives answers at all
         self.annotated: bool = facts["annotated"]  # whether the ten answers of some are known
         self.groups = _group_names(self.path, facts["groups"])
+        self.numbers = _widths(self.path, numbers)  # name -> how many an example has
         self._int_ids = facts["id_type"] == "int"
         if self.num_examples < 0 or facts["id_type"] not in ("int", "str"):
             raise StoreError(
@@ -157,6 +162,7 @@ class ExampleStore:
             scores=columns.score[flat],
             groups={name: column[indices] for name, column in columns.groups.items()},
             annotator_answers=columns.annotators[indices] if columns.annotators is not None else None,
+            numbers={name: column[indices] for name, column in columns.numbers.items()},
         )
 
     def _whole(self, ids: list[str]) -> list[int]:
@@ -173,8 +179,8 @@ class ExampleStore:
 
     @property
     def _flat(self) -> list[str]:
-        groups = [f"groups/{name}" for name in self.groups]
-        return [*("image", "answer/offsets", "answer/code", "answer/score"), *groups, *self._annotators]
+        named = [*(f"groups/{name}" for name in self.groups), *(f"numbers/{name}" for name in self.numbers)]
+        return [*("image", "answer/offsets", "answer/code", "answer/score"), *named, *self._annotators]
 
     @property
     def _annotators(self) -> list[str]:
@@ -196,6 +202,7 @@ class ExampleStore:
             score=self.column("answer/score"),
             groups={name: self.column(f"groups/{name}") for name in self.groups},
             annotators=self.column("annotator_answers") if self.annotated else None,
+            numbers={name: self.column(f"numbers/{name}") for name in self.numbers},
         )
 
     def _strings(self, name: str) -> _Strings:
@@ -219,12 +226,22 @@ class ExampleStore:
             self._check_codes(f"groups/{name}", name, (n,))
         for name in self._annotators:
             self._check_codes(name, name, (n, ANNOTATORS))
+        for name, width in self.numbers.items():
+            self._check_numbers(f"numbers/{name}", (n, width))
 
     def _check_codes(self, name: str, table: str, shape: tuple[int, ...], least: int = -1) -> None:
         texts = math.prod(self._mapped[f"tables/{table}/offsets"].shape) - 1
         self._check_strings(f"tables/{table}", max(texts, 0))
         check_column(self.path, name, self._mapped[name], np.int32, shape)
         check_codes(self.path, name, self.column(name), least, texts)
+
+    def _check_numbers(self, name: str, shape: tuple[int, int]) -> None:
+        check_column(self.path, name, self._mapped[name], np.float32, shape)
+        strange = np.flatnonzero(~np.isfinite(self.column(name)).all(1))
+        if len(strange):
+            raise StoreError(
+                f"{self.path}: dataset '{name}' holds no number for example {strange[0]}, expected some. {REMAKE}"
+            )
 
     def _check_strings(self, name: str, count: int) -> None:
         texts, offsets = (self._mapped[part] for part in _parts([name], _STRINGS))
@@ -248,6 +265,16 @@ def _group_names(path: Path, text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _widths(path: Path, text: str) -> dict[str, int]:
+    widths = parse_json(text.encode(), f"{path}: its attribute numbers")
+    usable = isinstance(widths, dict) and all(type(width) is int and width > 0 for width in widths.values())
+    if not usable or any(not 0 < len(name) <= 100 or "/" in name for name in widths):
+        raise StoreError(
+            f"{path}: its attribute numbers is {shorten(text)}, expected name: how many an example has. {REMAKE}"
+        )
+    return widths
+
+
 @dataclass
 class _Columns:
     text: _Strings
@@ -258,6 +285,7 @@ class _Columns:
     score: np.ndarray
     groups: dict[str, np.ndarray]
     annotators: np.ndarray | None
+    numbers: dict[str, np.ndarray]
 
 
 class _Strings:
@@ -330,6 +358,7 @@ def write_examples(
     path: Path | str,
     *,
     groups: Sequence[str] = (),
+    numbers: Mapping[str, int] | None = None,
     labelled: bool = True,
     annotated: bool = False,
     sources: Sequence[Path] = (),
@@ -340,6 +369,7 @@ def write_examples(
     Args:
         path: the store.
         groups: names of the groups that `append` will be given.
+        numbers: names of the numbers that it will be given, and how many of each an example has.
         labelled: whether the source gives answers.
         annotated: whether the ten annotators' answers are known.
         sources: the files it is made from; the first is the store's stamp.
@@ -354,12 +384,13 @@ def write_examples(
         shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed
         folder.mkdir()
         try:
-            writer = ExampleWriter(folder, groups, annotated)
+            writer = ExampleWriter(folder, groups, annotated, numbers or {})
             yield writer
             writer.close()
             with h5py.File(temporary, "w", libver=LIBVER) as file:
                 writer.assemble(file)
                 facts = {"format": "examples", "version": VERSION, "labelled": labelled, "annotated": annotated}
+                facts |= {"numbers": json.dumps(dict(numbers))} if numbers else {}
                 write_attributes(file, facts | {"groups": json.dumps(list(groups)), "made_with": made_with})
                 if sources:
                     stamp = Source.of(sources[0], sha256_of(sources[0])).attributes()
@@ -371,7 +402,7 @@ def write_examples(
 class ExampleWriter:
     """Appends examples to the columns of a store; made by `write_examples`."""
 
-    def __init__(self, folder: Path, groups: Sequence[str], annotated: bool) -> None:
+    def __init__(self, folder: Path, groups: Sequence[str], annotated: bool, numbers: Mapping[str, int]) -> None:
         strings = ("text", "id")
         self.dtypes: dict[str, type] = {
             "image": np.int32,
@@ -380,6 +411,9 @@ class ExampleWriter:
         }
         self.dtypes |= {f"groups/{name}": np.int32 for name in groups}
         self.dtypes |= {"annotator_answers": np.int32} if annotated else {}
+        self.dtypes |= {f"numbers/{name}": np.float32 for name in numbers}
+        self._widths = {f"numbers/{name}": width for name, width in numbers.items()}
+        self._widths |= {"annotator_answers": ANNOTATORS}
         self.dtypes |= {f"{name}/bytes": np.uint8 for name in strings}
         self.dtypes |= {f"{name}/offsets": np.int64 for name in (*strings, "answer")}
         self.tables: dict[str, dict[str, int]] = {name: {} for name in ("image", "answers", *groups)}
@@ -401,6 +435,7 @@ class ExampleWriter:
         labels: Sequence[Mapping[str, float]],
         groups: Mapping[str, Sequence[str | None]],
         annotator_answers: Sequence[Sequence[str] | None] | None = None,
+        numbers: Mapping[str, Sequence[Sequence[float]]] | None = None,
     ) -> None:
         """Append a chunk of examples: lists of equal length; None stands for an unknown value."""
         self.count += len(texts)
@@ -417,6 +452,8 @@ class ExampleWriter:
             nobody = [None] * ANNOTATORS
             answers = [answer for ten in annotator_answers for answer in (ten or nobody)]
             self._write("annotator_answers", self._codes("annotator_answers", answers))
+        for name, numerals in (numbers or {}).items():
+            self._write(f"numbers/{name}", numerals)
 
     def close(self) -> None:
         """Flush the columns to disk."""
@@ -428,7 +465,8 @@ class ExampleWriter:
         for name, path in self._paths.items():
             dtype = np.dtype(self.dtypes[name])
             size = path.stat().st_size // dtype.itemsize
-            shape = (size // ANNOTATORS, ANNOTATORS) if name == "annotator_answers" else (size,)
+            width = self._widths.get(name)
+            shape = (size // width, width) if width else (size,)
             dataset = file.create_dataset(name, shape, dtype)
             step = 1 << 20
             with path.open("rb") as column:

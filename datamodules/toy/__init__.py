@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         ToyGqaDataModule,
         ToyNlvr2DataModule,
         ToyPretrainDataModule,
+        ToyRefcocoDataModule,
         ToySnliVeDataModule,
         ToyVqaDataModule,
     )
@@ -19,6 +20,7 @@ __all__ = [
     "ToyGqaDataModule",
     "ToyNlvr2DataModule",
     "ToyPretrainDataModule",
+    "ToyRefcocoDataModule",
     "ToySnliVeDataModule",
     "ToyVqaDataModule",
     "detector_for",

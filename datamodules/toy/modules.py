@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from datamodules.base import Tokenizer
 from datamodules.gqa import GqaDataModule
+from datamodules.grounding import GroundingDataModule
 from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.pretrain import PretrainDataModule
-from datamodules.toy import files, gqa, nlvr2, snli_ve
+from datamodules.toy import files, gqa, nlvr2, refcoco, snli_ve
 from datamodules.toy.detector import detector_name
 from datamodules.toy.folder import read_manifest
 from datamodules.vqa import VqaDataModule
@@ -116,3 +117,21 @@ class ToySnliVeDataModule(Generated, VqaDataModule):
     def baselines(self) -> dict[str, float]:
         """As of data of one's own: `classes` may be two of the three."""
         return VqaDataModule.baselines(self)
+
+
+@dataclass(eq=False, repr=False)
+class ToyRefcocoDataModule(Generated, GroundingDataModule):
+    """RefCOCO on generated scenes; with `folder` visual7w, Visual7W pointing."""
+
+    title = "toy RefCOCO (generated scenes and expressions, not RefCOCO)"
+    parameters = refcoco.ToyRefcocoParameters
+    generate = staticmethod(refcoco.generate)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.folder == "visual7w":
+            self.title = "toy pointing (generated scenes and expressions, not Visual7W)"
+
+    def baselines(self) -> dict[str, float]:
+        """Accuracy on the validation split of guesses that do not look at the picture."""
+        return read_manifest(Path(self.root))["guesses"][self.folder]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from datamodules.formats.json_stream import entries, items, member, outline
 from datamodules.formats.official_nlvr2 import IDENTIFIER, take_statement
 from datamodules.formats.opening import opened
 from datamodules.formats.own import ANSWER_LIST, OwnRows, has_pairs, looks_own
+from datamodules.formats.referring import Referring, read_referring
 from datamodules.formats.release_nlvr2 import image_groups, statement_problem
 from datamodules.formats.release_pretrain import read_entry
 from datamodules.formats.release_vqa import identifier_of, name_of, question_problem
 from datamodules.formats.rows import json_lines, read_rows
+from datamodules.formats.visual7w import read_visual7w
 from datamodules.formats.visual_genome import take_coco_id, take_image, take_text
 from datamodules.stores import ExampleStore
 from datamodules.validate.findings import Findings, progress
@@ -57,6 +59,9 @@ def check_json(path: Path, found: Findings) -> None:
             _official_statements(path, found)
             return
         kinds, row = _outlined(path)
+        if kinds is MEMBERS and any(_begins_with(path, name, {"qa_pairs", "box_id"}) for name in row):
+            _visual7w(path, found)
+            return
     else:
         raise Unknown("neither a JSON list nor an object")
     for names, check in kinds:
@@ -70,6 +75,12 @@ def check_json(path: Path, found: Findings) -> None:
         (_answer_list if head.startswith("[") else _answer_codes)(path, found)
         return
     raise Unknown(f"JSON of {shorten(row)}" if row is not None else "JSON without content")
+
+
+def _begins_with(path: Path, name: str, fields: set[str]) -> bool:
+    """Whether the list `name` of a file begins with what has any of these fields."""
+    first = next(member(path, name), None)
+    return isinstance(first, dict) and bool(fields & set(first))
 
 
 def _outlined(path: Path) -> tuple[list[tuple[set[str], Check]], Any]:
@@ -319,6 +330,8 @@ def _official_questions(path: Path, found: Findings) -> None:
 
 
 def _official_annotations(path: Path, found: Findings) -> None:
+    if _begins_with(path, "annotations", {"bbox"}):
+        raise Unknown("boxes of COCO's images, which are read with the sentences about them")
     found.kind = "official annotations of VQA v2"
     found.subset = _subset(path)
     images: set[int] = set()
@@ -352,6 +365,8 @@ def _official_annotations(path: Path, found: Findings) -> None:
 
 
 def _official_captions(path: Path, found: Findings) -> None:
+    if _begins_with(path, "annotations", {"bbox"}):
+        raise Unknown("boxes of COCO's images, which are read with the sentences about them")
     found.kind = "official captions of COCO"
     names: dict[int, str] = {}
     check = _fields(id=int, file_name=str)
@@ -634,6 +649,27 @@ def check_text_store(path: Path, found: Findings) -> None:
                 found.wrong("empty texts", f"example {number}, {identifier}")
 
 
+# --------------------------------------------------------------------------------- sentences with boxes
+
+
+def _referring(path: Path, found: Findings) -> None:
+    found.kind = "sentences with the boxes of what they mean"
+    _tell_referring(read_referring(path), found)
+
+
+def _visual7w(path: Path, found: Findings) -> None:
+    found.kind = "Visual7W's pointing questions"
+    splits = read_visual7w(path)
+    found.fact("questions by split", ", ".join(f"{name} {len(rows):,}" for name, rows in splits.items()))
+    _tell_referring([row for rows in splits.values() for row in rows], found)
+
+
+def _tell_referring(rows: Sequence[Referring], found: Findings) -> None:
+    found.images = {row.image for row in rows}
+    found.fact("sentences", len(rows))
+    found.fact("images", len(found.images))
+
+
 def _short(error: InputError, path: Path) -> str:
     """An error's message without what the report says anyway."""
     return re.sub(
@@ -645,6 +681,7 @@ def _short(error: InputError, path: Path) -> str:
 LISTS: list[tuple[set[str], Check]] = [
     ({"question_id", "img_id", "sent"}, _questions),
     ({"img0", "img1", "sent"}, _statements),
+    ({"img_id", "sent", "box"}, _referring),
     ({"img_id", "sentf"}, _pretraining),
     ({"question_id", "answer"}, _vqa_predictions),
     ({"questionId", "prediction"}, _gqa_predictions),

@@ -15,7 +15,7 @@ from lxmert.callbacks.predictions import answering
 from lxmert.callbacks.wandb_table import log_table, wandb_logger
 from lxmert.explain import explain_head
 from lxmert.objectives.base import Result
-from lxmert.report import Example, View, draw_curves
+from lxmert.report import RELEVANCE, Example, View, draw_curves
 
 
 class Examples(Callback):
@@ -26,7 +26,12 @@ class Examples(Callback):
     Args:
         page: the HTML page to write.
         count: examples to show.
+
+    Attributes:
+        note: how the page's examples are to be read.
     """
+
+    note: str = RELEVANCE
 
     def __init__(self, page: str, count: int = 24) -> None:
         self.page = Path(page)
@@ -56,11 +61,15 @@ class Examples(Callback):
         if not trainer.is_global_zero or wanted <= 0:
             return
         chosen = torch.linspace(0, number - 1, wanted).long()
-        words, regions = tints(pl_module, outputs, batch, chosen)
-        self.examples += [
-            make_example(
-                trainer.datamodule, role, pl_module, outputs, batch, example, words[place], regions[place]
-            )
+        self.examples += self.examples_of(trainer.datamodule, role, pl_module, outputs, batch, chosen)
+
+    def examples_of(
+        self, data: Any, role: str, learner: Any, results: dict[str, Result], batch: Batch, chosen: Tensor
+    ) -> list[Example]:
+        """The `chosen` examples (C,) int64 of a batch of `role` (valid, test)."""
+        words, regions = tints(learner, results, batch, chosen)
+        return [
+            make_example(data, role, learner, results, batch, example, words[place], regions[place])
             for place, example in enumerate(chosen.tolist())
         ]
 
@@ -78,7 +87,8 @@ class Examples(Callback):
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the page."""
         if self.examples:
-            write_page(self.page, trainer, draw_curves(self.page.parent / "logs" / "metrics.csv"), self.examples)
+            curves = draw_curves(self.page.parent / "logs" / "metrics.csv")
+            write_page(self.page, trainer, curves, self.examples, self.note)
 
 
 def tints(learner: Any, results: dict[str, Result], batch: Batch, chosen: Tensor) -> tuple[Tensor, Tensor]:

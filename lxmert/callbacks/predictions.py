@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch.distributed
@@ -24,14 +25,10 @@ from lxmert.objectives.metrics import log_safe
 log = logging.getLogger(__name__)
 
 
-class PredictionFiles(Callback):
-    """Writes, after test and predict, three files for each split; adds the makers' metrics.
+class SplitFiles(Callback, ABC):
+    """Writes, after test and predict, what was predicted of each split; adds the makers' metrics.
 
-    `<split>.json` (NLVR2, Hateful Memes: `.csv`) is what the evaluation server takes, by ascending identifier;
-    `<split>_scores.npz` holds `question_id` (n,), `answer` (n, top) indices into `answers` (A,) and
-    their `probability` (n, top), best first: what `python -m lxmert.evaluate ensemble` averages;
-    `<split>_answers.csv` is to be read: the questions in the order of their file, with the truth and the best
-    answers. Each has as many rows as were read of the split, or the run fails.
+    The files of a split have as many rows as were read of it, or the run fails.
 
     Where the makers' own files of a split are in the data folder, its test also logs their metrics as
     `test/official/<metric>`, of several splits each as `test/official/<metric>/split/<split>`; a warning says why
@@ -39,13 +36,30 @@ class PredictionFiles(Callback):
 
     Args:
         folder: where the files go.
-        top: answers kept per question in the score file.
     """
 
-    def __init__(self, folder: str, top: int = 32) -> None:
+    def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        self.top = top
-        self.parts: list[Rows] = []
+        self.parts: list[Any] = []
+
+    @abstractmethod
+    def rows_of(self, learner: Any, results: dict[str, Result], batch: Batch) -> Rows:
+        """What is kept of the predictions of a batch."""
+
+    @abstractmethod
+    def write_split(self, split: str, task: Task, known: Iterable[Any], rows: Any, learner: Any) -> Path:
+        """Write the files of a split.
+
+        Args:
+            split: its name.
+            task: the benchmark that the data is of.
+            known: what the data knows of each row, as `ExampleDataset.known` of the data modules.
+            rows: `rows_of` all of its batches, in the order of `known`.
+            learner: that predicted them.
+
+        Returns:
+            The submission.
+        """
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Forget a pass that was broken off."""
@@ -62,13 +76,8 @@ class PredictionFiles(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collect each example's best answers."""
-        name = answering(outputs)
-        scores = outputs[name].predictions["answer_scores"]
-        best = scores.topk(min(max(self.top, SHOWN), scores.shape[1])).indices
-        probability = pl_module.objectives[name].probabilities(scores).gather(1, best)
-        places = np.array(batch.example_places, np.int64)
-        self.parts.append(Rows(places, best.int().cpu().numpy(), probability.cpu().numpy()))
+        """Keep what is predicted of a batch."""
+        self.parts.append(self.rows_of(pl_module, outputs, batch))
 
     on_predict_batch_end = on_test_batch_end
 
@@ -117,30 +126,53 @@ class PredictionFiles(Callback):
         """Write the files of each split, once it is known that all are complete; split -> its submission."""
         rows = Rows.of([part for parts in gathered for part in parts])
         gathered.clear()
-        splits, dataset, texts = data.splits[role], data.datasets[role], learner.model.config.answers
+        splits, dataset = data.splits[role], data.datasets[role]
         bounds = np.searchsorted(rows.places, dataset.starts)
         shares = [rows.take(slice(*pair)) for pair in pairwise(bounds)]
         for number, (split, share) in enumerate(zip(splits, shares, strict=True)):
             check_complete(split, share.places, dataset.used(number) if whole else share.places)
         self.folder.mkdir(parents=True, exist_ok=True)
         return {
-            split: self._write_split(data, role, number, share, texts)
+            split: self.write_split(split, TASKS[data.task], dataset.known(number, share.places), share, learner)
             for number, (split, share) in enumerate(zip(splits, shares, strict=True))
             if len(share.places)  # limit_test_batches may end before a split begins
         }
 
-    def _write_split(self, data: Any, role: str, number: int, rows: Rows, texts: list[str]) -> Path:
+
+class PredictionFiles(SplitFiles):
+    """The files of answers, three for each split.
+
+    `<split>.json` (NLVR2, Hateful Memes: `.csv`) is what the evaluation server takes, by ascending identifier;
+    `<split>_scores.npz` holds `question_id` (n,), `answer` (n, top) indices into `answers` (A,) and
+    their `probability` (n, top), best first: what `python -m lxmert.evaluate ensemble` averages;
+    `<split>_answers.csv` is to be read: the questions in the order of their file, with the truth and the best
+    answers.
+
+    Args:
+        folder: where the files go.
+        top: answers kept per question in the score file.
+    """
+
+    def __init__(self, folder: str, top: int = 32) -> None:
+        super().__init__(folder)
+        self.top = top
+
+    def rows_of(self, learner: Any, results: dict[str, Result], batch: Batch) -> AnswerRows:
+        """Each example's best answers."""
+        name = answering(results)
+        scores = results[name].predictions["answer_scores"]
+        best = scores.topk(min(max(self.top, SHOWN), scores.shape[1])).indices
+        probability = learner.objectives[name].probabilities(scores).gather(1, best)
+        places = np.array(batch.example_places, np.int64)
+        return AnswerRows(places, best.int().cpu().numpy(), probability.cpu().numpy())
+
+    def write_split(self, split: str, task: Task, known: Iterable[Any], rows: AnswerRows, learner: Any) -> Path:
         """Write the three files of a split; the submission."""
-        task, split = TASKS[data.task], data.splits[role][number]
-        known = data.datasets[role].known(number, rows.places)
+        texts = learner.model.config.answers
         table = self.folder / f"{split}_answers.csv"
         names = write_answer_table(table, known, rows.answer, rows.probability, texts)
         ids = [task.id_of(*each) for each in names]
-        if repeated := [id_ for id_, count in Counter(ids).items() if count > 1]:
-            raise InputError(
-                f"{split}: {len(repeated)} ids are of several rows: {some(repeated, 5)}. A submission has one "
-                f"answer an id, so none was written; {table} has all rows. Give each question an id of its own."
-            )
+        check_distinct(split, ids, table)
         order = sorted(range(len(ids)), key=ids.__getitem__)
         kept = rows.answer[order, : self.top], rows.probability[order, : self.top]
         scores = Scores(np.array([ids[i] for i in order]), *kept, np.array(texts))
@@ -156,21 +188,28 @@ class PredictionFiles(Callback):
 
 @dataclass
 class Rows:
-    """Predictions: (n,) places in the data set, (n, top) indices of the best answers, their probabilities."""
+    """Predictions of n rows: their places in the data set; in subclasses, what was predicted, (n, ...) each."""
 
     places: np.ndarray
-    answer: np.ndarray
-    probability: np.ndarray
 
     @classmethod
-    def of(cls, parts: list[Rows]) -> Rows:
-        """All of these, by ascending place."""
-        joined = cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
+    def of(cls, parts: list[Self]) -> Self:
+        """All of these, of one class, by ascending place."""
+        kind = type(parts[0])
+        joined = kind(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(kind)))
         return joined.take(np.argsort(joined.places, kind="stable"))
 
-    def take(self, which: np.ndarray | slice) -> Rows:
+    def take(self, which: np.ndarray | slice) -> Self:
         """Some of them."""
-        return Rows(self.places[which], self.answer[which], self.probability[which])
+        return type(self)(*(getattr(self, each.name)[which] for each in fields(self)))
+
+
+@dataclass
+class AnswerRows(Rows):
+    """(n, top) indices of the best answers, and their probabilities."""
+
+    answer: np.ndarray
+    probability: np.ndarray
 
 
 def check_complete(split: str, predicted: np.ndarray, read: np.ndarray) -> None:
@@ -191,6 +230,16 @@ def check_complete(split: str, predicted: np.ndarray, read: np.ndarray) -> None:
             f"{split}: {len(read):,} rows were read and {len(predicted):,} predicted: {missing:,} of them not at "
             f"all, {twice:,} twice. Nothing was written. Whatever shares out the rows among processes must give "
             "each to one: the data module's own sampler does, with trainer.use_distributed_sampler=false."
+        )
+
+
+def check_distinct(split: str, ids: Sequence[Any], table: Path | None = None) -> None:
+    """InputError where several rows of a split have one id; `table` is a file that has all rows."""
+    if repeated := [id_ for id_, count in Counter(ids).items() if count > 1]:
+        elsewhere = f"; {table} has all rows" if table else ""
+        raise InputError(
+            f"{split}: {len(repeated)} ids are of several rows: {some(repeated, 5)}. A submission has one answer "
+            f"an id, so none was written{elsewhere}. Give each of them an id of its own."
         )
 
 

@@ -21,15 +21,15 @@ def log_table(logger: WandbLogger, examples: Sequence[Example]) -> None:
         annotated = []
         for view in example.views:
             boxes = [
-                {
-                    "position": {"minX": x1, "minY": y1, "maxX": x2, "maxY": y2},
-                    "class_id": 0,
-                    "scores": {"relevancy": tint},
-                }
-                for (x1, y1, x2, y2), tint in zip(view.boxes, view.tints, strict=True)
+                {"position": placed(box), "class_id": 0, "scores": {"relevancy": tint}}
+                for box, tint in zip(view.boxes, view.tints, strict=True)
             ]
             picture = Image.open(view.picture) if view.picture else Image.new("RGB", (320, 240), "lightgray")
             overlay = {"regions": {"box_data": boxes, "class_labels": {0: "region"}}}
+            if view.frames:
+                frames = [{"position": placed(each.box), "class_id": n} for n, each in enumerate(view.frames)]
+                names = {n: each.name for n, each in enumerate(view.frames)}
+                overlay["frames"] = {"box_data": frames, "class_labels": names}
             annotated.append(wandb.Image(picture, boxes=overlay))
         answers = ", ".join(f"{answer} ({score:.1f})" for answer, score in example.answers.items())
         prediction, probability = example.predictions[0]
@@ -40,6 +40,11 @@ def log_table(logger: WandbLogger, examples: Sequence[Example]) -> None:
     logger.log_table(
         "val/examples", columns=[*pictures, "question", "answers", "prediction", "probability"], data=rows
     )
+
+
+def placed(box: Sequence[float]) -> dict[str, float]:
+    """A box x1 y1 x2 y2, fractions of the picture's sides, as W&B has it."""
+    return dict(zip(("minX", "minY", "maxX", "maxY"), box, strict=True))
 
 
 def wandb_logger(trainer: Trainer) -> WandbLogger | None:

@@ -1,4 +1,4 @@
-"""The makers' rules for scoring VQA, VizWiz, GQA, NLVR2 and classes, as plain functions without torch."""
+"""The makers' rules for scoring predictions of VQA, VizWiz, GQA, NLVR2, classes, boxes, without torch."""
 
 from lxmert.evaluate.classes import area_under_roc, score_classes
 from lxmert.evaluate.ensemble import Scores, write_scores
@@ -12,6 +12,7 @@ from lxmert.evaluate.probes import (
     score_likelihoods,
     score_quadruples,
 )
+from lxmert.evaluate.refcoco import box_iou, score_regions
 from lxmert.evaluate.scores import GroupScore, ScoreReport, ScoringError, identifier_problem, some
 from lxmert.evaluate.spelling import canonical_answer, counting_spellings
 from lxmert.evaluate.submissions import check_submission, read_ids
@@ -39,6 +40,7 @@ __all__ = [
     "Task",
     "area_under_roc",
     "average_precision",
+    "box_iou",
     "canonical_answer",
     "check_submission",
     "clean_vqa_answer",
@@ -56,6 +58,7 @@ __all__ = [
     "score_likelihoods",
     "score_nlvr2",
     "score_quadruples",
+    "score_regions",
     "score_vizwiz",
     "score_vqa",
     "some",

@@ -8,17 +8,19 @@ python -m lxmert.evaluate nlvr2 PREDICTIONS STATEMENTS [--balanced FILE] [--unba
 python -m lxmert.evaluate classes PREDICTIONS LABELS
 python -m lxmert.evaluate hateful_memes PREDICTIONS MEMES
 python -m lxmert.evaluate own PREDICTIONS LABELS
+python -m lxmert.evaluate refcoco PREDICTIONS TRUTH
                               [--split QUESTIONS] [--json OUT]    (all of these)
-python -m lxmert.evaluate check {vqa,vizwiz,gqa,nlvr2,classes,hateful_memes,own} PREDICTIONS QUESTIONS
+python -m lxmert.evaluate check {vqa,vizwiz,gqa,nlvr2,classes,hateful_memes,refcoco,own} PREDICTIONS QUESTIONS
 python -m lxmert.evaluate ensemble SCORES SCORES ... --out OUT
 
 `vqa` also takes the annotations of OK-VQA, VQA-CP and VizWiz, `gqa` the questions of GQA-OOD: score its files
 all, head and tail one after the other. `own` scores by labels, {answer: score}, in the files that a run is trained
 on; `vqa` does where it is given them. `classes` takes the same files, SNLI-VE's among them, where one class is
-right: accuracy, by class too, and AUROC of two classes whose probabilities are predicted. `--split` scores on the
-questions of that file alone, such as minival.json, where ANNOTATIONS is of more. `check` tells what an evaluation
-server would object to. `ensemble` averages the `*_scores.npz` that runs leave, and writes the submission OUT and
-the averaged scores beside it, as <OUT>_scores.npz.
+right: accuracy, by class too, and AUROC of two classes whose probabilities are predicted. `refcoco` is for
+RefCOCO+, RefCOCOg and Visual7W pointing, too. `--split` scores on the questions of that file alone, such as
+minival.json, where ANNOTATIONS is of more. `check` tells what an evaluation server would object to. `ensemble`
+averages the `*_scores.npz` that runs leave, and writes the submission OUT and the averaged scores beside it, as
+<OUT>_scores.npz.
 """
 
 from __future__ import annotations

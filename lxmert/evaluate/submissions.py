@@ -37,13 +37,13 @@ def check_submission(task: Task, rows: Any, ids: Collection[Any]) -> list[str]:
         counts[str(id_)] += 1
         if type(id_) is not id_type:  # not isinstance: True would pass as an int
             wrong_ids.append(shorten(id_))
-        if not isinstance(answer, str) or (task.answers and answer not in task.answers):
+        if not task.takes(answer) or (task.answers and answer not in task.answers):
             wrong_answers.append(f"{shorten(answer)} for {id_}")
         if task.probability_key in row:
             given = row[task.probability_key]
             if problem := probability_problem({task.positive: given} if task.header else given):
                 wrong_probabilities.append(f"{problem} for {id_}")
-    allowed = " or ".join(task.answers) or "a string"
+    allowed = " or ".join(task.answers) or task.answer_kind
     found = {
         f"entries are not {task.entry}": malformed,
         f"ids are not {id_type.__name__} ({task.wrong_id})": wrong_ids,

@@ -26,6 +26,7 @@ from lxmert.evaluate.files import (
 from lxmert.evaluate.gqa import score_gqa
 from lxmert.evaluate.labels import score_labels
 from lxmert.evaluate.nlvr2 import score_nlvr2
+from lxmert.evaluate.refcoco import is_box, score_regions
 from lxmert.evaluate.scores import ScoreReport, ScoringError, some
 from lxmert.evaluate.vizwiz import VIZWIZ_RULE, score_vizwiz
 from lxmert.evaluate.vqa import VQA_RULE, AnnotatorRule, score_vqa
@@ -33,6 +34,10 @@ from lxmert.evaluate.vqa import VQA_RULE, AnnotatorRule, score_vqa
 
 def _same_id(id_: Any, image: str) -> Any:
     return id_
+
+
+def _is_text(answer: Any) -> bool:
+    return isinstance(answer, str)
 
 
 def _file_of(id_: Any, image: str) -> str:
@@ -53,7 +58,7 @@ class Task:
             truth is of more than the split, the split's ids.
         truth: what the file of the truth has, by which data modules name it, and what it is called.
         further: name of a further file -> what it is.
-        answers: the allowed ones; none: any.
+        answers: the allowed ones; none: any that `takes`.
         lines: a submission is lines `id,answer`, and no JSON list.
         header: a submission is a table with these columns, in this order.
         probability_key: of an entry's probabilities, {answer: probability} in JSON, that of `positive` in a table;
@@ -64,6 +69,8 @@ class Task:
         ids_are_names: the makers' questions are an object of id -> question.
         id_of: how a submission calls an example, by the id and the image that the data module has for it.
         rule: how an answer is compared with those of annotators, where they are known.
+        takes: whether something is an answer ...
+        answer_kind: ... and what these are, for messages.
     """
 
     name: str
@@ -85,6 +92,8 @@ class Task:
     ids_are_names: bool = False
     id_of: Callable[[Any, str], Any] = _same_id
     rule: AnnotatorRule = VQA_RULE
+    takes: Callable[[Any], bool] = _is_text
+    answer_kind: str = "a string"
 
     @property
     def suffix(self) -> str:
@@ -92,7 +101,7 @@ class Task:
         return ".csv" if self.lines or self.header else ".json"
 
     def submission_text(
-        self, answers: Mapping[Any, str], probabilities: Mapping[Any, Mapping[str, float]] | None = None
+        self, answers: Mapping[Any, Any], probabilities: Mapping[Any, Mapping[str, float]] | None = None
     ) -> str:
         """The submission file of `answers`, id -> answer, in their order.
 
@@ -413,7 +422,30 @@ NLVR2 = Task(
     rows=_nlvr2_rows,
 )
 
-TASKS = {task.name: task for task in (VQA, VIZWIZ, GQA, NLVR2, CLASSES, HATEFUL_MEMES, OWN)}
+# -------------------------------------------------------------------- RefCOCO and its like, pointing
+
+
+def _score_regions(
+    predictions: Path, truth: Path, further: Mapping[str, Path], only: Collection[Any] | None
+) -> ScoreReport:
+    return score_regions(read_json(predictions), chosen(read_json(truth), "id", only))
+
+
+REFCOCO = Task(
+    name="refcoco",
+    id_key="id",
+    id_types=(int, str),
+    answer_key="box",
+    entry='{"id": int or str, "box": [x, y, width, height]}',
+    wrong_id="no match",
+    score=_score_regions,
+    truth=("truth", "rows with id and box, as `prepare` writes them beside its stores"),
+    row_key="id",
+    takes=is_box,
+    answer_kind="a box [x, y, width, height]",
+)
+
+TASKS = {task.name: task for task in (VQA, VIZWIZ, GQA, NLVR2, CLASSES, HATEFUL_MEMES, REFCOCO, OWN)}
 
 
 def task_of(ids_are_texts: bool, answers: set[str]) -> Task:

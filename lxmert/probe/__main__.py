@@ -29,7 +29,7 @@ from lxmert.probe import WAYS, Probed, probe, summary
 from lxmert.report import Example, Facts, View, write_report
 
 SHOWN = 24  # examples of a page
-READING = (
+NOTE = (
     "Beside each sentence: how well it fits the picture, as a probability; below, the one that does. Click a "
     "region to tell it from others. Of several pieces, all is their mean."
 )
@@ -99,7 +99,7 @@ def write_page(
     }
     each = max(1, len(results) // SHOWN)
     shown = [example for result in results[::each][:SHOWN] for example in examples_of(result)]
-    write_report(page, named, title, "", shown, Facts({}, sizes), reading=READING)
+    write_report(page, named, title, "", shown, Facts({}, sizes), note=NOTE)
 
 
 def examples_of(result: Probed) -> list[Example]:

@@ -27,7 +27,8 @@ const drawing = (() => {
   // Whether the names of two boxes would lie on each other.
   const near = (a, b) => b && Math.abs(a[1] - b[1]) < 0.045 && Math.abs(a[0] - b[0]) < 0.3;
 
-  // A picture: view = {boxes, names, size, image, alt}; image is an element, or null where there is none at hand.
+  // A picture: view = {boxes, names, frames, size, image, alt}; image is an element, or null where there is none at
+  // hand; frames = [{name, box, dashed}] are shown whatever is chosen.
   // `choose(region | null)` is called when one is clicked. The result's `show({tints, kept, chosen})` draws again.
   function picture(view, { choose = null, toggle = null } = {}) {
     const svg = element("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -56,6 +57,24 @@ const drawing = (() => {
     // Small ones on top of large ones, so that each can be clicked.
     const order = view.boxes.map((_, region) => region).sort((a, b) => area(view.boxes[b]) - area(view.boxes[a]));
     svg.append(...order.map((region) => regions[region]));
+    const titles = element("div", { class: "names" });
+    const frames = view.frames || [];
+    const outlined = (kind, { box: [x1, y1, x2, y2] }) =>
+      svg.append(element("rect", { class: `frame ${kind}`, x: x1, y: y1, width: x2 - x1, height: y2 - y1 }));
+    // Dashes last: where two boxes are one, both colours are to be seen.
+    for (const each of frames) outlined("halo", each);
+    for (const each of frames.filter(({ dashed }) => !dashed)) outlined("solid", each);
+    for (const each of frames.filter(({ dashed }) => dashed)) outlined("dashed", each);
+    for (const { name, box, dashed } of frames) {
+      const [x1, y1, , y2] = box;
+      const title = element("span", { class: `name frame ${dashed ? "dashed" : "solid"}` }, name);
+      // Above and below the box, not on what it shows.
+      if (dashed) title.style.top = `min(${100 * y2}%, 100% - 1.5em)`;
+      else title.style.bottom = `min(${100 * (1 - y1)}%, 100% - 1.5em)`;
+      title.style.left = `min(${100 * x1}%, 100% - 4.5em)`;
+      titles.append(title);
+    }
+    if (frames.length) frame.append(titles);
     let shown = { tints: [], kept: null, chosen: null };
     if (choose) {
       regions.forEach((rect, region) =>

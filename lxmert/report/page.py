@@ -16,11 +16,26 @@ from lxmert.files import write_text
 from lxmert.report.inlined import drawing, script_data, source_hash
 from lxmert.report.scores import score_table
 
-READING = (
+RELEVANCE = (
     "Red frames: the regions that are relevant to the best answer, stronger where they are more so; below the "
     "question, its word pieces in the same way. Beside each answer: its probability; below, the human answers "
     "with their soft scores. Click a region to tell it from others."
 )
+
+
+@dataclass
+class Frame:
+    """A box that a picture shows with its name.
+
+    Args:
+        name: such as "chosen".
+        box: x1 y1 x2 y2 as fractions of the picture's sides.
+        dashed: how it is drawn: what is right, beside what is not.
+    """
+
+    name: str
+    box: list[float]
+    dashed: bool = False
 
 
 @dataclass
@@ -31,11 +46,13 @@ class View:
         picture: file, or None when it is not at hand.
         boxes: regions, x1 y1 x2 y2 as fractions of the picture's sides.
         tints: of each region, 0 to 1: how relevant it is to the best answer (`lxmert.explain`).
+        frames: what was to be found in it, and what was.
     """
 
     picture: Path | None
     boxes: list[list[float]]
     tints: list[float]
+    frames: list[Frame] = field(default_factory=list)
 
     @property
     def found(self) -> bool:
@@ -86,6 +103,10 @@ class Example:
                 {
                     "boxes": [[round(clamped(side), 4) for side in box] for box in view.boxes],
                     "tints": [round(clamped(tint), 3) for tint in view.tints],
+                    "frames": [
+                        {"name": each.name, "box": [round(clamped(s), 4) for s in each.box], "dashed": each.dashed}
+                        for each in view.frames
+                    ],
                 }
                 for view in self.views
             ],
@@ -116,7 +137,7 @@ def write_report(
     curves: str,
     examples: Sequence[Example] = (),
     facts: Facts | None = None,
-    reading: str = READING,
+    note: str = RELEVANCE,
 ) -> None:
     """Write a page that needs nothing but itself.
 
@@ -127,7 +148,7 @@ def write_report(
         curves: SVG of the training; may be empty.
         examples: shown as cards.
         facts: what else is known.
-        reading: how the cards are to be read.
+        note: how the cards are to be read.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -147,7 +168,7 @@ def write_report(
         curves=curves,
         examples=examples,
         facts=facts or Facts(),
-        reading=reading,
+        note=note,
         css=css,
         js=js,
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {source_hash(js)}",

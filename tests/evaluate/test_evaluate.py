@@ -347,6 +347,12 @@ SPLIT = {  # of each task: predictions of a part, the truth of more, the questio
         [{"question_id": "b", "img_id": "7", "sent": "?"}],
         50.0,
     ),
+    "refcoco": (
+        [{"id": "b", "box": [0, 0, 8, 8]}],
+        [{"id": n, "box": [0, 0, 9, 9]} for n in "abc"],
+        [{"id": "b", "box": [0, 0, 9, 9]}],
+        100.0,
+    ),
 }
 
 
@@ -379,6 +385,7 @@ QUESTIONS = {
     "vqa": {"questions": [{"question_id": n, "image_id": 1, "question": "what?"} for n in (1, 2, 3)]},
     "gqa": {n: {"question": "what?"} for n in ("1", "2", "3")},
     "nlvr2": "".join(json.dumps({"identifier": f"dev-{n}-0-0"}) + "\n" for n in (1, 2, 3)),
+    "refcoco": [{"id": n, "img_id": "7", "sent": "it", "box": [0, 0, 9, 9]} for n in (1, 2, 3)],
 }
 RELEASED = {
     "vizwiz": QUESTIONS["vizwiz"],
@@ -388,6 +395,7 @@ RELEASED = {
     "vqa": [{"question_id": n, "img_id": "COCO_train2014_1", "sent": "what?"} for n in (1, 2, 3)],
     "gqa": [{"question_id": n, "img_id": "7", "sent": "what?"} for n in ("1", "2", "3")],
     "nlvr2": [{"identifier": f"dev-{n}-0-0", "uid": f"nlvr2_dev_{n}", "sent": "so"} for n in (1, 2, 3)],
+    "refcoco": QUESTIONS["refcoco"],
 }
 VALID = {
     "vizwiz": {f"VizWiz_test_{n:08d}.jpg": "can" for n in (3, 1, 2)},
@@ -397,6 +405,7 @@ VALID = {
     "vqa": {1: "yes", 3: "", 2: "no"},
     "gqa": {"1": "yes", "3": "", "2": "no"},
     "nlvr2": {"dev-1-0-0": "True", "dev-3-0-0": "False", "dev-2-0-0": "True"},
+    "refcoco": {1: [0, 0, 9, 9], 3: [1.5, 2, 3, 4], 2: [0, 0, 1, 1]},
 }
 
 
@@ -405,7 +414,7 @@ VALID = {
 def test_a_written_submission_is_valid(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, questions: dict
 ) -> None:
-    probabilities = {id_: {answer: 0.75, "1": 0.25} for id_, answer in VALID[task].items()}
+    probabilities = {id_: {str(answer): 0.75, "1": 0.25} for id_, answer in VALID[task].items()}
     predictions = write(tmp_path / "p", TASKS[task].submission_text(VALID[task], probabilities))
     assert run("check", task, predictions, write(tmp_path / "q", questions[task])) == 0
     assert f"valid for {task}, 3 ids answered" in capsys.readouterr().out

@@ -27,6 +27,7 @@ from lxmert.learner import LxmertLearner
 from lxmert.model import Lxmert
 from lxmert.objectives.answering import Answering
 from lxmert.objectives.image_pair import ImagePair
+from lxmert.objectives.region_choice import RegionChoice
 from lxmert.objectives.shapes import BARE, LEVELS, Shapes, compiled, with_features
 from lxmert.optim import bert_adam
 from lxmert.runs.build import check_compile
@@ -61,10 +62,11 @@ def tuning(config, objective, **changes):
 
 
 def asked(config, seed, sentences=12, images=4, **options):
-    """A batch of every task: pre-training's targets, answers, and statements about two images."""
+    """A batch of every task: pre-training's targets, answers, statements about two images, boxes."""
     batch = make_batch(config, sentences=sentences, images=images, seed=seed, **options)
     scores = torch.rand(sentences, config.num_qa_labels)
     more = {"answer_scores": scores, "statement": torch.arange(sentences // 2) % 2}
+    more |= {"box": 10 + 50 * torch.rand(sentences, 4), "image_size": torch.full((images, 2), 100.0)}
     return replace(batch, targets=batch.targets | more)
 
 
@@ -113,6 +115,7 @@ LEARNERS = {
     "pretrain": pretraining,
     "vqa": lambda config, **changes: tuning(config, Answering, **changes),
     "nlvr2": lambda config, **changes: tuning(config, ImagePair, **changes),
+    "refcoco": lambda config, **changes: tuning(config, RegionChoice, **changes),
 }
 
 
@@ -197,7 +200,8 @@ def toy_data(tmp_path_factory, config):
 
 
 @pytest.mark.parametrize(
-    ("task", "half"), [("nlvr2", False), ("pretrain", False), ("pretrain", True), ("vqa", True)]
+    ("task", "half"),
+    [("nlvr2", False), ("pretrain", False), ("pretrain", True), ("vqa", True), ("refcoco", False)],
 )
 def test_a_step_is_one_graph_for_all_batches_of_a_size(config, task, half):
     learner = LEARNERS[task](config)

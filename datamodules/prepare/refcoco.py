@@ -1,0 +1,77 @@
+"""RefCOCO, RefCOCO+, RefCOCOg and Visual7W pointing: the makers' files -> text stores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from datamodules.formats.json_stream import member
+from datamodules.formats.refer import read_refer
+from datamodules.formats.referring import Referring, write_referring, write_rows
+from datamodules.formats.visual7w import boxes_to_describe, read_visual7w
+from datamodules.prepare.preparation import Counts, Preparation, shown
+from lxmert.files import InputError, write_text
+
+UNC, UMD = ("train", "val", "testA", "testB"), ("train", "val", "test")
+# data set: who divided it, by default, and the splits of that
+DIVIDED = {"refcoco": ("unc", UNC), "refcoco+": ("unc", UNC), "refcocog": ("umd", UMD)}
+DIVISIONS = ("unc", "umd", "google")
+POINTING = ("train", "val", "test")
+
+
+def prepare_refer(preparation: Preparation, splits: Sequence[str], division: str | None = None) -> None:
+    """Make a store for each split, and `<split>_truth.json`, by which predictions are scored.
+
+    The identifier is REFER's sent_id; images are named as COCO's in the release.
+
+    Args:
+        preparation: of one of the tasks of `DIVIDED`.
+        splits: of those of the division.
+        division: whose, of `DIVISIONS`; None for the usual one of the task.
+
+    Raises:
+        FileNotFoundError, InputError: files are missing or broken, or have no such split.
+    """
+    refs = f"refs({division or DIVIDED[preparation.task][0]}).p"
+    files = preparation.find({refs: "the expressions", "instances.json": "the boxes and the sizes of the images"})
+    sources = [files[refs], files["instances.json"]]
+
+    def write(*stores: Path) -> list[Counts]:
+        rows = read_refer(files[refs], files["instances.json"], partial(shown, member))
+        return [_write(rows, store, sources) for store in stores]
+
+    preparation.make(splits, sources, write)
+
+
+def prepare_visual7w(preparation: Preparation, splits: Sequence[str]) -> None:
+    """As `prepare_refer`, and boxes.json: those to choose among, of which regions are to be made.
+
+    Raises:
+        FileNotFoundError, InputError: the file is missing or broken, or has no such split.
+    """
+    name = "dataset_v7w_pointing.json"
+    source = preparation.find({name: "the questions and their boxes"})[name]
+    boxes = preparation.folder / "boxes.json"
+
+    def write(*stores: Path) -> list[Counts]:
+        rows = read_visual7w(source, partial(shown, member))
+        counts = [_write(rows, store, [source]) for store in stores]
+        write_text(boxes, json.dumps(boxes_to_describe(chain(*rows.values()))) + "\n")
+        return counts
+
+    preparation.make(splits, [source], write)
+    preparation.notes.append(
+        f"{boxes}: the boxes to choose among, for `python -m datamodules.extract PICTURES STORE.h5 --given-boxes`."
+    )
+
+
+def _write(rows: Mapping[str, Sequence[Referring]], store: Path, sources: Sequence[Path]) -> Counts:
+    split = store.stem
+    if split not in rows:
+        raise InputError(f"{sources[0]}: no split {split}, only {', '.join(rows)}. Choose some with --splits.")
+    counts = write_referring(store, rows[split], sources)
+    write_rows(store.with_name(f"{split}_truth.json"), rows[split])
+    return counts
