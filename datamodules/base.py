@@ -128,6 +128,7 @@ class ExampleDataModule(LightningDataModule):
     released_splits: ClassVar[Mapping[str, Sequence[str]]]  # by role, as the release uses them
     own_ids: ClassVar[bool] = True  # an example's id is the file's, and not its place there
     needs_answers: ClassVar[bool] = True  # nothing is learnt of examples whose answers are all unknown
+    answered: ClassVar[bool] = True  # examples have answers at all
 
     def __post_init__(self) -> None:
         super().__init__()

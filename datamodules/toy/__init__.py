@@ -11,10 +11,14 @@ if TYPE_CHECKING:
         ToyGqaDataModule,
         ToyNlvr2DataModule,
         ToyPretrainDataModule,
+        ToyRetrievalDataModule,
         ToyVqaDataModule,
     )
 
-__all__ = ["ToyGqaDataModule", "ToyNlvr2DataModule", "ToyPretrainDataModule", "ToyVqaDataModule", "detector_for"]
+__all__ = [
+    "ToyGqaDataModule", "ToyNlvr2DataModule", "ToyPretrainDataModule", "ToyRetrievalDataModule", "ToyVqaDataModule",
+    "detector_for",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,8 @@ from datamodules.base import Tokenizer
 from datamodules.gqa import GqaDataModule
 from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.pretrain import PretrainDataModule
-from datamodules.toy import files, gqa, nlvr2
+from datamodules.retrieval import RetrievalDataModule
+from datamodules.toy import files, gqa, nlvr2, retrieval
 from datamodules.toy.detector import detector_name
 from datamodules.toy.folder import read_manifest
 from datamodules.vqa import VqaDataModule
@@ -103,3 +104,16 @@ class ToyNlvr2DataModule(Generated, Nlvr2DataModule):
     title = "toy NLVR2 (generated scenes and statements, not NLVR2)"
     parameters = nlvr2.ToyNlvr2Parameters
     generate = staticmethod(nlvr2.generate)
+
+
+@dataclass(eq=False, repr=False)
+class ToyRetrievalDataModule(Generated, RetrievalDataModule):
+    """Retrieval of generated scenes by their captions."""
+
+    title = "toy retrieval (generated scenes and captions, not Flickr30k)"
+    parameters = retrieval.ToyRetrievalParameters
+    generate = staticmethod(retrieval.generate)
+
+    def baselines(self) -> dict[str, float]:
+        """None: a guess is as good as there are images."""
+        return {}

@@ -20,6 +20,7 @@ def write_page(
     trainer: Trainer,
     curves: str,
     examples: Sequence[Example] = (),
+    note: str = "",
 ) -> None:
     """Write the report page of what `trainer` has just validated or tested.
 
@@ -28,6 +29,7 @@ def write_page(
         trainer: with its data module.
         curves: SVG of the training; may be empty.
         examples: shown as cards.
+        note: what they show; empty where it is what led to answers.
     """
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
     role = "test" if trainer.testing else "valid"
@@ -35,7 +37,7 @@ def write_page(
     splits = datamodule.splits[role]
     tables = [page.parent / "predictions" / f"{split}_answers.csv" for split in splits] if trainer.testing else []
     facts = Facts(facts_of(page.parent, datamodule), sizes_of(datamodule, role), confusions(tables))
-    write_report(page, metrics, f"{datamodule.title}: {', '.join(splits)}", curves, examples, facts)
+    write_report(page, metrics, f"{datamodule.title}: {', '.join(splits)}", curves, examples, facts, note)
 
 
 def facts_of(folder: Path, datamodule: Any) -> dict[str, str]:

@@ -25,11 +25,13 @@ class View:
         picture: file, or None when it is not at hand.
         boxes: regions, x1 y1 x2 y2 as fractions of the picture's sides.
         tints: of each region, 0 to 1: how relevant it is to the best answer (`lxmert.explain`).
+        label: what stands below it.
     """
 
     picture: Path | None
     boxes: list[list[float]]
     tints: list[float]
+    label: str = ""
 
     @property
     def found(self) -> bool:
@@ -105,6 +107,7 @@ def write_report(
     curves: str,
     examples: Sequence[Example] = (),
     facts: Facts | None = None,
+    note: str = "",
 ) -> None:
     """Write a page that needs nothing but itself.
 
@@ -115,6 +118,7 @@ def write_report(
         curves: SVG of the training; may be empty.
         examples: shown as cards.
         facts: what else is known.
+        note: what the examples show; empty where it is what led to answers.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -134,6 +138,7 @@ def write_report(
         curves=curves,
         examples=examples,
         facts=facts or Facts(),
+        note=note,
         css=css,
         js=js,
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {source_hash(js)}",

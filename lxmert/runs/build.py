@@ -72,7 +72,7 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         prepare_test(datamodule)
     # Unlabelled data has no answers of its own.
     answers = datamodule.answers or (read_answers(config.checkpoint) if config.checkpoint else None)
-    if not answers:
+    if not answers and datamodule.answered:
         raise InputError(
             "there is no answer list: neither labels, nor an answer file in the data folder, nor a checkpoint"
         )
@@ -82,8 +82,8 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
         vocab_sha256=datamodule.tokenizer.sha256,
         detector=datamodule.detector,
         num_images=datamodule.num_images or sizes.num_images,
-        num_qa_labels=len(answers),
-        answers=answers,
+        num_qa_labels=len(answers) if answers else sizes.num_qa_labels,
+        answers=answers or None,
     )
     learner = LxmertLearner(
         Lxmert(sizes),
