@@ -38,9 +38,9 @@ class RetrievalDataModule(ExampleDataModule):
 
     `root` is a data folder:
 
-        flickr30k/dataset_flickr30k.json      Karpathy's captions, all splits; or VOLTA's, flickr30k/SPLIT_ann.jsonl
-        flickr30k_imgfeat/*.tsv               regions; not needed any more once converted
-        images/                               optional: pictures, to look at
+        flickr30k/dataset_flickr30k.json    Karpathy's captions, of all splits; or VOLTA's, SPLIT_ann.jsonl
+        flickr30k_imgfeat/*.tsv             regions; not needed any more once converted
+        images/                             optional: pictures, to look at
 
     COCO has coco/dataset_coco.json and the regions of the LXMERT release in mscoco_imgfeat.
 
@@ -292,9 +292,9 @@ class Captions:
         places = Places(regions, Layout((), (), {})).of(images, split)
         if lost := [image for image, place in zip(images, places, strict=True) if place < 0]:
             raise InputError(
-                f"{path}: {len(lost)} of its {len(images)} images of {split} have no regions in {listed(regions)}, "
-                f"the first being {listed(lost[:5])}. Name further stores, or make one that has them: python -m "
-                "datamodules.convert."
+                f"{path}: {len(lost)} of its {len(images)} images of {split} have no regions in "
+                f"{listed(regions)}, the first being {listed(lost[:5])}. Name further stores, or make one "
+                "that has them: python -m datamodules.convert."
             )
         ids, texts = zip(*(caption for each in read for caption in each.captions), strict=True)
         image_of = np.repeat(np.arange(len(read)), [len(each.captions) for each in read])

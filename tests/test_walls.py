@@ -71,8 +71,8 @@ ORDER = {
     "lxmert": [
         *("files", "hash_random", "batch", "outputs", "finite", "tokenization", "optim", "evaluate", "weights"),
         *("config", "casting", "model", "heads", "base", "pretrained", "tensorflow", "explain", "objectives"),
-        *("report", "retrieve", "learner", "callbacks", "runs", "explain.__main__", "ask", "serve", "ask.__main__"),
-        "retrieve.__main__",
+        *("report", "retrieve", "learner", "callbacks", "runs", "explain.__main__", "ask", "serve"),
+        *("ask.__main__", "retrieve.__main__"),
         *("weights.export", "checkpoint", "__init__"),
     ],
     "datamodules": [

@@ -214,7 +214,7 @@ class ExampleDataset(Dataset[Batch]):
         return self._batch(rows, read, read.texts[first_row], row_sentence, rows.indices[first_row])
 
     def of(self, sentences: Sequence[str], images: np.ndarray) -> Batch:
-        """Any sentences and images, to be paired by `Batch.pair`: its own rows are the first sentence with each image.
+        """Any sentences and images, to be paired by `Batch.pair`; its rows are the first sentence with each image.
 
         Args:
             sentences: S texts.

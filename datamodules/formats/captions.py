@@ -66,8 +66,8 @@ def read_captions(path: Path, split: str, *, progress: Progress | None = None) -
         progress: called with the number of bytes read, after each read.
 
     Raises:
-        InputError: an image twice or without captions, a caption without an image or a text, a row of another form,
-            no image of the split; names file and row (from 0; in files of lines the line, from 1).
+        InputError: an image twice or without captions, a caption without an image or a text, a row of another
+            form, no image of the split; names file and row (from 0; in files of lines the line, from 1).
     """
     seen: set[Any] = set()
     ids: set[Any] = set()

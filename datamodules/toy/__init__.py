@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "ToyGqaDataModule", "ToyNlvr2DataModule", "ToyPretrainDataModule", "ToyRetrievalDataModule", "ToyVqaDataModule",
-    "detector_for",
+    "ToyGqaDataModule", "ToyNlvr2DataModule", "ToyPretrainDataModule", "ToyRetrievalDataModule",
+    "ToyVqaDataModule", "detector_for",
 ]  # fmt: skip
 
 

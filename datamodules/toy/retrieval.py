@@ -50,9 +50,7 @@ class ToyRetrievalParameters:
         check_sizes("toy retrieval", self)
 
 
-def generate(
-    root: Path | str, parameters: ToyRetrievalParameters | None = None, *, progress: bool = True
-) -> Path:
+def generate(root: Path | str, parameters: ToyRetrievalParameters | None = None, *, progress: bool = True) -> Path:
     """Write the files of toy retrieval into `root`, unless those of the same parameters are there.
 
         captions/dataset_captions.json           Karpathy's format: images with their captions, of all splits
@@ -74,14 +72,14 @@ def generate(
     return write_whole(Path(root), made_from, lambda folder: _write(folder, parameters, detector, progress))
 
 
-def _write(
-    folder: Path, parameters: ToyRetrievalParameters, detector: Detector, progress: bool
-) -> dict[str, Any]:
+def _write(folder: Path, parameters: ToyRetrievalParameters, detector: Detector, progress: bool) -> dict[str, Any]:
     for name in ("captions", "captions_imgfeat", "images"):
         (folder / name).mkdir(parents=True)
     images: list[dict[str, Any]] = []
     sentences = count()
-    with progress_bar("toy scenes", sum(getattr(parameters, split) for split in SPLITS), "scene", shown=progress) as bar:
+    with progress_bar(
+        "toy scenes", sum(getattr(parameters, split) for split in SPLITS), "scene", shown=progress
+    ) as bar:
         for order, split in enumerate(SPLITS):
             rng = Random(f"toy retrieval {parameters.seed} {split}")
             words = Random(f"toy retrieval {parameters.seed} {split} sentences")

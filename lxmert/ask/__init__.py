@@ -1,8 +1,9 @@
 """Asking a trained model about pictures: `Asker`, and `python -m lxmert.ask`."""
 
 from lxmert.ask.asker import Asker
+from lxmert.ask.opening import open_checkpoint
 from lxmert.ask.options import add_sources
 from lxmert.ask.replies import Guess, Reply
 from lxmert.ask.seeing import Eyes, Seen
 
-__all__ = ["Asker", "Eyes", "Guess", "Reply", "Seen", "add_sources"]
+__all__ = ["Asker", "Eyes", "Guess", "Reply", "Seen", "add_sources", "open_checkpoint"]

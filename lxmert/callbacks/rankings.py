@@ -13,13 +13,18 @@ from lxmert.callbacks.pages import write_page
 from lxmert.callbacks.predictions import of_split
 from lxmert.files import InputError
 from lxmert.report import Example, draw_curves
-from lxmert.retrieve import ScoreFile, fingerprint_of, found_examples, ranks_of, score_pairs, summarize, write_results
+from lxmert.retrieve import (
+    NOTE,
+    ScoreFile,
+    fingerprint_of,
+    found_examples,
+    ranks_of,
+    score_pairs,
+    summarize,
+    write_results,
+)
 
 log = logging.getLogger(__name__)
-NOTE = (
-    "Each caption with its own picture, then the five that fit it best; below, how probable it is that they belong "
-    "together."
-)
 
 
 class Rankings(Callback):
@@ -27,7 +32,8 @@ class Rankings(Callback):
 
     Logs `test/retrieval/image_retrieval/recall_at_1` and so on (`lxmert.retrieve.summarize`; recalls in 0..1), of
     several splits each as `.../split/<split>`. Writes `<split>_scores.npy` and `.json` (`ScoreFile`),
-    `<split>_rankings.json` (`write_results`), and the report page. A test of some of its batches alone does not score.
+    `<split>_rankings.json` (`write_results`), and the report page. A test of some of its batches alone does not
+    score.
 
     Args:
         folder: where the files go.
@@ -37,7 +43,9 @@ class Rankings(Callback):
 
     def __init__(self, folder: str, page: str, rows: int = 1024) -> None:
         if rows < 1:
-            raise InputError(f"callbacks.rankings.rows={rows}; expected how many pairs to score at once, 1 or more")
+            raise InputError(
+                f"callbacks.rankings.rows={rows}; expected how many pairs to score at once, 1 or more"
+            )
         self.folder, self.page, self.rows = Path(folder), Path(page), rows
         self.examples: list[Example] = []
 
@@ -49,8 +57,8 @@ class Rankings(Callback):
             return
         if isinstance(trainer.strategy, FSDPStrategy):
             log.warning(
-                "captions are not scored with all images where weights are sharded: python -m lxmert.retrieve does it, "
-                "of the run's folder"
+                "captions are not scored with all images where weights are sharded: python -m lxmert.retrieve "
+                "does it, of the run's folder"
             )
             return
         splits = trainer.datamodule.splits["test"]

@@ -1,4 +1,4 @@
-"""Retrieval: which of several pairs of a sentence and an image belong together (ViLBERT's and VOLTA's fine-tuning)."""
+"""Retrieval: which of several pairs of sentence and image belong together, as ViLBERT and VOLTA fine-tune."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Retrieval(Objective):
         """
         if "options" not in batch.targets:
             raise InputError(
-                "retrieval needs the target `options`, which rows there are to choose from; this data module gives "
-                "none. Use data=retrieval, or drop retrieval from objective=[...]"
+                "retrieval needs the target `options`, which rows there are to choose from; this data module "
+                "gives none. Use data=retrieval, or drop retrieval from objective=[...]"
             )
         return batch
 

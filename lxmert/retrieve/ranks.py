@@ -30,8 +30,8 @@ class Ranks:
 def ranks_of(scores: np.ndarray, image_of: np.ndarray, tolerance: float = TOLERANCE) -> Ranks:
     """The ranks by a matrix of scores, which may be memory-mapped: it is read in blocks of rows.
 
-    What is scored as high as the right one, or lower by no more than `tolerance`, is counted as standing before it: who
-    scores all alike is last and not first. An image's own captions do not stand before each other.
+    What is scored as high as the right one, or lower by no more than `tolerance`, is counted as standing before
+    it: who scores all alike is last and not first. An image's own captions do not stand before each other.
 
     Args:
         scores: (C, I), -inf where a pair is no candidate.
@@ -64,7 +64,10 @@ def ranks_of(scores: np.ndarray, image_of: np.ndarray, tolerance: float = TOLERA
 
 
 def summarize(ranks: Ranks) -> dict[str, dict[str, float]]:
-    """`image_retrieval` and `text_retrieval`: recall_at_1, recall_at_5, recall_at_10 in percent, median_rank, mean_rank."""
+    """The usual numbers of `image_retrieval` and of `text_retrieval`.
+
+    Each has recall_at_1, recall_at_5, recall_at_10 in percent, median_rank and mean_rank.
+    """
     return {
         name: {
             **{f"recall_at_{most}": 100 * float((found <= most).mean()) for most in RECALLS},

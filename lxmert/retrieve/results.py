@@ -17,13 +17,17 @@ from lxmert.retrieve.scoring import Collection
 
 FIRST = 10  # that are kept of each ranking
 SHOWN = 5  # that are shown
+NOTE = (
+    "Each caption with its own picture, then the five that fit it best; below, how probable it is that they "
+    "belong together."
+)
 
 
 def write_results(path: Path, collection: Collection, scores: np.ndarray) -> None:
     """Write the best `FIRST` of every ranking, as JSON.
 
-    An object of `images`, caption id -> [[image id, score], ...], best first, and `texts`, image id -> [[caption id,
-    score], ...]. Pairs that were no candidates are not in it.
+    An object of `images`, caption id -> [[image id, score], ...], best first, and `texts`, image id -> [[caption
+    id, score], ...]. Pairs that were no candidates are not in it.
 
     Args:
         path: the file.

@@ -21,8 +21,8 @@ from lxmert.retrieve.scoring import Collection
 class ScoreFile:
     """`<name>.npy`, (C, I) float32, NaN where there is no score yet, and `<name>.json`, what it is of.
 
-    The latter has `captions` and `images`, the ids, `image_of`, the place of each caption's image, and a `fingerprint`
-    of weights, captions, images and candidates.
+    The latter has `captions` and `images`, the ids, `image_of`, the place of each caption's image, and a
+    `fingerprint` of weights, captions, images and candidates.
 
     Args:
         path: of the matrix.
@@ -50,8 +50,8 @@ class ScoreFile:
             name: of both files.
             collection: what is scored.
             weights: fingerprint of the model.
-            candidates: of each caption the places of the images that it is scored with, -inf with others; None: with
-                all.
+            candidates: of each caption the places of the images that it is scored with, -inf with others; None:
+                with all.
             anew: replace scores of other weights, captions, images or candidates.
 
         Raises:
@@ -60,10 +60,9 @@ class ScoreFile:
         """
         folder.mkdir(parents=True, exist_ok=True)
         file = cls(folder / f"{name}.npy", folder / f"{name}.json")
+        chosen = None if candidates is None else [each.tolist() for each in candidates]
         facts = {
-            "fingerprint": hashlib.sha256(
-                repr((weights, collection.fingerprint(), candidates and [each.tolist() for each in candidates])).encode()
-            ).hexdigest(),
+            "fingerprint": hashlib.sha256(repr((weights, collection.fingerprint(), chosen)).encode()).hexdigest(),
             "captions": collection.caption_ids,
             "images": collection.image_ids,
             "image_of": collection.image_of.tolist(),
@@ -109,7 +108,7 @@ def fingerprint_of(*parts: Mapping[str, Tensor]) -> str:
     for weights in parts:
         for name, tensor in sorted(weights.items()):
             found.update(name.encode())
-            found.update(tensor.detach().float().cpu().contiguous().numpy())
+            found.update(tensor.detach().float().cpu().numpy().tobytes())
     return found.hexdigest()
 
 
@@ -119,16 +118,19 @@ def read_candidates(path: Path, collection: Collection, *, count_missed: bool = 
     Args:
         path: a JSON object of caption id -> list of image ids; of further captions, too.
         collection: the captions and images.
-        count_missed: take captions whose own image is not among theirs, to be ranked last, as in published numbers.
+        count_missed: take captions whose own image is not among theirs, to be ranked last, as in published
+            numbers.
 
     Raises:
-        InputError: a caption without candidates, an image that is none of the collection's, one twice; a caption whose
-            own image is not among them.
+        InputError: a caption without candidates, an image that is none of the collection's, one twice; a caption
+            whose own image is not among them.
         OSError: it cannot be read.
     """
     content = read_json(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected an object of caption id -> list of image ids, found {shorten(content)}.")
+        raise InputError(
+            f"{path}: expected an object of caption id -> list of image ids, found {shorten(content)}."
+        )
     places = {image: place for place, image in enumerate(collection.image_ids)}
     candidates: list[np.ndarray] = []
     missed: list[Any] = []
@@ -140,8 +142,8 @@ def read_candidates(path: Path, collection: Collection, *, count_missed: bool = 
             )
         if unknown := [image for image in named if not isinstance(image, str) or image not in places]:
             raise InputError(
-                f"{path}: caption {caption} has the candidate {shorten(unknown[0])}, which is no image of the split, "
-                f"such as {collection.image_ids[0]}."
+                f"{path}: caption {caption} has the candidate {shorten(unknown[0])}, which is no image of the "
+                f"split, such as {collection.image_ids[0]}."
             )
         if len(set(named)) < len(named):
             raise InputError(f"{path}: caption {caption} has an image twice among its candidates. Keep one.")

@@ -1,4 +1,4 @@
-"""Scoring captions against images in blocks: each is encoded once a block, each pair alone goes through the rest."""
+"""Scoring captions against images in blocks: each is encoded once a block, pairs go through the rest."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Collection(Protocol):
     """Captions and images that are scored against each other, as data modules make them (`captions_of`).
 
     Of C captions and I images: `caption_ids`, `texts` (C), `image_ids` (I), and `image_of` (C,), the place of each
-    caption's image. `batch` gives captions and images by their places, in this order, in a batch whose rows have no
-    meaning; `fingerprint` differs where anything does that scores depend on.
+    caption's image. `batch` gives captions and images by their places, in this order, in a batch whose rows have
+    no meaning; `fingerprint` differs where anything does that scores depend on.
     """
 
     caption_ids: list[Any]
