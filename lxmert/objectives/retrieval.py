@@ -36,6 +36,8 @@ class Retrieval(Objective):
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__()
         self.head = MatchingHead(config)
+        # The softmax takes it out: what gradient it gets is rounding, which AdamW would enlarge to full steps.
+        self.head.bias.requires_grad_(False)
 
     def prepare_batch(self, batch: Batch, seed: int) -> Batch:
         """Nothing to hide.

@@ -47,6 +47,8 @@ def ranks_of(scores: np.ndarray, image_of: np.ndarray, tolerance: float = TOLERA
     for rows in blocks(scores):
         block = scores[rows].astype(np.float64)
         unscored += int(np.isnan(block).sum())
+        if unscored:
+            continue
         np.maximum.at(best, image_of[rows], block[np.arange(len(block)), image_of[rows]])
     if unscored:
         raise InputError(
