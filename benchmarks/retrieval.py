@@ -3,9 +3,9 @@
     python -m benchmarks.retrieval
 
 Full size, random weights, captions of 8 to 20 tokens, 36 regions, 20 captions x 20 images. The reference is called
-with each pair alone and without padding: its class with a matching head, which computes its other heads too; its model
-with the matching head alone; and that with a caption and all images as one batch. They run in turn, round by round;
-CPU time; the run fails when a score differs or the ratio to its class is below 3.
+with each pair alone and without padding: its class with a matching head, which computes its other heads too; its
+model with the matching head alone; and that with a caption and all images as one batch. They run in turn, round by
+round; CPU time; the run fails when a score differs or the ratio to its class is below 3.
 """
 
 from __future__ import annotations

@@ -45,12 +45,12 @@ class RetrievalDataModule(ExampleDataModule):
     COCO has coco/dataset_coco.json and the regions of the LXMERT release in mscoco_imgfeat.
 
     A batch of E captions has the target options (Q, K) int64: Q questions of which of K rows fits, the true one
-    first, -1 for no row. With options as negatives there are E questions of four rows, as ViLBERT and VOLTA train:
-    the caption with its image; another caption with the image; the caption with another image; and with an image
-    that looks much like its own (`nearest_images`). With those of the batch all captions meet all images of this
-    process's share, E * E rows, and there are 2 E questions: which image has the caption, and which caption has
-    the image; other captions of the same image are no wrong answers. Validation and tests have four options,
-    which are the same at each pass.
+    first, -1 for no row. With options as negatives there are E questions of four rows, as VOLTA's code trains:
+    the caption with its image; a caption of another image with that image; the caption with another image; and,
+    with its image, a caption of an image that looks much like it (`nearest_images`). With those of the batch all
+    captions meet all images of this process's share, E * E rows, and there are 2 E questions: which image has the
+    caption, and which caption has the image; other captions of the same image are no wrong answers. Validation
+    and tests have four options, which are the same at each pass.
 
     Args, beside those of ExampleDataModule, whose batch sizes count captions here:
         folder: of the captions and their stores.
@@ -129,13 +129,14 @@ class CaptionFolder(ReleaseFolder):
     """The files of a data set whose captions are those of all splits in one file, or one file a split."""
 
     def text_file(self, split: str) -> Path:
-        """The file that has a split's captions, whether it is there or not.
+        """The file that has a split's captions, whether it is there or not; VOLTA's script calls val valid.
 
         Raises:
             InputError: several could be.
         """
         folder = self.root / self.folder
-        found = [path for ending in LINES if (path := folder / f"{split}_ann{ending}").exists()]
+        names = (split, "valid") if split == "val" else (split,)
+        found = [path for name in names for ending in LINES if (path := folder / f"{name}_ann{ending}").exists()]
         found += sorted(folder.glob("dataset_*.json"))
         if len(found) > 1:
             raise InputError(f"{listed(map(str, found))} are all the captions of {split}. Leave one.")
@@ -187,12 +188,13 @@ class RetrievalDataset(ExampleDataset):
     def _with_options(self, rows: Rows, read: Any) -> Batch:
         """Four rows a caption."""
         own = np.searchsorted(self.pool, read.images)
-        captions, others, alike = self._draw(rows, own)
+        others, image, alike = self._draw(rows, own)
+        captions = np.concatenate([others, alike])
         texts = np.concatenate([read.texts, self._texts(captions)])
         first, sentence = distinct(texts.astype(np.str_))
-        own_sentence, other_sentence = np.split(sentence, 2)
-        row_sentence = np.stack([own_sentence, other_sentence, own_sentence, own_sentence], 1)
-        read.images = self.pool[np.stack([own, own, others, alike], 1)].ravel()
+        own_sentence, other, similar = np.split(sentence, 3)
+        row_sentence = np.stack([own_sentence, other, own_sentence, similar], 1)
+        read.images = self.pool[np.stack([own, own, image, own], 1)].ravel()
         read.targets["options"] = np.arange(row_sentence.size).reshape(row_sentence.shape)
         keys = np.concatenate([rows.indices, captions])[first]
         return self._batch(rows, read, texts[first], row_sentence.ravel(), keys)
@@ -201,8 +203,8 @@ class RetrievalDataset(ExampleDataset):
         """Of each caption, given the place of its image in `pool`, what it is to be told from.
 
         Returns:
-            The place of a caption of another image, and the places in `pool` of another image and of a similar
-            one, (E,) int64 each.
+            The place of a caption of another image, the place in `pool` of another image, and the place of a
+            caption of a similar image, (E,) int64 each.
         """
         assert self.nearest is not None
         images = len(self.pool)
@@ -210,11 +212,14 @@ class RetrievalDataset(ExampleDataset):
         def drawn(limit: np.ndarray | int, purpose: str) -> np.ndarray:
             return below(limit, self.seed, purpose, rows.epoch, rows.indices)
 
+        def caption_of(image: np.ndarray, purpose: str) -> np.ndarray:
+            return self._captions[self._first[image] + drawn(self._counts[image], purpose)]
+
         # A step of 1 to n - 1 around the circle of all images leads to any other one, each as likely.
         writer = (own + 1 + drawn(images - 1, "image of another caption")) % images
-        captions = self._captions[self._first[writer] + drawn(self._counts[writer], "another caption")]
-        others = (own + 1 + drawn(images - 1, "another image")) % images
-        return captions, others, self.nearest[own, drawn(self.nearest.shape[1], "similar image")].astype(np.int64)
+        image = (own + 1 + drawn(images - 1, "another image")) % images
+        similar = self.nearest[own, drawn(self.nearest.shape[1], "similar image")]
+        return caption_of(writer, "another caption"), image, caption_of(similar, "caption of a similar image")
 
     def _texts(self, indices: np.ndarray) -> np.ndarray:
         texts = np.empty(len(indices), object)

@@ -61,7 +61,8 @@ def read_captions(path: Path, split: str, *, progress: Progress | None = None) -
         path: Karpathy's dataset_flickr30k.json or dataset_coco.json, an object with `images`, a list of {filename,
             split, sentences: [{raw, sentid}]}, whose split restval counts as train, as everywhere; captions are
             called by their sentid. Or VOLTA's, one split a file (.jsonl), lines of {img_path, sentences:
-            [text]}; captions are called IMAGE#NUMBER.
+            [text]}; captions are called IMAGE#NUMBER. Its lines of COCO have an id in place of a file's name, the
+            image's number: that is what the image is called then.
         split: train, val or test; without a meaning for VOLTA's.
         progress: called with the number of bytes read, after each read.
 
@@ -109,8 +110,11 @@ def _karpathy(row: Any, where: Where) -> tuple[str, str, list[tuple[int | str, s
 
 def _volta(row: Any, where: Where) -> tuple[str, str, list[tuple[int | str, str]]]:
     """Image, no split, and captions."""
-    name, sentences = take(row, where, img_path=str, sentences=list)
-    image = _image(name, where)
+    [sentences] = take(row, where, sentences=list)
+    if "img_path" in row:
+        image = _image(take(row, where, img_path=str)[0], where)
+    else:
+        image = str(take(row, where, id=int)[0])
     captions: list[tuple[int | str, str]] = []
     for number, text in enumerate(sentences[:MOST]):
         if not isinstance(text, str) or not text.strip():

@@ -93,6 +93,12 @@ def test_voltas_lines_give_the_same_images_and_texts(tmp_path):
     assert [identifier for identifier, _ in theirs[2].captions] == [f"1002#{k}" for k in range(5)]
 
 
+def test_voltas_lines_of_coco_call_images_by_their_number(tmp_path):
+    path = volta(tmp_path / "test_ann.jsonl", [{"sentences": ["a cat", "a dog"], "id": 391895}])
+    [(image, captions)] = read_captions(path, "test")
+    assert image == "391895" and captions == [("391895#0", "a cat"), ("391895#1", "a dog")]
+
+
 def broken(change):
     images = karpathy(["test", "test", "train"])
     change(images)
@@ -126,7 +132,8 @@ def test_a_row_of_karpathys_that_cannot_be_used_is_named(tmp_path, change, messa
         ({"img_path": "a.jpg", "sentences": ["a"]}, "line 2: a is there a second time"),
         ({"img_path": "b.jpg", "sentences": []}, "line 2: b has no captions"),
         ({"img_path": "b.jpg", "sentences": ["a", 3]}, "line 2, sentence 1 is 3, expected a text"),
-        ({"id": 5, "sentences": ["a"]}, "line 2: img_path is None, expected a text"),
+        ({"sentences": ["a"]}, "line 2: id is None, expected an integer as id"),
+        ({"img_path": 7, "sentences": ["a"]}, "line 2: img_path is 7, expected a text as img_path"),
         (["b.jpg"], r"line 2: found \['b.jpg'\]"),
     ],
 )
@@ -143,7 +150,7 @@ def test_a_caption_has_four_options_and_the_first_alone_is_right(root):
     data = module(root)
     dataset = data.datasets["train"]
     assert len(dataset) == 30 and data.report()["train"]["images"] == 6  # those of restval are trained on
-    wrong_images, alike = set(), set()
+    wrong_images = set()
     for epoch in range(30):
         batch = dataset[Rows(np.arange(0, 30, 5), epoch)]
         assert batch.targets["options"].tolist() == np.arange(24).reshape(6, 4).tolist()
@@ -157,24 +164,23 @@ def test_a_caption_has_four_options_and_the_first_alone_is_right(root):
             own = rows[0]
             assert own[0].startswith("red cat") and own[1] == e
             assert rows[1][1] == e and batch.row_sentence[4 * e + 1] != batch.row_sentence[4 * e]
-            assert rows[2][0] == rows[3][0] == own[0] and e not in (rows[2][1], rows[3][1])
+            assert rows[2][0] == own[0] and rows[2][1] != e
+            assert rows[3][1] == e and batch.row_sentence[4 * e + 3] != batch.row_sentence[4 * e]
             wrong_images.add((e, rows[2][1]))
-            alike.add((e, rows[3][1]))
     assert wrong_images == {(a, b) for a in range(6) for b in range(6) if a != b}  # any other image may be drawn
-    assert len(alike) == 6  # of so few images only the nearest
 
 
 def test_another_caption_is_never_one_of_the_same_image(root):
     data = module(root)
     dataset = data.datasets["train"]
-    drawn = set()
+    own, drawn, similar = np.arange(30) // 5, set(), set()
     for epoch in range(40):
-        rows = Rows(np.arange(30), epoch)
-        captions, others, alike = dataset._draw(rows, np.arange(30) // 5)
-        assert (captions // 5 != np.arange(30) // 5).all()
-        assert (others != np.arange(30) // 5).all() and (alike != np.arange(30) // 5).all()
-        drawn |= set(captions.tolist())
-    assert drawn == set(range(30))
+        others, images, alike = dataset._draw(Rows(np.arange(30), epoch), own)
+        assert (others // 5 != own).all() and (images != own).all()
+        assert (alike // 5 == dataset.nearest[own, 0]).all()  # of so few images the nearest alone
+        drawn |= set(others.tolist())
+        similar |= set(zip(own.tolist(), alike.tolist(), strict=True))
+    assert drawn == set(range(30)) and len(similar) == 6 * 5
 
 
 def test_what_a_caption_is_told_from_depends_on_seed_epoch_and_caption_alone(root):
@@ -280,9 +286,9 @@ def test_several_caption_files_of_a_split_are_refused(root):
         module(root)
 
 
-def test_voltas_files_are_found_by_their_split(root):
+def test_voltas_files_are_found_by_their_split_which_it_calls_valid(root):
     (root / "flickr30k" / "dataset_flickr30k.json").unlink()
-    for split, images in {"train": range(6), "val": range(6, 9), "test": range(9, 13)}.items():
+    for split, images in {"train": range(6), "valid": range(6, 9), "test": range(9, 13)}.items():
         rows = [{"img_path": f"{1000 + n}.jpg", "sentences": [f"red cat {n}"]} for n in images]
         volta(root / "flickr30k" / f"{split}_ann.jsonl", rows)
     assert module(root).captions_of("test", 0).caption_ids == ["1009#0", "1010#0", "1011#0", "1012#0"]
