@@ -15,7 +15,7 @@ from lxmert.files import replacing
 
 log = logging.getLogger(__name__)
 
-NEAREST = 100  # as ViLBERT's and VOLTA's lists of hard negatives have; of a small split its nearest tenth
+NEAREST = 100  # of a small split its nearest tenth; VOLTA's list comes ready-made, its code does not tell how
 AT_ONCE = 512
 
 

@@ -13,7 +13,7 @@ from lxmert.files import InputError
 from lxmert.heads import MatchingHead
 from lxmert.model import Lxmert
 
-SIDE = 256  # captions and images of a block: at base size 60 MB when they are encoded
+SIDE = 256  # captions and images of a block, which are kept encoded: 50 MB at base size
 ROWS = 1024  # pairs at once
 
 
