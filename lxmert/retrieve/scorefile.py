@@ -80,14 +80,18 @@ class ScoreFile:
                 )
             file.path.unlink(missing_ok=True)
         write_text(file.about, json.dumps(facts) + "\n")
-        with replacing(file.path) as temporary:
-            scores = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
-            for rows in blocks(scores):
-                scores[rows] = np.nan
-                for row in range(rows.start, rows.stop) if candidates is not None else ():
-                    scores[row] = -np.inf
-                    scores[row, candidates[row]] = np.nan  # type: ignore[index]
-            scores.flush()
+        # By ordinary writes: a full disk is an error here, and later the end of the process.
+        empty = np.broadcast_to(np.float32(np.nan), shape)
+        with replacing(file.path) as temporary, temporary.open("wb") as written:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(written, header)
+            for rows in blocks(empty):
+                block = np.array(empty[rows])
+                if candidates is not None:
+                    block[:] = -np.inf
+                    for row, chosen_images in zip(block, candidates[rows], strict=True):
+                        row[chosen_images] = np.nan
+                written.write(block.tobytes())
         return file
 
     def open(self) -> np.memmap:
