@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,9 @@ def _spread(options: argparse.Namespace, file: ScoreFile) -> None:
         InputError: one of them failed, and has told why.
     """
     context = multiprocessing.get_context("spawn")  # CUDA does not cross a fork
-    processes = [context.Process(target=_work, args=(options, file, rank)) for rank in range(options.devices)]
+    # Run as a command this module is called __main__, where a new process does not find it.
+    work = import_module("lxmert.retrieve.__main__")._work
+    processes = [context.Process(target=work, args=(options, file, rank)) for rank in range(options.devices)]
     try:
         for process in processes:
             process.start()

@@ -4,6 +4,7 @@ import functools
 import json
 import multiprocessing
 import re
+import runpy
 from dataclasses import replace
 
 import numpy as np
@@ -265,14 +266,14 @@ def run(model, data, tmp_path_factory):
     return folder
 
 
+def arguments(run, data, out, *more):
+    captions = data.release.root / "captions" / "dataset_captions.json"
+    store = data.release.region_store("captions_imgfeat/test")
+    return [str(run), str(captions), "--store", str(store), "--out", str(out), "--max-length", "16", *more]
+
+
 def command(run, data, out, *more):
-    root = data.release.root
-    return main(
-        [
-            *(str(run), str(root / "captions" / "dataset_captions.json"), "--out", str(out), "--max-length", "16"),
-            *("--store", str(data.release.region_store("captions_imgfeat/test")), *more),
-        ]
-    )
+    return main(arguments(run, data, out, *more))
 
 
 def test_the_command_ranks_in_two_processes_as_the_library_does_in_one(
@@ -280,7 +281,13 @@ def test_the_command_ranks_in_two_processes_as_the_library_does_in_one(
 ):
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: FORKS)  # which have imported everything
     out = tmp_path / "out"
-    assert command(run, data, out, "--devices", "2", "--pictures", str(data.release.root / "images")) == 0
+    more = ["--devices", "2", "--pictures", str(data.release.root / "images")]
+    monkeypatch.setattr("sys.argv", ["retrieve", *arguments(run, data, out, *more)])
+    with pytest.raises(
+        SystemExit
+    ) as ended:  # as `python -m lxmert.retrieve`, whose functions are those of __main__
+        runpy.run_module("lxmert.retrieve", run_name="__main__")
+    assert not ended.value.code
     np.testing.assert_allclose(np.load(out / "scores.npy"), expected, atol=ROUNDING)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics == summarize(ranks_of(expected, collection.image_of))
