@@ -97,6 +97,11 @@ class MatchingHead(nn.Linear):
         super().__init__(config.hidden_size, 2)
         initialize(self, config.initializer_range)
 
+    def score(self, pooled: Tensor) -> Tensor:
+        """(R,) float32: by how much the sentence rather belongs to the image; its sigmoid is the probability."""
+        logits = self(pooled).float()
+        return logits[:, 1] - logits[:, 0]
+
 
 class RegionHead(nn.Module):
     """(M, D) hidden states of regions -> object and attribute logits, reconstructed features.

@@ -214,6 +214,18 @@ class ExampleDataset(Dataset[Batch]):
         first_row, row_sentence = distinct(read.texts.astype(np.str_))
         return self._batch(rows, read, read.texts[first_row], row_sentence, rows.indices[first_row])
 
+    def of(self, sentences: Sequence[str], images: np.ndarray) -> Batch:
+        """Any sentences and images, to be paired by `Batch.pair`; its rows are the first sentence with each image.
+
+        Args:
+            sentences: S texts.
+            images: (I,) places over all region stores, each once.
+        """
+        read = _Read(np.empty(0, object), np.empty(0, object), images, {})
+        no_rows = Rows(np.empty(0, np.int64))
+        keys, first = np.arange(len(sentences)), np.zeros(len(images), np.int64)
+        return self.fill(self._batch(no_rows, read, np.array(sentences, object), first, keys))
+
     def _read(self, indices: np.ndarray) -> _Read:
         """What the text stores hold of the rows."""
         rows = len(indices)

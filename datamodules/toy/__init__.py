@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         ToyNlvr2DataModule,
         ToyPretrainDataModule,
         ToyRefcocoDataModule,
+        ToyRetrievalDataModule,
         ToySnliVeDataModule,
         ToyVqaDataModule,
     )
@@ -21,6 +22,7 @@ __all__ = [
     "ToyNlvr2DataModule",
     "ToyPretrainDataModule",
     "ToyRefcocoDataModule",
+    "ToyRetrievalDataModule",
     "ToySnliVeDataModule",
     "ToyVqaDataModule",
     "detector_for",

@@ -12,7 +12,8 @@ from datamodules.gqa import GqaDataModule
 from datamodules.grounding import GroundingDataModule
 from datamodules.nlvr2 import Nlvr2DataModule
 from datamodules.pretrain import PretrainDataModule
-from datamodules.toy import files, gqa, nlvr2, refcoco, snli_ve
+from datamodules.retrieval import RetrievalDataModule
+from datamodules.toy import files, gqa, nlvr2, refcoco, retrieval, snli_ve
 from datamodules.toy.detector import detector_name
 from datamodules.toy.folder import read_manifest
 from datamodules.vqa import VqaDataModule
@@ -135,3 +136,16 @@ class ToyRefcocoDataModule(Generated, GroundingDataModule):
     def baselines(self) -> dict[str, float]:
         """Accuracy on the validation split of guesses that do not look at the picture."""
         return read_manifest(Path(self.root))["guesses"][self.folder]
+
+
+@dataclass(eq=False, repr=False)
+class ToyRetrievalDataModule(Generated, RetrievalDataModule):
+    """Retrieval of generated scenes by their captions."""
+
+    title = "toy retrieval (generated scenes and captions, not Flickr30k)"
+    parameters = retrieval.ToyRetrievalParameters
+    generate = staticmethod(retrieval.generate)
+
+    def baselines(self) -> dict[str, float]:
+        """None: a guess is as good as there are images."""
+        return {}

@@ -9,6 +9,7 @@
       const image = frames.children[side].querySelector("img");
       const made = drawing.picture({ ...view, image }, { choose: (chosen) => made.show({ chosen }) });
       made.show({ tints: view.tints });
+      made.element.append(...frames.children[side].querySelectorAll(".label"));
       return made.element;
     });
     const list = texts(answers, ".text").map((answer, number) => ({ answer, probability: example.answers[number] }));

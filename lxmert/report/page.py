@@ -47,12 +47,14 @@ class View:
         boxes: regions, x1 y1 x2 y2 as fractions of the picture's sides.
         tints: of each region, 0 to 1: how relevant it is to the best answer (`lxmert.explain`).
         frames: what was to be found in it, and what was.
+        label: what stands below it.
     """
 
     picture: Path | None
     boxes: list[list[float]]
     tints: list[float]
     frames: list[Frame] = field(default_factory=list)
+    label: str = ""
 
     @property
     def found(self) -> bool:

@@ -57,7 +57,7 @@ def bind(name, node):
 
 
 def test_there_is_something_to_test():
-    real = {"pretrain", "vqa", "gqa", "nlvr2"}
+    real = {"pretrain", "vqa", "gqa", "nlvr2", "retrieval"}
     assert real | {f"toy_{name}" for name in real} <= set(EXPERIMENTS)
     assert {"trainer=fsdp", "logger=wandb", "optimizer=adamw", "recipe=paper"} <= set(CHOICES)
 
@@ -97,6 +97,19 @@ def test_the_released_recipe_is_the_default_of_each_task(task, rate, objective, 
     assert config.trainer.gradient_clip_val == 5.0
     sizes = [config.model[name] for name in ("l_layers", "r_layers", "x_layers", "hidden_size", "visual_feat_dim")]
     assert sizes == [9, 5, 5, 768, 2048]
+
+
+@pytest.mark.parametrize(("task", "folder"), [("retrieval", "flickr30k"), ("retrieval_coco", "coco")])
+def test_retrieval_is_fine_tuned_as_volta_does(task, folder):
+    config = composed(f"experiment={task}")
+    assert (config.optimizer.lr, config.optimizer.weight_decay, config.warmup) == (2e-5, 1e-4, 0.1)
+    assert (config.data.batch_size, config.data.max_length, config.trainer.max_epochs) == (64, 30, 20)
+    assert (config.data.folder, config.data.negatives, config.trainer.gradient_clip_val) == (
+        folder,
+        "options",
+        1.0,
+    )
+    assert config.callbacks.best.monitor == "val/retrieval/accuracy" and list(config.objective) == ["retrieval"]
 
 
 def test_pretraining_is_the_published_schedule():
@@ -142,7 +155,7 @@ def test_objectives_are_chosen_on_the_command_line(recipe):
     assert composed("experiment=toy_pretrain", "objective=[masked_language]").data.mismatched == 0
 
 
-@pytest.mark.parametrize("name", ["vqa", "gqa", "nlvr2", "pretrain"])
+@pytest.mark.parametrize("name", ["vqa", "gqa", "nlvr2", "pretrain", "retrieval"])
 def test_the_toy_overlays_change_data_model_and_schedule_alone(name):
     real, toy = composed(f"experiment={name}"), composed(f"experiment=toy_{name}")
     assert toy.objective == real.objective and toy.callbacks == real.callbacks and toy.logger == real.logger
@@ -153,7 +166,7 @@ def test_the_toy_overlays_change_data_model_and_schedule_alone(name):
 
 
 def test_the_toys_whose_weights_move_between_them_have_one_model_and_one_kind_of_regions():
-    toys = [composed(f"experiment=toy_{name}") for name in ("pretrain", "vqa", "gqa", "nlvr2")]
+    toys = [composed(f"experiment=toy_{name}") for name in ("pretrain", "vqa", "gqa", "nlvr2", "retrieval")]
     for toy in toys:
         assert toy.model == toys[0].model
         assert (toy.data.world.regions, toy.data.world.seed) == (
@@ -161,11 +174,11 @@ def test_the_toys_whose_weights_move_between_them_have_one_model_and_one_kind_of
             toys[0].data.world.seed,
         )
     assert toys[0].data.root == toys[1].data.root and toys[0].data.world == toys[1].data.world
-    assert len({toy.data.root for toy in toys}) == 3  # a toy's folder holds one toy
+    assert len({toy.data.root for toy in toys}) == 4  # a toy's folder holds one toy
 
 
 @pytest.mark.parametrize("toy", ["", "toy_"])
-@pytest.mark.parametrize("name", ["vqa", "gqa", "nlvr2", "pretrain"])
+@pytest.mark.parametrize("name", ["vqa", "gqa", "nlvr2", "pretrain", "retrieval"])
 def test_the_data_configs_leave_none_of_a_data_modules_arguments_out(toy, name):
     data = composed(f"experiment={toy}{name}").data
     assert set(data) - {"_target_"} == set(inspect.signature(get_object(data["_target_"])).parameters)
