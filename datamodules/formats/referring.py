@@ -72,7 +72,7 @@ def take_box(value: Any, where: Where, size: tuple[int, int] | None, name: str =
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < 1e18  # neither NaN nor what no float holds
 
 
 def read_referring(path: Path) -> list[Referring]:
@@ -97,7 +97,7 @@ def read_referring(path: Path) -> list[Referring]:
 
 def take_size(value: Any, where: Where) -> tuple[int, int]:
     """A picture's width and height in pixels; InputError where it is something else."""
-    if not isinstance(value, list | tuple) or len(value) != 2 or any(type(n) is not int or n < 1 for n in value):
+    if not isinstance(value, list | tuple) or len(value) != 2 or any(type(n) is not int or not 1 <= n < 2**31 for n in value):
         raise InputError(
             f"{place_of(where)}: size is {shorten(value)}, expected the picture's width and height in pixels. "
             "Mend or remove that row."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,7 +70,7 @@ def box_iou(box: Box, other: Box) -> float:
 def is_box(value: Any) -> bool:
     """Whether it is x, y, width and height, the last two not below 0."""
     numbers = isinstance(value, list | tuple) and len(value) == 4 and all(type(n) in (int, float) for n in value)
-    return numbers and all(map(math.isfinite, value)) and min(value[2:]) >= 0
+    return numbers and all(abs(each) < 1e18 for each in value) and min(value[2:]) >= 0
 
 
 def _indexed(rows: Any, name: str, id_type: type) -> dict[Any, Mapping[str, Any]]:

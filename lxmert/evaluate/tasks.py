@@ -30,6 +30,7 @@ from lxmert.evaluate.refcoco import is_box, score_regions
 from lxmert.evaluate.scores import ScoreReport, ScoringError, some
 from lxmert.evaluate.vizwiz import VIZWIZ_RULE, score_vizwiz
 from lxmert.evaluate.vqa import VQA_RULE, AnnotatorRule, score_vqa
+from lxmert.files import shorten
 
 
 def _same_id(id_: Any, image: str) -> Any:
@@ -297,13 +298,15 @@ def _score_hateful_memes(
     for row in chosen(read_statements(memes, "id and label"), "id", only):
         if type(row.get("label")) is not int or row["label"] not in (0, 1):
             raise ScoringError(
-                f"annotations: the label of {some([row.get('id')])} is {row.get('label')!r}, not 0 or 1"
+                f"annotations: the label of {some([row.get('id')])} is {shorten(row.get('label'))}, not 0 or 1"
             )
         truth.append({"question_id": row.get("id"), "label": {str(row["label"]): 1.0}})
     given = []
     for row in HATEFUL_MEMES.read_submission(predictions):
         if not isinstance(row, Mapping):
-            raise ScoringError(f"predictions: {row!r}, expected {HATEFUL_MEMES.entry}, and these names in line 1")
+            raise ScoringError(
+                f"predictions: {shorten(row)}, expected {HATEFUL_MEMES.entry}, and these names in line 1"
+            )
         given.append(
             {
                 "question_id": row["id"],
