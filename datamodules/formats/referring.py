@@ -97,7 +97,8 @@ def read_referring(path: Path) -> list[Referring]:
 
 def take_size(value: Any, where: Where) -> tuple[int, int]:
     """A picture's width and height in pixels; InputError where it is something else."""
-    if not isinstance(value, list | tuple) or len(value) != 2 or any(type(n) is not int or not 1 <= n < 2**31 for n in value):
+    sides = isinstance(value, list | tuple) and len(value) == 2
+    if not sides or any(type(n) is not int or not 1 <= n < 2**31 for n in value):
         raise InputError(
             f"{place_of(where)}: size is {shorten(value)}, expected the picture's width and height in pixels. "
             "Mend or remove that row."

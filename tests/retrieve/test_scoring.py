@@ -276,6 +276,7 @@ def command(run, data, out, *more):
     return main(arguments(run, data, out, *more))
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # of running what is imported
 def test_the_command_ranks_in_two_processes_as_the_library_does_in_one(
     run, data, collection, expected, tmp_path, capsys, monkeypatch
 ):
