@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lxmert.ask import Asker, Reply, add_sources
+from lxmert.ask import Asker, Reply, add_sources, sources_of
 from lxmert.explain import METHODS
 from lxmert.files import InputError, write_text
 
@@ -34,16 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path, ending in ((options.explain, ".html"), (options.json, ".json")):
             if path is not None and (path.suffix != ending or not path.parent.is_dir()):
                 raise InputError(f"{path}: expected a file that ends in {ending}, in a folder that is there")
-        asker = Asker.open(
-            options.checkpoint,
-            detector=options.detector,
-            store=options.store,
-            pictures=options.pictures,
-            names=options.names,
-            tokenizer=options.tokenizer,
-            answers=options.answers,
-            device=options.device,
-        )
+        asker = Asker.open(options.checkpoint, **sources_of(options))
         *pictures, question = options.asked
         if asker.num_pictures == 1 and len(pictures) > 1:
             raise InputError(

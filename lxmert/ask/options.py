@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def add_sources(parser: argparse.ArgumentParser, answers: bool = True) -> None:
@@ -19,3 +20,9 @@ def add_sources(parser: argparse.ArgumentParser, answers: bool = True) -> None:
             "--answers", metavar="FILE", help="answer list of weights that have none, in label order"
         )
     parser.add_argument("--device", default="cpu", help="where model and detector run (cpu)")
+
+
+def sources_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given of them, as `Asker.open` takes it."""
+    names = ("detector", "store", "pictures", "names", "tokenizer", "answers", "device")
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lxmert.ask import add_sources
+from lxmert.ask import add_sources, sources_of
 from lxmert.files import InputError, write_text
 from lxmert.match import Match, Matcher
 
@@ -34,15 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.json is not None and (options.json.suffix != ".json" or not options.json.parent.is_dir()):
             raise InputError(f"{options.json}: expected a file that ends in .json, in a folder that is there")
-        matcher = Matcher.open(
-            options.checkpoint,
-            detector=options.detector,
-            store=options.store,
-            pictures=options.pictures,
-            names=options.names,
-            tokenizer=options.tokenizer,
-            device=options.device,
-        )
+        matcher = Matcher.open(options.checkpoint, **sources_of(options))
         picture = matcher.asker.see(options.picture)
         matches = matcher.match(picture, options.sentences)
         found = [to_dict(match) for match in matches]

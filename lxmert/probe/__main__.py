@@ -22,7 +22,7 @@ from rich.table import Table
 
 from datamodules.formats.probes import read_probes
 from datamodules.progress import progress_bar
-from lxmert.ask import add_sources
+from lxmert.ask import add_sources, sources_of
 from lxmert.files import InputError, write_text
 from lxmert.match import Matcher
 from lxmert.probe import WAYS, Probed, probe, summary
@@ -43,15 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if path is not None and (path.suffix != ending or not path.parent.is_dir()):
                 raise InputError(f"{path}: expected a file that ends in {ending}, in a folder that is there")
         probes = [each for file in options.files for each in read_probes(file)]
-        matcher = Matcher.open(
-            options.checkpoint,
-            detector=options.detector,
-            store=options.store,
-            pictures=options.pictures,
-            names=options.names,
-            tokenizer=options.tokenizer,
-            device=options.device,
-        )
+        matcher = Matcher.open(options.checkpoint, **sources_of(options))
         results = []
         with progress_bar("probes", len(probes), "example") as bar:
             for each in probe(matcher, probes, options.by, max_length=options.max_length):
