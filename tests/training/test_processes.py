@@ -33,6 +33,15 @@ WORLD = {
         "data.batch_size=12",
         NO_PAGE,
     ],
+    "toy_refcoco": [
+        "data.world.train=18",
+        "data.world.val=6",
+        "data.world.testA=5",
+        "data.world.testB=4",
+        "data.batch_size=12",
+        NO_PAGE,
+    ],
+    "toy_retrieval": ["data.world.train=20", "data.world.val=6", "data.world.test=7", "data.batch_size=12"],
     "toy_pretrain": [*VQA, "data.batch_size=18", "callbacks.curves=null"],
 }
 TIMES = ["trainer.log_every_n_steps=3", "trainer.max_epochs=2", "callbacks.last.every_n_train_steps=4"]
