@@ -90,7 +90,7 @@ class ExampleDataModule(LightningDataModule):
         rows_per_image: up to this many training examples of one image stay together.
         feature_dim: size of a region's feature vector, as the model expects it.
         missing_images: what to do with examples whose image has no regions: "stop" or "drop".
-        unknown_labels: what to do with examples none of whose labels is among the answers: "keep" them, of which
+        unknown_labels: what to do with examples none of whose labels is among the answers: None keeps them, of which
             nothing is learnt, "stop" or "drop". With "stop" they may be in what is predicted.
         regions_on_device: under a trainer, copy all region features of a stage to the device at its start, and
             look them up there; batches are the same, and a GPU needs the memory.
@@ -122,7 +122,7 @@ class ExampleDataModule(LightningDataModule):
     rows_per_image: int = 1
     feature_dim: int = 2048
     missing_images: str = "stop"
-    unknown_labels: str = "keep"
+    unknown_labels: str | None = None
     regions_on_device: bool = False
 
     title: str = field(init=False)
@@ -140,8 +140,8 @@ class ExampleDataModule(LightningDataModule):
             raise InputError(f"data.task={self.task}; expected one of {', '.join(TASKS)}")
         if self.missing_images not in ("stop", "drop"):
             raise InputError(f"data.missing_images={self.missing_images}; expected stop or drop")
-        if self.unknown_labels not in ("keep", "stop", "drop"):
-            raise InputError(f"data.unknown_labels={self.unknown_labels}; expected keep, stop or drop")
+        if self.unknown_labels not in (None, "stop", "drop"):
+            raise InputError(f"data.unknown_labels={self.unknown_labels}; expected stop, drop or null")
         if not isinstance(self.regions_on_device, bool):
             raise InputError(f"data.regions_on_device={self.regions_on_device}; expected true or false")
         if self.max_length < 3:
@@ -255,7 +255,7 @@ class ExampleDataModule(LightningDataModule):
 
     def _settle_unknown(self, role: str, dataset: ExampleDataset) -> None:
         """Do as `unknown_labels` says with the examples none of whose labels is among the answers."""
-        if self.unknown_labels == "keep" or (self.unknown_labels == "stop" and role == "predict"):
+        if self.unknown_labels is None or (self.unknown_labels == "stop" and role == "predict"):
             return
         known = np.ones(len(dataset), np.float32)
         for split, part, start in zip(self.splits[role], dataset.parts, dataset.starts, strict=False):

@@ -165,7 +165,8 @@ def test_rows_that_share_sides_and_padding_are_explained_as_each_alone(model, me
             (found.words_scaled, alone.words_scaled, tokens),
             (found.regions_scaled, alone.regions_scaled, regions),
         ):
-            torch.testing.assert_close(whole[row, :size], part[0], atol=2e-6, rtol=1e-4)
+            # What is scaled to 0..1 has its rounding stretched.
+            torch.testing.assert_close(whole[row, :size], part[0], atol=2e-5, rtol=1e-4)
             assert not whole[row, size:].any()
 
 

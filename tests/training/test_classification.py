@@ -219,7 +219,7 @@ def test_a_class_of_validation_that_training_lacks_ends_the_run_by_name(tmp_path
         r"the 2 classes \['no', 'yes'\]\..*data\.classes=",
     ):
         snli_ve(tmp_path, classes=None)
-    data = snli_ve(tmp_path, classes=None, unknown_labels="keep")  # as questions have it, whose answers are many
+    data = snli_ve(tmp_path, classes=None, unknown_labels=None)  # as questions have it, whose answers are many
     assert data.answers == ["no", "yes"]
     [batch] = data.val_dataloader()
     assert batch.targets["answer_scores"].sum().item() == 2
@@ -230,7 +230,7 @@ def test_a_class_of_validation_that_training_lacks_ends_the_run_by_name(tmp_path
     [
         ({"classes": ["a", "b", "a"]}, r"data\.classes=\['a', 'b', 'a'\]; expected texts, each once"),
         ({"classes": ["a", ""]}, r"expected texts, each once"),
-        ({"unknown_labels": "ignore"}, r"data\.unknown_labels=ignore; expected keep, stop or drop"),
+        ({"unknown_labels": "ignore"}, r"data\.unknown_labels=ignore; expected stop, drop or null"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(tmp_path, changes, message):

@@ -204,7 +204,7 @@ def test_weights_for_another_vocabulary_start_no_run(make_run, tokenizer, tmp_pa
     assert main(["export", "--to", "original", run, str(tmp_path / "BEST.pth")]) == 0
     assert read_vocabulary(tmp_path / source) == tokenizer.sha256
     config = replace(model.config, vocab_sha256=other_vocabulary().sha256)
-    learner = SimpleNamespace(objectives={}, model=SimpleNamespace(config=config))
+    learner = SimpleNamespace(heads=dict, model=SimpleNamespace(config=config))
     with pytest.raises(InputError, match=f"init={tmp_path / source} is for another vocabulary .*data.tokenizer="):
         train.initialize_from(learner, str(tmp_path / source), "")
     config.vocab_sha256 = tokenizer.sha256
