@@ -90,8 +90,8 @@ class ExampleDataModule(LightningDataModule):
         rows_per_image: up to this many training examples of one image stay together.
         feature_dim: size of a region's feature vector, as the model expects it.
         missing_images: what to do with examples whose image has no regions: "stop" or "drop".
-        unknown_labels: what to do with examples none of whose labels is among the answers: None keeps them, of which
-            nothing is learnt, "stop" or "drop". With "stop" they may be in what is predicted.
+        unknown_labels: what to do with examples none of whose labels is among the answers: None keeps them, of
+            which nothing is learnt, "stop" or "drop". With "stop" they may be in what is predicted.
         regions_on_device: under a trainer, copy all region features of a stage to the device at its start, and
             look them up there; batches are the same, and a GPU needs the memory.
 
