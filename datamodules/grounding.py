@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,8 @@ class GroundingDataModule(ExampleDataModule):
             convert=convert_referring,
             data_set=self.folder,
             toy="toy_refcoco",
-            origin=f"`python -m datamodules.prepare {self.folder}` makes the texts of the makers' files, "
-            "docs/grounding.md says how; the regions are part of the LXMERT release.",
+            origin=f"`python -m datamodules.prepare {self.folder}` makes the texts of the makers' files, your own "
+            "are JSON lists: docs/grounding.md says how, and where the regions come from.",
         )
 
     def answer_splits(self, stage: str | None) -> list[str]:
@@ -88,7 +89,8 @@ class GroundingDataModule(ExampleDataModule):
         """The data set of a role."""
         dataset = GroundingDataset(parts, regions, self.tokenizer, num_answers=0, max_length=self.max_length)
         for part in parts:
-            check_boxes(part.examples, dataset.sizes_of(part))
+            if role != "predict" or part.examples.numbers:
+                check_boxes(part.examples, dataset.sizes_of(part), needed=role != "predict")
         return dataset
 
     def scoring_files(self, split: str) -> dict[str, Path]:
@@ -98,7 +100,19 @@ class GroundingDataModule(ExampleDataModule):
 
 
 class GroundingDataset(ExampleDataset):
-    """Sentences with boxes in pixels, and the sizes of the pictures that these are of."""
+    """Sentences with boxes in pixels, and the sizes of the pictures that these are of.
+
+    Of region stores that do not know these (1 x 1), those that the sentences' file tells.
+    """
+
+    @cached_property
+    def _told(self) -> dict[int, np.ndarray]:
+        told: dict[int, np.ndarray] = {}
+        for part in self.parts:
+            if "size" in part.examples.numbers:
+                places, first = np.unique(part.images[part.examples.column("image")], return_index=True)
+                told |= dict(zip(places.tolist(), part.examples.column("numbers/size")[first], strict=True))
+        return told
 
     def sizes_of(self, part: Part) -> np.ndarray:
         """(n, 2): width and height of the picture of each example of a part, 0 where it has no regions."""
@@ -112,28 +126,40 @@ class GroundingDataset(ExampleDataset):
         sizes = np.empty((len(images), 2), np.float32)
         for number, where, places in self._region_owners(images):
             sizes[where] = self.regions[number].image_size(places).numpy()
+        for place in np.flatnonzero((sizes == 1).all(1)).tolist():
+            sizes[place] = self._told.get(int(images[place]), sizes[place])
         return sizes
 
     def _image_targets(self, rows: Rows, images: np.ndarray) -> dict[str, Tensor]:
         return {"image_size": torch.from_numpy(self._sizes(images))}
 
 
-def check_boxes(store: ExampleStore, sizes: np.ndarray) -> None:
+def check_boxes(store: ExampleStore, sizes: np.ndarray, *, needed: bool = True) -> None:
     """Refuse boxes that are not of the pictures in which regions were found.
 
     Args:
         store: the examples.
         sizes: (n, 2) width and height of each one's picture, as its regions tell; 0 where it has none.
+        needed: there have to be boxes.
 
     Raises:
-        InputError: there are no boxes; or names the first that is of a picture of another size, or reaches out.
+        InputError: there are no boxes; sizes are not known; or names the first that is of a picture of another
+            size, or reaches out.
     """
+    if not needed and "box" not in store.numbers:
+        return
     if store.numbers.get("box") != 4:
         raise InputError(
             f"{store.path}: no boxes of what its sentences mean. Make it with `python -m datamodules.prepare`, or "
             "of rows as docs/grounding.md describes them."
         )
     known = sizes[:, 0] > 0
+    if (unknown := (sizes == 1).all(1)).any():
+        raise InputError(
+            f"{store.path}: of {unknown.sum()} of {len(store)} examples the regions do not tell how large the "
+            'pictures are in whose pixels the boxes are. Give "size": [width, height] in each row, or use regions '
+            "that tell it."
+        )
     told = store.column("numbers/size") if "size" in store.numbers else sizes
     names = [name for name in ("box", "others") if name in store.numbers]
     boxes = np.concatenate([store.column(f"numbers/{name}") for name in names], 1).reshape(len(store), -1, 4)

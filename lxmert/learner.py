@@ -333,6 +333,7 @@ class LxmertLearner(LightningModule):
         """
         listed = self.settings.get("model") or {}
         differences = config_differences(checkpoint.get("lxmert_config"), self.model.config.to_dict(), listed)
+        differences += objective_differences(checkpoint.get("heads"), self.heads())
         if differences:
             raise InputError("the checkpoint does not fit this run:\n  " + "\n  ".join(differences))
         trained_on = checkpoint["lxmert_config"].get("detector")
@@ -416,6 +417,17 @@ def config_differences(
     return lines
 
 
+def objective_differences(saved: Mapping[str, str] | None, current: Mapping[str, str]) -> list[str]:
+    """A line where a checkpoint's objectives, whose heads it has, are not a run's; `saved` None: not known."""
+    if saved is None or set(saved) == set(current):
+        return []
+    there, here = (", ".join(sorted(each)) for each in (saved, current))
+    return [
+        f"objectives: {there} in the checkpoint, {here} in this run; take its own experiment, or start a new fit "
+        "from its weights with init="
+    ]
+
+
 def vocabulary_difference(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     """How two configs' vocabularies differ, in one line."""
     there, here = (
@@ -438,5 +450,5 @@ def answer_difference(saved: Sequence[str], current: Sequence[str]) -> str:
     return (
         f"answers: {len(saved)} in the checkpoint, {len(current)} in the data; only in the checkpoint "
         f"({len(gone)}): {gone[:5]}; only in the data ({len(new)}): {new[:5]}. Use the answer list "
-        "(trainval_label2ans.json) of the training run, or start from the weights with init="
+        "(trainval_label2ans.json, or data.classes) of the training run, or start from the weights with init="
     )

@@ -48,8 +48,10 @@ def read_probes(path: Path) -> list[Probe]:
 
     Raises:
         InputError: none of these, or a row that cannot be used; names file and row.
-        OSError: it cannot be read.
+        FileNotFoundError: it is not there.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
     if path.suffix == ".json" and first_mark(path) == "{":
         names = [name for name, value in outline(path) if isinstance(value, list)]
         probes = list(_foil(path) if "annotations" in names else _valse(path))
@@ -118,6 +120,11 @@ def _piece(row: Any, name: str, path: Path) -> str:
 
 
 def _pair(row: Any, where: Where, id_: str, piece: str) -> Probe:
+    if isinstance(row, dict) and not {"caption", "foil"} <= row.keys():
+        raise InputError(
+            f"{place_of(where)}: it has {shorten(', '.join(map(str, row)))}; expected caption, foil and image, or "
+            "what the makers of VALSE, FOIL or Winoground have. Mend the columns' names."
+        )
     caption, foil = take(row, where, caption=str, foil=str)
     named = next((name for name in IMAGE if name in row), IMAGE[0])
     if caption == foil:

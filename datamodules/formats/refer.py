@@ -7,6 +7,7 @@ REFER's refer.py reads; all images are COCO's of train2014, as there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,6 +19,8 @@ from datamodules.formats.json_stream import member
 from datamodules.formats.pickles import safe_loads
 from datamodules.formats.referring import Box, Referring, take_box, take_size
 from lxmert.files import InputError, shorten
+
+log = logging.getLogger(__name__)
 
 
 def read_refer(
@@ -46,6 +49,8 @@ def read_refer(
     boxes, sizes = _read_instances(instances, read, {each[1] for each in found}, {each[2] for each in found})
     splits: dict[str, list[Referring]] = {}
     seen: set[int] = set()
+    if silent := sum(not sentences for *_, sentences in found):
+        log.warning("%s: %d of its %d refs have no sentences; they are left out", refs, silent, len(found))
     for where, annotation, image, split, sentences in found:
         if annotation not in boxes or boxes[annotation][0] != image or image not in sizes:
             raise InputError(

@@ -2,8 +2,8 @@
 
 `{"id": 7, "img_id": "COCO_train2014_000000581857", "sent": "the lady with the blue shirt", "box": [x, y, width,
 height]}`, boxes in pixels; `"size": [width, height]` of the picture that these are of, where it is known;
-`"others": [box, ...]`, where the choice is among boxes that are given, the wrong ones. A field that is optional is
-in all rows of a file, or in none.
+`"others": [box, ...]`, where the choice is among boxes that are given, the wrong ones. Without `box` a file can be
+predicted alone. A field that is optional is in all rows of a file, or in none.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Referring(NamedTuple):
     id: int | str
     image: str
     text: str
-    box: Box
+    box: Box | None
     size: tuple[int, int] | None = None
     others: tuple[Box, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
         """As the JSON file has it."""
-        row = {"id": self.id, "img_id": self.image, "sent": self.text, "box": self.box}
+        row = {"id": self.id, "img_id": self.image, "sent": self.text} | ({"box": self.box} if self.box else {})
         return row | ({"size": self.size} if self.size else {}) | ({"others": self.others} if self.others else {})
 
 
@@ -90,7 +90,10 @@ def read_referring(path: Path) -> list[Referring]:
         boxes = row.get("others", [])
         if not isinstance(boxes, list):
             raise InputError(f"{place_of(where)}: others is {shorten(boxes)}, expected a list of boxes. Mend it.")
-        box, *others = (take_box(each, where, size) for each in (row.get("box"), *boxes))
+        box = take_box(row["box"], where, size) if "box" in row else None
+        others = [take_box(each, where, size, "others") for each in boxes]
+        if others and box is None:
+            raise InputError(f"{place_of(where)}: others without a box, the right one. Give both or neither.")
         rows.append(Referring(identifier, image, text, box, size, tuple(others)))
     return rows
 
@@ -124,7 +127,7 @@ def write_referring(store: Path, rows: Sequence[Referring], sources: Sequence[Pa
         StoreError: the store cannot be written.
     """
     first = rows[0] if rows else None
-    numbers = {"box": 4}
+    numbers = {"box": 4} if first and first.box else {}
     numbers |= {"size": 2} if first and first.size else {}
     numbers |= {"others": 4 * len(first.others)} if first and first.others else {}
     with writing_rows(store, sources=sources, numbers=numbers, labelled=False) as written:
@@ -132,8 +135,8 @@ def write_referring(store: Path, rows: Sequence[Referring], sources: Sequence[Pa
             values = [value for value in (row.box, row.size, tuple(chain(*row.others))) if value]
             if [*map(len, values)] != [*numbers.values()]:
                 raise InputError(
-                    f"{sources[0]}: {shorten(row.id)} has another size or number of others than the first: give "
-                    "size to all rows or to none, and as many others"
+                    f"{sources[0]}: the row with id {shorten(row.id)} has other fields than the first, or another "
+                    "number of others: give box and size to all rows or to none, and as many others"
                 )
             written.add(row.text, row.id, row.image, {}, numbers=values)
     return written.counts()

@@ -62,5 +62,6 @@ def boxes_to_describe(rows: Iterator[Referring]) -> dict[str, list[list[float]]]
     """Image -> its distinct boxes x1, y1, x2, y2, which `python -m datamodules.extract --given-boxes` reads."""
     found: dict[str, dict[Box, None]] = {}
     for row in rows:
-        found.setdefault(row.image, {}).update(dict.fromkeys((row.box, *row.others)))
+        boxes = (row.box, *row.others) if row.box else row.others
+        found.setdefault(row.image, {}).update(dict.fromkeys(boxes))
     return {image: [[x, y, x + w, y + h] for x, y, w, h in boxes] for image, boxes in found.items()}

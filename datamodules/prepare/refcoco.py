@@ -41,6 +41,10 @@ def prepare_refer(preparation: Preparation, splits: Sequence[str], division: str
 
     def write(*stores: Path) -> list[Counts]:
         rows = read_refer(files[refs], files["instances.json"], partial(shown, member))
+        for split in set(rows) - {*UNC, *UMD}:
+            preparation.notes.append(
+                f"{files[refs]}: {len(rows[split])} sentences of a split {split} are left out."
+            )
         return [_write(rows, store, sources) for store in stores]
 
     preparation.make(splits, sources, write)

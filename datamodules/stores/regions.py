@@ -145,7 +145,7 @@ class RegionStore:
         if self.feature_dim != expected:
             raise StoreError(
                 f"{self.path}: regions have {self.feature_dim} features, the model expects {expected}. Set "
-                f"the model's feature size to {self.feature_dim}, or convert features of size {expected} "
+                f"model.visual_feat_dim={self.feature_dim}, or convert features of size {expected} "
                 f"(these come from {self.contract['source_name']})."
             )
 

@@ -253,11 +253,13 @@ def nearest_accuracy(train: Iterable[Referring], valid: Iterable[Referring]) -> 
     """
     centres: dict[str, list[np.ndarray]] = defaultdict(list)
     for row in train:
+        assert row.box is not None
         for key in (row.text, ""):
             centres[key].append(_centre(row.box))
     means = {text: np.mean(those, 0) for text, those in centres.items()}
     right = []
     for row in valid:
+        assert row.box is not None
         away = [np.linalg.norm(_centre(box) - means.get(row.text, means[""])) for box in (row.box, *row.others)]
         right.append(np.argmin(away) == 0)
     return float(np.mean(right))
@@ -268,7 +270,7 @@ def _centre(box: Sequence[float]) -> np.ndarray:
 
 
 def _fractions(row: Referring) -> np.ndarray:
-    assert row.size is not None
+    assert row.size is not None and row.box is not None
     x, y, width, height = row.box
     return np.array([x, y, x + width, y + height]) / (*row.size, *row.size)
 

@@ -49,6 +49,12 @@ class Rankings(Callback):
         self.folder, self.page, self.rows = Path(folder), Path(page), rows
         self.examples: list[Example] = []
 
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        """InputError: nothing is predicted."""
+        raise InputError(
+            "captions and images are ranked, not predicted: take action=test, or python -m lxmert.retrieve"
+        )
+
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Score, write and log."""
         self.examples = []

@@ -17,19 +17,20 @@ def score_foils(logits: np.ndarray) -> dict[str, float]:
         logits: (n, 2, 2) float: of each example's caption and foil, those of not fitting and of fitting.
 
     Returns:
-        `pairwise_accuracy`: the caption's logit of fitting is above the foil's (their script compares these, and
-        not probabilities);
-        `precision_caption` and `precision_foil`: of captions that fit more than not, and of foils that do not;
+        `pairwise_accuracy`: the caption fits more probably than the foil; `acc_r`: its logit of fitting alone is
+        above the foil's, which is what their script compares;
+        `p_c` and `p_f`: of captions that fit more than not, and of foils that do not;
         `accuracy`: the mean of both; `auroc`: by the probability of fitting, over all captions and foils.
     """
     margins = logits[..., 1].astype(np.float64) - logits[..., 0]
     captions, foils = margins[:, 0], margins[:, 1]
     fits, found = float((captions > 0).mean()), float((foils <= 0).mean())
     return {
-        "pairwise_accuracy": 100 * float((logits[:, 0, 1] > logits[:, 1, 1]).mean()),
+        "pairwise_accuracy": 100 * float((captions > foils).mean()),
+        "acc_r": 100 * float((logits[:, 0, 1] > logits[:, 1, 1]).mean()),
         "accuracy": 100 * (fits + found) / 2,
-        "precision_caption": 100 * fits,
-        "precision_foil": 100 * found,
+        "p_c": 100 * fits,
+        "p_f": 100 * found,
         "auroc": 100 * (area_under_roc(margins.ravel(), np.tile([True, False], len(margins))) or 0.0),
     }
 

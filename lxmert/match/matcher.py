@@ -182,7 +182,7 @@ class Matcher:
             InputError: no picture, no sentence, no word of it is known, or a model that guesses no words.
         """
         if not self.asker.config.task_mask_lm:
-            raise InputError("this model has no masked-language head: it was pre-trained without masked_language")
+            raise InputError("this model has no masked-language head: it was trained without masked_language")
         seen = self.asker.see(picture)
         seen = _blind(seen) if blind else seen
         tokens, _ = self.tokens([sentence], max_length)

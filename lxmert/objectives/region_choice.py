@@ -49,12 +49,12 @@ class RegionChoice(Objective):
         """Nothing to hide.
 
         Raises:
-            InputError: the batch does not say what its sentences mean.
+            InputError: the batch is not of sentences that mean a region.
         """
-        if missing := {"box", "image_size"} - batch.targets.keys():
+        if "image_size" not in batch.targets:
             raise InputError(
-                f"region_choice needs the targets {', '.join(sorted(missing))}; this data module gives none. Use "
-                "data=refcoco or one of its kind, or drop region_choice from objective=[...]"
+                "region_choice needs the target image_size, and box to learn from; this data module gives none. "
+                "Use data=refcoco or one of its kind, or drop region_choice from objective=[...]"
             )
         return batch
 
@@ -62,24 +62,22 @@ class RegionChoice(Objective):
         """Loss and predictions.
 
         These are `scores` (R, N), -inf of what cannot be chosen; `region` (R,) the best, and `box` (R, 4) where it
-        is, as in `Batch.region_boxes`; and what scores are measured by, `ious` and `labels` (R, N) as of `Goals`.
+        is, as in `Batch.region_boxes`. Where it is known what is meant, a loss, and what scores are measured by,
+        `ious` and `labels` (R, N) as of `Goals`.
         """
         scores = self.head(cast(Tensor, output.vision_output)).float()
-        goal = goals(batch)
-        losses = F.binary_cross_entropy_with_logits(scores, goal.labels, reduction="none")
-        shown = scores.detach().masked_fill(~goal.choice, -torch.inf)
+        goal = goals(batch) if "box" in batch.targets else None
+        choice = batch.region_mask[batch.row_image] if goal is None else goal.choice
+        shown = scores.detach().masked_fill(~choice, -torch.inf)
         region = shown.argmax(1)
         boxes = batch.region_boxes[batch.row_image]
-        return Result(
-            {"region_choice": (losses * goal.choice).sum() / len(scores)},
-            {
-                "scores": shown,
-                "region": region,
-                "box": boxes.gather(1, region[:, None, None].expand(-1, 1, 4)).squeeze(1),
-                "ious": goal.ious,
-                "labels": goal.labels,
-            },
-        )
+        chosen = boxes.gather(1, region[:, None, None].expand(-1, 1, 4)).squeeze(1)
+        result = Result({}, {"scores": shown, "region": region, "box": chosen})
+        if goal is not None:
+            losses = F.binary_cross_entropy_with_logits(scores, goal.labels, reduction="none")
+            result.losses["region_choice"] = (losses * choice).sum() / len(scores)
+            result.predictions |= {"ious": goal.ious, "labels": goal.labels}
+        return result
 
     def make_metrics(self, label_names: Mapping[str, Sequence[str]]) -> ObjectiveMetrics:
         """Accuracy, overlap, what is within reach and what chance gives; also by split."""

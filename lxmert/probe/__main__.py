@@ -30,8 +30,8 @@ from lxmert.report import Example, Facts, View, write_report
 
 SHOWN = 24  # examples of a page
 NOTE = (
-    "Beside each sentence: how well it fits the picture, as a probability; below, the one that does. Click a "
-    "region to tell it from others. Of several pieces, all is their mean."
+    "Beside each sentence: how well it fits the picture, as a probability; below, the one that does. Of several "
+    "pieces, all is their mean."
 )
 
 
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path, ending in ((options.page, ".html"), (options.json, ".json")):
             if path is not None and (path.suffix != ending or not path.parent.is_dir()):
                 raise InputError(f"{path}: expected a file that ends in {ending}, in a folder that is there")
+        if twice := [str(file) for file in options.files if options.files.count(file) > 1]:
+            raise InputError(f"{twice[0]} is named {len(twice)} times; name each file once")
         probes = [each for file in options.files for each in read_probes(file)]
         matcher = Matcher.open(options.checkpoint, **sources_of(options))
         results = []

@@ -170,6 +170,7 @@ def write_report(
         curves=curves,
         examples=examples,
         facts=facts or Facts(),
+        sizes={row: size_of(row, facts.sizes) for row in rows} if facts else {},
         note=note,
         css=css,
         js=js,
@@ -178,6 +179,12 @@ def write_report(
         pictures_found=any(view.found for example in examples for view in example.views),
     )
     write_text(page, html + "\n")
+
+
+def size_of(row: str, sizes: Mapping[str, int]) -> int:
+    """How many examples a row of the score table is over; with several objectives, each has rows of its own."""
+    group = row.rpartition(", ")[2]
+    return sizes.get(group, 0) if ": " in group else sizes.get("all", 0)
 
 
 def clamped(share: float) -> float:

@@ -73,7 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _print(f"{len(captions.texts):,} captions, {len(captions.image_ids):,} images", metrics)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    missed = int(np.isneginf(scores[np.arange(len(scores)), captions.image_of]).sum())
+    told = f", {missed:,} whose image is no candidate" if missed else ""
+    _print(f"{len(captions.texts):,} captions{told}, {len(captions.image_ids):,} images", metrics)
     print(f"written: {options.out}")
     return 0
 

@@ -18,8 +18,8 @@ from lxmert.retrieve.scoring import Collection
 FIRST = 10  # that are kept of each ranking
 SHOWN = 5  # that are shown
 NOTE = (
-    "Each caption with its own picture, then the five that fit it best; below, how probable it is that they "
-    "belong together."
+    "Each caption with its own picture, then the five that fit it best; below, the matching head's probability "
+    "that they belong together (fine-tuning trains the order, not this number), and last its own."
 )
 
 

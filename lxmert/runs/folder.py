@@ -122,18 +122,23 @@ class RunFolder:
 
     def write_start(self, config: DictConfig, experiment: str) -> None:
         """Write `config.yaml`, resolved, and `environment.json`: command, versions, commit, the run's id."""
-        before = environment_of(self.path)
+        before = environment_of(self.path)  # of a run that is gone on with
+        training = training_of(config) if config.action == "fit" else {}
+        if config.resume and (started := before.get("training", {}).get("started from")):
+            training["started from"] = started
+        gone_on = [*before.get("gone_on_by", []), sys.argv] if before.get("command") else []
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         environment = {
             "id": before.get("id") or secrets.token_hex(4),  # of the W&B run too
             "experiment": experiment,
-            "command": sys.argv,
+            "command": before.get("command") or sys.argv,
+            "gone_on_by": gone_on,
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
             "python": platform.python_version(),
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
             "git_commit": git_commit(),
             "seed": config.seed,
-            "training": training_of(config) if config.action == "fit" else {},
+            "training": training,
         }
         write_text(self.path / "environment.json", json_text(environment))
         (self.path / "summary.json").unlink(missing_ok=True)  # of an end that is none any more

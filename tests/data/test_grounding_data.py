@@ -13,11 +13,11 @@ import torch
 from folders import F, write_regions, write_rows, write_vocabulary
 
 from datamodules.formats.refer import read_refer
-from datamodules.formats.referring import Referring, read_referring, take_box, write_referring
+from datamodules.formats.referring import Referring, convert_referring, read_referring, take_box, write_referring
 from datamodules.formats.visual7w import boxes_to_describe, read_visual7w
 from datamodules.grounding import GroundingDataModule
 from datamodules.prepare.__main__ import main as prepare
-from datamodules.stores import ExampleStore, StoreError, write_examples
+from datamodules.stores import ExampleStore, RegionStore, StoreError, write_examples
 from datamodules.toy import ToyRefcocoDataModule
 from datamodules.toy.refcoco import ToyRefcocoParameters, generate
 from datamodules.validate.__main__ import validate
@@ -269,7 +269,7 @@ def test_rows_of_one_s_own_have_boxes_to_choose_among(own):
     ("rows", "message"),
     [
         ([row(1), row(2, box=[80, 2, 25, 38])], r"1 of 2 examples .*, the first 2: \[80, 2, 25, 38\] .*100 x 50"),
-        ([row(1), row(2, others=[[1, 2, 3, 4]])], "2 has another size or number of others than the first"),
+        ([row(1), row(2, others=[[1, 2, 3, 4]])], "the row with id 2 has other fields than the first"),
         ([row(1, size=[200, 100])], r"1 of 1 examples .*a picture of 200 x 100 pixels, .* one of 100 x 50"),
         ([row(1, size=[0, 200])], r"row 0: size is \[0, 200\]"),
         ([row(1), row(1)], "row 1: 1 is there a second time"),
@@ -280,6 +280,47 @@ def test_rows_of_one_s_own_have_boxes_to_choose_among(own):
 def test_rows_that_do_not_go_with_their_pictures_are_named(own, rows, message):
     with pytest.raises(InputError, match=message):
         own(rows)
+
+
+def test_a_file_without_boxes_is_predicted_and_nothing_else(own, tmp_path):
+    rows = [{"id": n, "img_id": "ab"[n % 2], "sent": "the red cat"} for n in range(3)]
+    with pytest.raises(InputError, match="no boxes of what its sentences mean"):
+        own(rows)
+    data = GroundingDataModule(tmp_path, tmp_path / "vocab.txt", train=[], valid=[], test=[], predict="train",
+                               folder="mine", region_folder="mine_imgfeat", feature_dim=F)  # fmt: skip
+    data.prepare_data("predict")
+    data.setup("predict")
+    [batch] = data.predict_dataloader()
+    assert "box" not in batch.targets and batch.targets["image_size"].tolist() == [[100, 50]] * 2
+    with pytest.raises(InputError, match="row 0: others without a box"):
+        write_rows(tmp_path / "mine" / "ask.json", [{**rows[0], "others": [[1, 2, 3, 4]]}])
+        convert_referring(tmp_path / "mine" / "ask.json", tmp_path / "ask.h5")
+
+
+def test_where_regions_do_not_tell_how_large_pictures_are_the_rows_do(own, monkeypatch):
+    monkeypatch.setattr(
+        RegionStore, "image_size", lambda self, images: torch.ones(len(images), 2, dtype=torch.int64)
+    )
+    data = own([row(1, size=[100, 50]), row(2, "b", size=[90, 60])])
+    [batch] = data.train_dataloader()
+    assert dict(zip(batch.image_ids, batch.targets["image_size"].tolist(), strict=True)) == {
+        "a": [100, 50],
+        "b": [90, 60],
+    }
+    with pytest.raises(InputError, match=r"of 1 of 1 examples the regions do not tell .*Give \"size\""):
+        own([row(1)], stores=data.release.root / "others")
+
+
+def test_what_is_left_out_of_the_makers_files_is_told(toy, tmp_path, capsys, caplog):
+    (tmp_path / "refcoco").mkdir()
+    (tmp_path / "refcoco" / "instances.json").write_bytes((toy / "refcoco" / "instances.json").read_bytes())
+    refs = pickle.loads((toy / "refcoco" / "refs(unc).p").read_bytes())
+    lost = len(refs[0]["sentences"])
+    refs[0]["split"], refs[1]["sentences"] = "trian", []
+    (tmp_path / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(refs, 2))
+    assert prepare(["refcoco", str(tmp_path)]) == 0
+    assert f"{lost} sentences of a split trian are left out" in capsys.readouterr().out.replace("\n", " ")
+    assert f"1 of its {len(refs)} refs have no sentences; they are left out" in caplog.text
 
 
 def test_texts_that_are_missing_are_told_with_what_makes_them(tmp_path):

@@ -105,7 +105,7 @@ def test_one_s_own_rows_need_a_caption_a_foil_and_an_image(tmp_path):
         ("f.json", {"annotations": FOIL["annotations"]}, "no list 'images'"),
         ("w.jsonl", json.dumps({**QUADRUPLE, "image_1": None}), "line 1: image_1 is None"),
         ("w.jsonl", f"{json.dumps(QUADRUPLE)}\n{json.dumps(QUADRUPLE)}", "line 2: 0 is there a second time"),
-        ("o.csv", "caption,image\na,b\n", "line 2: foil is None, expected a text"),
+        ("o.csv", "caption,image\na,b\n", "line 2: it has .caption, image.; expected caption, foil and image"),
         ("o.csv", "caption,foil\na,b\n", "line 2: image_file is None, expected a text as image_file"),
         ("o.json", "[3]", "row 0: found 3"),
         ("o.json", "[]", "no example to use"),

@@ -18,11 +18,13 @@ def test_foils_are_counted_as_the_makers_script_counts_them(rows):
         foil_found += foil[0] >= foil[1]
         above += caption[1] > foil[1]
     found = score_foils(logits)
-    assert found["precision_caption"] == pytest.approx(100 * caption_fits / len(rows), abs=1e-9)
-    assert found["precision_foil"] == pytest.approx(100 * foil_found / len(rows), abs=1e-9)
+    assert found["p_c"] == pytest.approx(100 * caption_fits / len(rows), abs=1e-9)
+    assert found["p_f"] == pytest.approx(100 * foil_found / len(rows), abs=1e-9)
     assert found["accuracy"] == pytest.approx(50 * (caption_fits + foil_found) / len(rows), abs=1e-9)
-    assert found["pairwise_accuracy"] == pytest.approx(100 * above / len(rows), abs=1e-9)
+    assert found["acc_r"] == pytest.approx(100 * above / len(rows), abs=1e-9)
     fits = [float(logit[1] - logit[0]) for pair in logits for logit in pair]
+    more = sum(a > b for a, b in zip(fits[::2], fits[1::2], strict=True))
+    assert found["pairwise_accuracy"] == pytest.approx(100 * more / len(rows), abs=1e-9)
     won = sum((a > b) + (a == b) / 2 for a in fits[::2] for b in fits[1::2])
     assert found["auroc"] == pytest.approx(100 * won / len(rows) ** 2, abs=1e-9)
 

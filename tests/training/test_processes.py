@@ -62,6 +62,9 @@ def test_an_experiment_is_stopped_on_two_processes_and_goes_on_with_three(folder
     assert run != one and 3 <= checkpoint(run)["global_step"] < checkpoint(one)["global_step"]
     assert train(*command, "trainer.devices=3", "resume=last", folder=folder) == run
     assert "trained by 2 process(es) up to here, goes on with 3" in said(folder)
+    noted = json.loads((run / "environment.json").read_text())  # what began it is kept
+    assert "trainer.devices=2" in noted["command"]
+    assert ["trainer.devices=3" in each for each in noted["gone_on_by"]] == [True]
     assert checkpoint(run)["global_step"] == checkpoint(one)["global_step"]
     if experiment == "toy_pretrain":  # whose losses are means over what each process has to find
         return

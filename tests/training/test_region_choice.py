@@ -22,7 +22,7 @@ from lxmert.evaluate import box_iou, check_submission, score_regions
 from lxmert.evaluate.scores import ScoringError
 from lxmert.evaluate.tasks import REFCOCO
 from lxmert.files import InputError
-from lxmert.learner import LxmertLearner
+from lxmert.learner import LxmertLearner, objective_differences
 from lxmert.model import Lxmert
 from lxmert.objectives.region_choice import RegionChoice, RegionChoiceMetrics, overlap
 from lxmert.objectives.shapes import Shapes, with_features
@@ -204,9 +204,31 @@ def test_every_weight_that_learns_gets_a_gradient():
     } <= learnt.keys()
 
 
+def test_without_a_box_there_is_a_choice_and_no_loss():
+    torch.manual_seed(0)
+    objective, batch = RegionChoice(CONFIG), make_batch()
+    vision = torch.randn(7, 5, CONFIG.hidden_size)
+    known = objective(LxmertModelOutput(vision_output=vision), batch, None)
+    batch.targets.pop("box")
+    found = objective(LxmertModelOutput(vision_output=vision), batch, None)
+    assert not found.losses and known.losses and found.predictions.keys() == {"scores", "region", "box"}
+    for name, expected in found.predictions.items():
+        torch.testing.assert_close(expected, known.predictions[name])
+
+
+def test_a_checkpoint_of_other_objectives_is_refused_in_words():
+    (line,) = objective_differences({"matching": "cls.seq_relationship"}, {"region_choice": "choice_head"})
+    assert line.startswith("objectives: matching in the checkpoint, region_choice in this run") and "init=" in line
+    assert (
+        objective_differences({"answering": "a"}, {"answering": "a"})
+        == objective_differences(None, {"x": "y"})
+        == []
+    )
+
+
 def test_data_that_does_not_say_what_is_meant_is_refused():
     batch = replace(make_batch(), targets={})
-    with pytest.raises(InputError, match="region_choice needs the targets box, image_size"):
+    with pytest.raises(InputError, match="region_choice needs the target image_size"):
         RegionChoice(CONFIG).prepare_batch(batch, 0)
 
 

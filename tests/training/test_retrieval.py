@@ -11,6 +11,7 @@ from runs import TINY, checkpoint, metrics, summary, train, weights
 from datamodules.retrieval import each_other
 from lxmert import LxmertForPreTraining, load_run
 from lxmert.batch import Batch
+from lxmert.callbacks import Rankings
 from lxmert.config import LxmertConfig
 from lxmert.files import InputError
 from lxmert.objectives.retrieval import Retrieval
@@ -165,6 +166,11 @@ def test_what_was_fine_tuned_opens_as_a_model_with_a_matching_head_and_ranks_the
     assert retrieve.main([str(each) for each in arguments]) == 0
     ours, theirs = (np.load(path) for path in (tmp_path / "out/scores.npy", one / "predictions/test_scores.npy"))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_nothing_is_predicted_and_that_is_said(tmp_path):
+    with pytest.raises(InputError, match="captions and images are ranked, not predicted: take action=test"):
+        Rankings(str(tmp_path), str(tmp_path / "report.html")).on_predict_start(None, None)
 
 
 def test_two_processes_train_and_rank_as_one_does(folder, one):

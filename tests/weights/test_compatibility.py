@@ -39,7 +39,9 @@ def assert_weights(path, expected):
     found, expected = read_weights(path), np.load(expected)
     assert set(found) == set(expected.files)
     for name, tensor in found.items():  # the last bits are another processor's
-        if name.endswith("key.bias"):  # a softmax takes it out: its gradient is noise, which the optimiser enlarges
+        if name.endswith(
+            "key.bias"
+        ):  # a softmax takes it out: its gradient is noise, which the optimiser enlarges
             continue
         np.testing.assert_allclose(tensor.numpy(), expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
