@@ -89,8 +89,7 @@ class GroundingDataModule(ExampleDataModule):
         """The data set of a role."""
         dataset = GroundingDataset(parts, regions, self.tokenizer, num_answers=0, max_length=self.max_length)
         for part in parts:
-            if role != "predict" or part.examples.numbers:
-                check_boxes(part.examples, dataset.sizes_of(part), needed=role != "predict")
+            check_boxes(part.examples, dataset.sizes_of(part), needed=role != "predict")
         return dataset
 
     def scoring_files(self, split: str) -> dict[str, Path]:
@@ -146,9 +145,7 @@ def check_boxes(store: ExampleStore, sizes: np.ndarray, *, needed: bool = True) 
         InputError: there are no boxes; sizes are not known; or names the first that is of a picture of another
             size, or reaches out.
     """
-    if not needed and "box" not in store.numbers:
-        return
-    if store.numbers.get("box") != 4:
+    if needed and store.numbers.get("box") != 4:
         raise InputError(
             f"{store.path}: no boxes of what its sentences mean. Make it with `python -m datamodules.prepare`, or "
             "of rows as docs/grounding.md describes them."
@@ -157,9 +154,11 @@ def check_boxes(store: ExampleStore, sizes: np.ndarray, *, needed: bool = True) 
     if (unknown := (sizes == 1).all(1)).any():
         raise InputError(
             f"{store.path}: of {unknown.sum()} of {len(store)} examples the regions do not tell how large the "
-            'pictures are in whose pixels the boxes are. Give "size": [width, height] in each row, or use regions '
+            'pictures are in whose pixels boxes are. Give "size": [width, height] in each row, or use regions '
             "that tell it."
         )
+    if "box" not in store.numbers:
+        return
     told = store.column("numbers/size") if "size" in store.numbers else sizes
     names = [name for name in ("box", "others") if name in store.numbers]
     boxes = np.concatenate([store.column(f"numbers/{name}") for name in names], 1).reshape(len(store), -1, 4)

@@ -216,7 +216,7 @@ def print_results(folder: Path, metrics: Mapping[str, float], baselines: Mapping
     """
     columns, rows = score_table(metrics)
     table = Table(title=title, title_justify="left")
-    table.add_column("questions")
+    table.add_column("examples")
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
     for name, values in rows.items():
