@@ -344,7 +344,7 @@ def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) 
     if missing := [role for role in (*images, "text") if role not in columns]:
         raise InputError(
             f"{place_of(where)}: no column is the {missing[0]}: expected {' or '.join(_usual_names(missing[0]))}, "
-            f"or data.columns.{missing[0]}=NAME. There are {there}."
+            f"or data.columns.{missing[0]}=NAME. There are {shorten(there, 400)}."
         )
     return columns
 

@@ -169,8 +169,10 @@ def chosen(rows: Iterable[Any], key: str, only: Collection[Any] | None) -> list[
     """The rows of the truth whose id, under `key`, is among `only`; all of them where this is None.
 
     Raises:
-        ScoringError: the truth lacks some of these ids.
+        ScoringError: the truth is no list, or lacks some of these ids.
     """
+    if not isinstance(rows, Iterable) or isinstance(rows, str):
+        raise ScoringError(f"annotations: {shorten(rows)}, expected a list of rows with {key}")
     if only is None:
         return list(rows)
     found = [row for row in rows if isinstance(row, Mapping) and _is_among(row.get(key), only)]
