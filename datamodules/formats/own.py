@@ -123,7 +123,7 @@ def truth_rows(source: Path, columns: Mapping[str, str], *, labelled: bool) -> l
     listed = read_answer_list(answers) if answers.exists() else None
     reader = OwnRows(rows[0], columns, listed, pairs=has_pairs(rows[0][1], columns))
     if labelled and not reader.labelled:
-        there = ", ".join(map(str, rows[0][1]))
+        there = shorten(", ".join(map(str, rows[0][1])), 400)
         raise InputError(
             f"{source}: no column of answers, only {there}. Give the file that has them, or name the column: "
             "--columns answer=NAME."
@@ -315,7 +315,7 @@ def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) 
     known = ("id", *images, "text", answer, "class", *GROUPS)
     if unknown := [role for role in given if role not in known]:
         raise InputError(f"data.columns.{unknown[0]}: expected one of {', '.join(known)}.")
-    there = ", ".join(map(str, fields))
+    there = shorten(", ".join(map(str, fields)), 400)
     columns: dict[str, str] = {}
     for role in known:
         usual = [name for name in _usual_names(role) if name in fields]
@@ -344,7 +344,7 @@ def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) 
     if missing := [role for role in (*images, "text") if role not in columns]:
         raise InputError(
             f"{place_of(where)}: no column is the {missing[0]}: expected {' or '.join(_usual_names(missing[0]))}, "
-            f"or data.columns.{missing[0]}=NAME. There are {shorten(there, 400)}."
+            f"or data.columns.{missing[0]}=NAME. There are {there}."
         )
     return columns
 
