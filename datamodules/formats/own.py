@@ -16,7 +16,7 @@ from datamodules.formats.release_nlvr2 import RIGHT, image_groups
 from datamodules.formats.rows import Row, read_rows
 from datamodules.progress import progress_bar
 from datamodules.stores import ANNOTATORS, writing_rows
-from lxmert.evaluate import identifier_problem, vqa_soft_scores
+from lxmert.evaluate import identifier_problem, some, vqa_soft_scores
 from lxmert.files import InputError, parse_json, shorten
 
 NORMALIZED = "normalized_answer"  # what a column of answers is that are to be read `normalized`
@@ -123,7 +123,7 @@ def truth_rows(source: Path, columns: Mapping[str, str], *, labelled: bool) -> l
     listed = read_answer_list(answers) if answers.exists() else None
     reader = OwnRows(rows[0], columns, listed, pairs=has_pairs(rows[0][1], columns))
     if labelled and not reader.labelled:
-        there = shorten(", ".join(map(str, rows[0][1])), 400)
+        there = some(list(rows[0][1]))
         raise InputError(
             f"{source}: no column of answers, only {there}. Give the file that has them, or name the column: "
             "--columns answer=NAME."
@@ -315,7 +315,7 @@ def find_columns(first: Row, given: Mapping[str, str], images: tuple[str, ...]) 
     known = ("id", *images, "text", answer, "class", *GROUPS)
     if unknown := [role for role in given if role not in known]:
         raise InputError(f"data.columns.{unknown[0]}: expected one of {', '.join(known)}.")
-    there = shorten(", ".join(map(str, fields)), 400)
+    there = some(list(fields))
     columns: dict[str, str] = {}
     for role in known:
         usual = [name for name in _usual_names(role) if name in fields]
