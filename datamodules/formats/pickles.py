@@ -9,11 +9,14 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
 
 _NUMBERS = frozenset("biufSUO")  # kinds of dtype; objects are what the same pickle holds
+_DEEPEST = 32  # containers within each other
+_SHARED = 10  # values that may stand for a byte, as one that is written once may be named in many places
 
 
 def safe_loads(content: bytes | memoryview, encoding: str = "latin1") -> Any:
@@ -24,10 +27,13 @@ def safe_loads(content: bytes | memoryview, encoding: str = "latin1") -> Any:
         encoding: of what Python 2 wrote as str; "bytes" leaves it as bytes.
 
     Raises:
-        pickle.UnpicklingError: it names anything else, or is damaged in any way.
+        pickle.UnpicklingError: it names anything else, is damaged in any way, or makes containers that contain
+            themselves, lie more than 32 deep or hold more than its length lets expect.
     """
     try:
-        return _Unpickler(io.BytesIO(content), encoding=encoding).load()
+        found = _Unpickler(io.BytesIO(content), encoding=encoding).load()
+        _check_extent(found, _SHARED * len(content))
+        return found
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # whatever a damaged one makes of the unpickler
@@ -45,6 +51,38 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise pickle.UnpicklingError("the pickle refers to something outside of it")
+
+
+def _check_extent(value: Any, most: int) -> None:
+    """That whoever goes through all of a value comes to an end soon, however often its parts are shared."""
+    known: dict[int, tuple[int, int]] = {}
+
+    def extent(part: Any, depth: int) -> tuple[int, int]:
+        """How many values it stands for, and how many containers lie within each other."""
+        if isinstance(part, np.ndarray) and part.dtype.hasobject:
+            parts = part.ravel().tolist()
+        elif isinstance(part, dict):
+            parts = chain(part.keys(), part.values())
+        elif isinstance(part, list | tuple | set | frozenset):
+            parts = part
+        else:
+            return 1, 0
+        if depth > _DEEPEST:
+            raise pickle.UnpicklingError(f"the pickle holds containers more than {_DEEPEST} deep")
+        if id(part) not in known:
+            values, height = 1, 0
+            for each in parts:
+                more, inner = extent(each, depth + 1)
+                values, height = values + more, max(height, inner)
+            known[id(part)] = values, height + 1
+        values, height = known[id(part)]
+        if values > most or height > _DEEPEST:
+            raise pickle.UnpicklingError(
+                f"the pickle stands for {values:,} values, {height} containers deep; expected fewer"
+            )
+        return values, height
+
+    extent(value, 0)
 
 
 def _dtype(kind: Any, align: bool = False, copy: bool = True, **_: Any) -> np.dtype:

@@ -508,6 +508,21 @@ def test_a_pickle_may_hold_arrays_and_plain_values_and_nothing_else():
             safe_loads(text)
 
 
+def test_a_pickle_whose_parts_contain_themselves_or_stand_for_more_than_there_is_is_refused():
+    deep, loop, shared, chained = [], [], [1] * 10, [[]]
+    for _ in range(100):
+        deep = [deep]
+        chained.append([chained[-1]])  # each one is seen before what it lies in
+    loop.append({"a": (loop,)})
+    for _ in range(12):
+        shared = [shared] * 10
+    for bad in (deep, loop, shared, chained, np.array([shared, None], object)):
+        with pytest.raises(pickle.UnpicklingError, match="containers"):
+            safe_loads(pickle.dumps(bad))
+    text = ["the man"] * 9
+    assert safe_loads(pickle.dumps([text, text, (text, {"a": text})]))[2][1] == {"a": text}
+
+
 # ---------------------------------------------------------------- one verdict of conversion and report
 
 
