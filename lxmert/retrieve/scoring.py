@@ -65,7 +65,7 @@ def score_pairs(
         done: called with the number of pairs of each step.
 
     Raises:
-        InputError: `rows` is below 1.
+        InputError: `rows` is below 1; a score is no number.
     """
     if rows < 1:
         raise InputError(f"rows={rows}; expected how many pairs to score at once, 1 or more")
@@ -85,6 +85,11 @@ def score_pairs(
                 output = model.encode_rows(batch.pair(row_sentence, row_image), sentences, encoded, {"pooled"})
                 assert output.pooled_output is not None
                 found = head.score(output.pooled_output).cpu().numpy()
+                if not np.isfinite(found).all():  # NaN would count as missing, for ever
+                    raise InputError(
+                        "the model's scores are not finite (NaN or infinite): its weights, or the features of these "
+                        "regions, are too large to compute with. Are they of the same detector?"
+                    )
                 scores[caption[pairs[:, 0]], image[pairs[:, 1]]] = found
                 done(len(pairs))
 

@@ -244,6 +244,19 @@ def test_nearest_images_are_those_with_the_most_similar_mean_features(root, monk
     assert file.read_bytes() == kept
     fewer = neighbours.nearest_images(file, dataset.regions, dataset.pool[:4])  # of other images: made again
     assert len(fewer) == 4 and file.read_bytes() != kept
+    for damage in (kept[:-40], kept.replace(b"nearest", b"dearest"), b"", b"\x93NUMPY"):
+        file.write_bytes(damage)
+        assert neighbours.nearest_images(file, dataset.regions, dataset.pool).tolist() == dataset.nearest.tolist()
+        assert file.read_bytes() == kept
+
+
+def test_the_nearest_of_equally_near_ones_are_the_first():
+    chance = np.random.default_rng(0)
+    for kept in (1, 2, 5, 8):
+        likeness = chance.integers(0, 4, (60, 9)).astype(np.float32)
+        likeness[np.arange(9), np.arange(9)] = -np.inf
+        expected = np.argsort(-likeness, axis=1, kind="stable")[:, :kept]
+        assert neighbours._highest(likeness, kept).tolist() == expected.tolist()
 
 
 # ----------------------------------------------------------------------------------------- all pairs

@@ -123,6 +123,19 @@ def test_no_rows_at_once_are_refused(model, collection):
         scored(model, collection, rows=0)
 
 
+def test_scores_that_are_no_numbers_are_refused_and_not_waited_for(model, collection, monkeypatch):
+    batch_of = collection.batch
+
+    def batch(captions, images):
+        made = batch_of(captions, images)
+        made.region_features[:, 0] = torch.finfo(torch.float32).max
+        return made
+
+    monkeypatch.setattr(collection, "batch", batch)
+    with pytest.raises(InputError, match="scores are not finite"):
+        scored(model, collection)
+
+
 # ------------------------------------------------------------------------------------------ score files
 
 
