@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from runs import NO_PAGE, checkpoint, latest, metrics, said, start, stopped, summary, train, weights
+from runs import NO_PAGE, ROOT, checkpoint, latest, metrics, said, start, stopped, summary, train, weights
 
 SIZES = [
     "model.hidden_size=32",
@@ -41,6 +41,7 @@ WORLD = {
         "data.batch_size=12",
         NO_PAGE,
     ],
+    "toy_visual7w": ["data.world.train=12", "data.world.val=5", "data.world.testA=3", "data.batch_size=6", NO_PAGE],
     "toy_retrieval": ["data.world.train=20", "data.world.val=6", "data.world.test=7", "data.batch_size=12"],
     "toy_pretrain": [*VQA, "data.batch_size=18", "callbacks.curves=null"],
 }
@@ -50,6 +51,11 @@ TIMES = ["trainer.log_every_n_steps=3", "trainer.max_epochs=2", "callbacks.last.
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("processes")
+
+
+def test_no_experiment_on_a_toy_is_left_out():
+    there = {path.stem for path in (ROOT / "conf" / "experiment").glob("toy_*.yaml")}
+    assert there == {*WORLD, "toy_pretrain_long"}  # which is toy_pretrain with more epochs
 
 
 @pytest.mark.parametrize("experiment", WORLD)
