@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -59,6 +59,7 @@ def _check_extent(value: Any, most: int) -> None:
 
     def extent(part: Any, depth: int) -> tuple[int, int]:
         """How many values it stands for, and how many containers lie within each other."""
+        parts: Iterable[Any]
         if isinstance(part, np.ndarray) and part.dtype.hasobject:
             parts = part.ravel().tolist()
         elif isinstance(part, dict):

@@ -87,8 +87,8 @@ def score_pairs(
                 found = head.score(output.pooled_output).cpu().numpy()
                 if not np.isfinite(found).all():  # NaN would count as missing, for ever
                     raise InputError(
-                        "the model's scores are not finite (NaN or infinite): its weights, or the features of these "
-                        "regions, are too large to compute with. Are they of the same detector?"
+                        "the model's scores are not finite (NaN or infinite): its weights, or the features of "
+                        "these regions, are too large to compute with. Are they of the same detector?"
                     )
                 scores[caption[pairs[:, 0]], image[pairs[:, 1]]] = found
                 done(len(pairs))

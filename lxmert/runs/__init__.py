@@ -2,7 +2,8 @@
 
 from lxmert.runs.folder import RunFolder, link_latest, print_results, run_folder, write_summary
 from lxmert.runs.load import TrainedRun, load_run, save_run_model, usable
-from lxmert.runs.resume import compare_settings, cut_log, environment_of, read_state, settings_of, whole_checkpoint
+from lxmert.runs.resume import compare_settings, environment_of, read_state, settings_of, whole_checkpoint
+from lxmert.runs.table import cut_log
 
 __all__ = [
     "RunFolder",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from lxmert.runs.table import write_table
 
 
 class CsvLogger(CSVLogger):
@@ -29,14 +33,27 @@ class CsvLogger(CSVLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The writer of the table."""
-        if self._experiment is not None:
-            return self._experiment
-        table = Path(self.log_dir) / "metrics.csv"
-        kept = table.read_bytes() if table.exists() else b""
-        if kept:
-            table.unlink()
-        writer = super().experiment
-        if kept:
-            table.write_bytes(kept)
-            writer.metrics_keys = next(csv.reader(kept.decode().splitlines()), [])
-        return writer
+        if self._experiment is None:
+            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = _Writer(self.log_dir)
+        return self._experiment
+
+
+class _Writer(ExperimentWriter):
+    """Keeps the table that is there, and has no moment in which a kill would lose it."""
+
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir)
+        table = Path(self.metrics_file_path)
+        if table.exists():
+            with table.open(newline="", encoding="utf-8") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+    def _check_log_dir_exists(self) -> None:
+        pass  # what Lightning's removes
+
+    def _rewrite_with_new_header(self, fieldnames: Sequence[str]) -> None:
+        table = Path(self.metrics_file_path)
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        write_table(table, fieldnames, rows)

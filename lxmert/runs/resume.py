@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -10,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lxmert.files import InputError, read_json, replacing
+from lxmert.files import InputError, read_json
 from lxmert.weights import open_weights, upgrade
 
 log = logging.getLogger(__name__)
@@ -139,27 +138,3 @@ def _differences(key: str, before: Any, now: Any) -> dict[str, tuple[Any, Any]]:
         found = [_differences(f"{key}.{name}", before.get(name), now.get(name)) for name in names]
         return {name: values for each in found for name, values in each.items()}
     return {} if before == now else {key: (before, now)}
-
-
-def cut_log(table: Path, step: int, *, validated: bool) -> None:
-    """Drop from a run's table what was logged after the checkpoint that it goes on from.
-
-    Args:
-        table: `logs/metrics.csv`.
-        step: optimiser steps done at the checkpoint.
-        validated: whether a validation due after that step was done before it.
-    """
-    if not table.exists():
-        return
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows, columns = list(reader), reader.fieldnames or []
-
-    def kept(row: dict[str, str]) -> bool:
-        of_validation = any(value for name, value in row.items() if name and name.startswith("val/"))
-        return int(row["step"]) < step - (of_validation and not validated)
-
-    with replacing(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(row for row in rows if kept(row))

@@ -41,7 +41,13 @@ WORLD = {
         "data.batch_size=12",
         NO_PAGE,
     ],
-    "toy_visual7w": ["data.world.train=12", "data.world.val=5", "data.world.testA=3", "data.batch_size=6", NO_PAGE],
+    "toy_visual7w": [
+        "data.world.train=12",
+        "data.world.val=5",
+        "data.world.testA=3",
+        "data.batch_size=6",
+        NO_PAGE,
+    ],
     "toy_retrieval": ["data.world.train=20", "data.world.val=6", "data.world.test=7", "data.batch_size=12"],
     "toy_pretrain": [*VQA, "data.batch_size=18", "callbacks.curves=null"],
 }
