@@ -273,6 +273,10 @@ class LxmertLearner(LightningModule):
     def _metrics(self, stage: str) -> Any:
         return self.metrics[stage]
 
+    def metric_names(self, stage: str) -> list[str]:
+        """What a pass of `stage` (val, test) may log beside losses, by its logged names."""
+        return [f"{stage}/{name}/{key}" for name, metrics in self._metrics(stage).items() for key in metrics.names]
+
     def _log_metrics(self, stage: str) -> None:
         for name, metrics in self._metrics(stage).items():
             for metric, value in metrics.compute().items():

@@ -33,6 +33,11 @@ class Result:
 class ObjectiveMetrics(nn.Module, ABC):
     """Metrics of one objective over one pass of a split, the modules among its attributes (metrics.py)."""
 
+    @property
+    def names(self) -> list[str]:
+        """Of all values that a pass may have."""
+        return [name for metric in self._parts() for name in metric.keys]
+
     @abstractmethod
     def update(self, result: Result, batch: Batch) -> None:
         """Add a batch."""

@@ -315,6 +315,34 @@ def test_hateful_memes_is_learnt_scored_shown_and_submitted_from_the_makers_file
     assert checkpoint(run, "best")["heads"] == {"classification": "answer_head"}
 
 
+@pytest.fixture
+def sorted_dev(folder):
+    """Of dev_seen, whose first batch then has one class alone."""
+    path = folder / "data" / "hateful_memes" / "dev_seen.jsonl"
+    before = path.read_text()
+
+    def write(*labels):
+        rows = [json.loads(line) for line in before.splitlines()]
+        lines(path, sorted((row for row in rows if row["label"] in labels), key=lambda row: -row["label"]))
+
+    yield write
+    path.write_text(before)
+
+
+def test_a_first_batch_of_one_class_says_nothing_against_monitoring_the_auroc(folder, command, sorted_dev):
+    sorted_dev(0, 1)
+    once = train(*command, "data.eval_batch_size=3", NO_PAGE, folder=folder)
+    assert 0 <= summary(once)["metrics"]["val/classification/auroc"] <= 1
+
+
+def test_a_validation_of_one_class_alone_cannot_be_monitored_by_its_auroc(folder, command, sorted_dev):
+    sorted_dev(0)
+    told = train(*command, NO_PAGE, folder=folder, fails=True)
+    assert "monitors 'val/classification/auroc', which the rows of this validation do not measure" in told
+    assert "Traceback" not in said(folder)
+    train(*command, NO_PAGE, "callbacks.best.monitor=val/loss", "callbacks.best.mode=min", folder=folder)
+
+
 def test_labels_that_a_checkpoint_does_not_have_are_refused(folder, command, run):
     used = ["action=test", f"checkpoint={run}", "data.classes=[0,1,2]", NO_PAGE]
     told = train(*command, *used, folder=folder, fails=True)
