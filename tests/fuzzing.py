@@ -3,6 +3,7 @@
 `LXMERT_FUZZ=2000 pytest tests/test_fuzz_*.py` (`make fuzz`) tries that many of each file; the suite tries a few.
 """
 
+import gc
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from lxmert.files import InputError
 COUNT = int(os.environ.get("LXMERT_FUZZ", 10))
 SECONDS, MEMORY = 5, 1 << 30  # of its processor's time: a busy machine is no fault
 HANGING = 60  # seconds
+TOGETHER = 20  # tries of a process: forking takes longer than most of them
 TOKENS = [
     b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"-1", b"0", b"1e999", b"NaN", b"null", b"[]", b"{}", b'"', b"[" * 2000,
     b'{"a":' * 2000, b"9" * 400, b"\\ud800", b"\t", b"\r\n", b"\n\n", b",", b"../../etc/passwd", b"true",
@@ -106,48 +108,45 @@ def survives(read, file, change, count=COUNT, accepts=(), verify=None):
     file = Path(file)
     good = file.read_bytes()
     read(file)
-    results = multiprocessing.get_context("fork").SimpleQueue()
     seeds = list(range(count))
     failures = []
+    context = multiprocessing.get_context("fork")
     try:
-        while seeds:
-            # A process of its own: its memory is limited, and one that hangs or dies is found out.
-            child = multiprocessing.get_context("fork").Process(
-                target=_try_all, args=(read, file, good, change, seeds, accepts, verify, results)
+        while seeds and len(failures) < 5:
+            # Processes of their own: their memory is limited, and one that hangs or dies is found out.
+            results, told = context.Pipe(duplex=False)
+            child = context.Process(
+                target=_try_all, args=(read, file, good, change, seeds[:TOGETHER], accepts, verify, told)
             )
             child.start()
-            while (result := results.get()) is not None:
-                seed, failure = result
-                seeds.remove(seed)
-                failures += [f"seed {seed}: {failure}"] if failure else []
-                if failure == "died":
-                    break
-            child.join()
-            if len(failures) >= 5:
-                break
+            told.close()
+            try:
+                while True:
+                    seed, failure = results.recv()
+                    seeds.remove(seed)
+                    failures += [f"seed {seed}: {failure}"] if failure else []
+            except EOFError:
+                child.join()
+            if child.exitcode:
+                failures.append(f"seed {seeds.pop(0)}: died")
     finally:
         file.write_bytes(good)
     assert not failures, "\n".join(failures)
 
 
-def _try_all(read, file, good, change, seeds, accepts, verify, results):
+def _try_all(read, file, good, change, seeds, accepts, verify, told):
+    gc.freeze()  # what a try leaves must not count against the next: collecting it is to be quick
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for late in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(late, _too_slow)
-    for seed in list(seeds):
+    for seed in seeds:
         content = change(good, random.Random(f"{file.name} {seed}"))
+        file.unlink()  # what is still open or mapped is another file
         file.write_bytes(content)
-        pid = os.fork()  # one each: what a try left in memory must not count against the next
-        if not pid:
-            failure = _try(read, file, accepts, verify)
-            results.put((seed, failure))
-            os._exit(0)
-        if os.waitpid(pid, 0)[1]:
-            results.put((seed, "died"))
-            return
-    results.put(None)
+        told.send((seed, _try(read, file, accepts, verify)))
+        gc.collect()
 
 
 def _try(read, file, accepts, verify):
