@@ -176,6 +176,12 @@ def run_checkpoint(name_or_path: str | Path) -> Path | None:
     raise FileNotFoundError(f"{folder} holds neither best.ckpt nor last.ckpt: this run has saved no weights yet")
 
 
+def run_of(checkpoint: str | Path) -> Path:
+    """The run's folder that a checkpoint lies in; of anything else its own path."""
+    path = Path(checkpoint).expanduser().absolute()  # whose folders have names, also where it is named from inside
+    return path.parents[1] if path.parent.name == "checkpoints" else path
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error."""

@@ -19,6 +19,7 @@ from lxmert.files import InputError, shorten
 
 AGREEING = 2  # of three annotators who chose the caption and not the foil: VALSE's valid examples
 IMAGE = ("image_file", "image")  # one's own, as VALSE calls it or plainly
+IMAGES = (*IMAGE, "image_0", "image_1")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ def _foil(path: Path) -> Iterator[Probe]:
 def _rows(path: Path) -> Iterator[Probe]:
     seen: set[Any] = set()
     for number, (where, row) in enumerate(read_rows(path)):
+        if isinstance(row, dict):  # images may be called by numbers, as examples may
+            row |= {name: str(row[name]) for name in IMAGES if type(row.get(name)) is int}
         given = row.get("id", number) if isinstance(row, dict) else number
         id_ = given if isinstance(given, str) else str(given)
         check_identifier(id_, "id", where)

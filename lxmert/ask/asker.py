@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -164,9 +163,9 @@ class Asker:
         asked = [questions] if isinstance(questions, str) else list(questions)
         if type(top) is not int or top < 1:
             raise InputError(f"top={shown(top)}; expected how many answers to give, 1 or more")
-        label = None if answer is None else self._label(answer)
+        label = None if answer is None else self.run.label_of(str(answer))
         explain = METHODS[0] if explain is None and label is not None else explain
-        self._check_answers(explain)
+        self.check_answers(explain)
         kept = None if regions is None else self._kept(regions, seen)
         replies: list[Reply] = []
         for start in range(0, len(asked), AT_ONCE):
@@ -187,18 +186,6 @@ class Asker:
             raise InputError(f"{number} pictures; this model's statements are about {self.num_pictures}")
         return tuple(self.see(each) for each in picture)
 
-    def _label(self, answer: str) -> int:
-        wanted = str(answer)
-        if wanted in self.answers:
-            return self.answers.index(wanted)
-        lowered = [each.casefold() for each in self.answers]
-        if lowered.count(wanted.casefold()) == 1:
-            return lowered.index(wanted.casefold())
-        near = difflib.get_close_matches(wanted, self.answers, 3) or self.answers[:3]
-        raise InputError(
-            f"{shown(answer)} is none of the model's {len(self.answers)} answers, such as {', '.join(near)}"
-        )
-
     def _kept(self, regions: Sequence[int], seen: tuple[Seen, ...]) -> tuple[int, ...]:
         """The regions that are looked at, in order."""
         if len(seen) > 1:
@@ -214,8 +201,15 @@ class Asker:
             raise InputError(f"regions={shorten(regions)}; expected numbers from 0 to {len(seen[0]) - 1}")
         return tuple(np.unique(numbers).tolist())
 
-    def _check_answers(self, explain: str | None) -> None:
-        """Refuse a model that has nothing to say; one of pre-training may have no answers but its other heads."""
+    def check_answers(self, explain: str | None) -> None:
+        """Refuse a model that has nothing to say; one of pre-training may have no answers but its other heads.
+
+        Args:
+            explain: the method that answers are to be explained by; there have to be answers then.
+
+        Raises:
+            InputError: it cannot be asked.
+        """
         head = outputs_of(self.run)
         others = isinstance(self.model, LxmertForPreTraining) and (self._guesses_words or self.config.task_matched)
         if not head and (explain is not None or not others):
@@ -237,8 +231,10 @@ class Asker:
             limit: word pieces to cut to; None: as training did.
 
         Raises:
-            InputError: no text, or none of its words is known.
+            InputError: no text, none of its words is known, or a limit that leaves no room for one.
         """
+        if limit is not None and limit < 3:
+            raise InputError(f"sentences cut to {limit} word pieces; expected 3 or more: [CLS], a word and [SEP]")
         warnings: list[list[str]] = []
         unknown = self.tokenizer.unk_token
         where = "" if limit else ": training cut there too"

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lxmert.config import LxmertConfig
-from lxmert.files import HUB, InputError, fetch
+from lxmert.files import HUB, InputError, fetch, run_of
 from lxmert.pretrained import LxmertForQuestionAnswering, LxmertForVisualReasoning, architecture_of, with_heads
 from lxmert.runs import TrainedRun, load_run
 from lxmert.tokenization import LxmertTokenizer
@@ -38,10 +38,8 @@ def open_checkpoint(
         FileNotFoundError: nothing of that name.
         InputError: it cannot be read, no tokenizer or answers are known, or they do not fit the model.
     """
-    path = Path(checkpoint).expanduser()
-    folder = path.parents[1] if path.parent.name == "checkpoints" else path
-    is_run = (folder / "run.json").is_file()
-    run = load_run(path) if is_run else _open_weights(checkpoint, tokenizer)
+    is_run = (run_of(checkpoint) / "run.json").is_file()
+    run = load_run(checkpoint) if is_run else _open_weights(checkpoint, tokenizer)
     if answers is not None:
         run.answers = read_answers(answers) or []
     if isinstance(run.model, LxmertForVisualReasoning):

@@ -158,8 +158,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _ensemble(options: argparse.Namespace) -> int:
-    scores = average_scores({str(path): read_scores(path) for path in options.scores})
     beside = options.out.with_name(f"{options.out.stem}_scores.npz")
+    for path in options.scores:
+        if path.resolve() in (options.out.resolve(), beside.resolve()):
+            raise ScoringError(
+                f"{path} is to be averaged, and --out {options.out} would replace it: choose another"
+            )
+    scores = average_scores({str(path): read_scores(path) for path in options.scores})
     task = scores.described_by()
     probabilities = scores.probabilities() if task.probability_key else None
     write_text(options.out, task.submission_text(scores.best(), probabilities))

@@ -13,7 +13,6 @@ each word piece and region is to the best answer, or to the answer TEXT. docs/ex
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import logging
 import math
@@ -33,7 +32,7 @@ from datamodules.progress import progress_bar  # a command may know data
 from lxmert.batch import Batch
 from lxmert.explain import METHODS, ORDERS, REMOVED, Removal, areas, explain, perturb
 from lxmert.explain.explanation import parts_of
-from lxmert.files import InputError, replacing, shown, write_text
+from lxmert.files import InputError, replacing, write_text
 from lxmert.runs import TrainedRun, load_run, usable
 from lxmert.runs.build import open_split
 
@@ -179,7 +178,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.out.suffix not in (".json", ".jsonl"):
         raise InputError(f"--out {options.out}: expected a name that ends in .json (one list) or .jsonl (lines)")
     opened = Opened(options)
-    label = None if options.answer is None else label_of(options.answer, opened.trained.answers)
+    label = None if options.answer is None else opened.trained.label_of(options.answer)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     before, between, after = ("", "\n", "\n") if options.out.suffix == ".jsonl" else ("[\n", ",\n", "\n]\n")
     number = 0
@@ -198,21 +197,6 @@ def _export(options: argparse.Namespace) -> None:
                 bar.update()
         file.write(after if number or after != "\n" else "")
     print(f"{options.out}: {number:,} examples of {options.split}")
-
-
-def label_of(answer: str, answers: Sequence[str]) -> int:
-    """The label of an answer.
-
-    Raises:
-        InputError: the model has no such answer.
-    """
-    if answer in answers:
-        return list(answers).index(answer)
-    near = difflib.get_close_matches(answer, answers, 3) or list(answers[:3])
-    raise InputError(
-        f"--answer {shown(answer)} is none of the model's {len(answers):,} answers; such are "
-        f"{', '.join(map(repr, near))}"
-    )
 
 
 def entries(opened: Opened, batch: Batch, label: int | None, method: str) -> Iterator[dict[str, Any]]:

@@ -144,7 +144,8 @@ class Matcher:
 
     def tokens(self, sentences: Sequence[str], max_length: int | None = None) -> tuple[Any, list[list[str]]]:
         """The encoded sentences, whole or cut to `max_length` word pieces, and what is to be said of each."""
-        return self.asker.tokens(sentences, max_length or self.asker.config.max_position_embeddings)
+        whole = self.asker.config.max_position_embeddings
+        return self.asker.tokens(sentences, whole if max_length is None else max_length)
 
     @torch.inference_mode()
     def logits(self, pictures: Sequence[Seen], tokens: Any, row_sentence: Tensor, row_image: Tensor) -> Tensor:

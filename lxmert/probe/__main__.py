@@ -51,22 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for each in probe(matcher, probes, options.by, max_length=options.max_length):
                 results.append(each)
                 bar.update()
-        metrics = summary(results)
+        metrics, notes = summary(results), notes_of(results)
+        if options.json is not None:
+            content = {
+                "checkpoint": str(options.checkpoint),
+                "by": options.by,
+                "metrics": {
+                    part: {name: round(v, 2) for name, v in each.items()} for part, each in metrics.items()
+                },
+                "notes": notes,
+                "examples": [each.to_dict() for each in results],
+            }
+            write_text(options.json, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        if options.page is not None:
+            write_page(options.page, results, metrics, f"probes by {options.by}: {options.checkpoint}")
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    notes = notes_of(results)
-    if options.json is not None:
-        content = {
-            "checkpoint": str(options.checkpoint),
-            "by": options.by,
-            "metrics": {piece: {name: round(v, 2) for name, v in each.items()} for piece, each in metrics.items()},
-            "notes": notes,
-            "examples": [each.to_dict() for each in results],
-        }
-        write_text(options.json, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    if options.page is not None:
-        write_page(options.page, results, metrics, f"probes by {options.by}: {options.checkpoint}")
     _print(metrics, results, notes)
     for path in filter(None, (options.json, options.page)):
         print(f"written: {path}")

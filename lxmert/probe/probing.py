@@ -12,7 +12,7 @@ import torch
 from datamodules.formats.probes import Probe
 from lxmert.ask import Seen
 from lxmert.evaluate import grouped, means_of, score_foils, score_likelihoods, score_quadruples, some
-from lxmert.files import InputError
+from lxmert.files import InputError, shorten
 from lxmert.match import Matcher
 
 # By what sentences are compared: the matching head; how likely they are beside the picture, and without it.
@@ -61,11 +61,18 @@ def probe(
         max_length: word pieces to cut sentences to; None: they stay whole.
 
     Raises:
-        InputError: images that neither a store nor the folder of pictures has, before any is scored; sentences of
-            which no word is known.
+        InputError: before any is scored: images that neither a store nor the folder of pictures has, sentences of
+            which no word is known, examples of one picture and of two.
     """
     if by not in WAYS:
         raise InputError(f"by={by}; expected one of {', '.join(WAYS)}")
+    if len({len(each.images) for each in probes}) > 1:
+        raise InputError("some examples have one picture and some two; score their files apart")
+    for each in probes:
+        try:
+            matcher.tokens(each.sentences, max_length)
+        except InputError as error:
+            raise InputError(f"example {shorten(each.id)} of {shorten(each.piece)}: {error}") from error
     names = dict.fromkeys(name for each in probes for name in each.images)
     found = {name: matcher.asker.eyes.find(name) for name in names}
     if missing := [name for name, place in found.items() if place is None]:
@@ -117,13 +124,7 @@ def _by_likelihood(
 
 
 def summary(results: Sequence[Probed]) -> dict[str, dict[str, float]]:
-    """The metrics of each piece, in percent; with several pieces also of "mean", their mean.
-
-    Raises:
-        InputError: some examples have one picture and some two.
-    """
-    if len({len(each.seen) for each in results}) > 1:
-        raise InputError("some examples have one picture and some two; score their files apart")
+    """The metrics of each piece, in percent; with several pieces also of "mean", their mean."""
     pieces = {}
     for piece, places in grouped([each.probe.piece for each in results]).items():
         these = [results[place] for place in places]

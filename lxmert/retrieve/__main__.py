@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -52,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Score and rank; 0, or 1 with one message."""
     options = _parser().parse_args(arguments)
     try:
-        for name in ("devices", "rows", "max_length"):
-            if (value := getattr(options, name)) is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
+        for name, least in (("devices", 1), ("rows", 1), ("max_length", 3)):
+            if (value := getattr(options, name)) is not None and value < least:
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected {least} or more")
         model, head, captions = _open(options)
         candidates = None
         if options.candidates is not None:
@@ -151,8 +153,17 @@ def _spread(options: argparse.Namespace, file: ScoreFile) -> None:
 
 
 def _work(options: argparse.Namespace, file: ScoreFile, rank: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(torch.get_num_threads() // options.devices, 1))
     _score(options, file, *_open(options, rank), rank)
+
+
+def _end_with_parent() -> None:
+    """Of a killed command no process goes on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _write_page(options: argparse.Namespace, captions: Captions, scores: np.ndarray, metrics: Any) -> None:

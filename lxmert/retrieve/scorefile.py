@@ -101,6 +101,7 @@ class ScoreFile:
             InputError: it is damaged.
         """
         try:
+            np.lib.format.open_memmap(self.path, "r")  # opened to write, what was cut off becomes zeros
             return np.lib.format.open_memmap(self.path, "r+")
         except ValueError as error:
             raise InputError(f"{self.path}: {error}. Remove it, and its scores are computed again.") from error

@@ -8,6 +8,7 @@ run.json                           how answer scores become probabilities, where
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,22 @@ class TrainedRun:
     def probabilities(self, scores: Tensor) -> Tensor:
         """Answer scores (..., A) of the model as probabilities, as the run's objective reads them."""
         return scores.sigmoid() if self.reading == "sigmoid" else scores.softmax(-1)
+
+    def label_of(self, answer: str) -> int:
+        """The label of an answer; upper and lower case are the same where that leaves one answer.
+
+        Raises:
+            InputError: the model has no such answer.
+        """
+        if answer in self.answers:
+            return self.answers.index(answer)
+        lowered = [each.casefold() for each in self.answers]
+        if lowered.count(answer.casefold()) == 1:
+            return lowered.index(answer.casefold())
+        near = difflib.get_close_matches(answer, self.answers, 3) or self.answers[:3]
+        raise InputError(
+            f"{shown(answer)} is none of the model's {len(self.answers):,} answers, such as {', '.join(near)}"
+        )
 
 
 def save_run_model(
@@ -108,7 +125,7 @@ def load_run(folder: str | Path) -> TrainedRun:
     folder = Path(folder).expanduser()
     checkpoint = folder if folder.is_file() else run_checkpoint(folder)
     if checkpoint == folder:
-        folder = folder.parent.parent
+        folder = folder.absolute().parent.parent
     if checkpoint is None:
         summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
         used = summary.get("checkpoint") if isinstance(summary, dict) else None

@@ -15,11 +15,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lxmert.ask import Asker, add_sources
-from lxmert.files import InputError
+from lxmert.files import InputError, run_of
 from lxmert.runs.build import open_split
 from lxmert.serve import Entry, Gallery, Server, Service
 from lxmert.weights import read_answers
@@ -53,7 +52,7 @@ def open_service(options: argparse.Namespace) -> Service:
     folder, stores, data = options.pictures, list(options.store), None
     first, *others = options.checkpoints
     if options.split is not None:
-        run = run_folder(first)
+        run = run_of(first)
         data = open_split(run, options.split, read_answers(run) or [], options.data)
         stores += [store.path for store in data.datasets["test"].regions]
         folder = folder or data.release.root / "images"
@@ -87,12 +86,6 @@ def questions_of(dataset: Any, each: int) -> dict[Entry, list[tuple[str, str]]]:
             entry = (images,) if each == 1 else tuple(images.split(" "))
             questions.setdefault(entry, []).append((text, answer))
     return questions
-
-
-def run_folder(checkpoint: str) -> Path:
-    """Of a run, or of one of its checkpoints."""
-    path = Path(checkpoint).expanduser()
-    return path.parents[1] if path.parent.name == "checkpoints" else path
 
 
 def name_beside(name: str, others: dict[str, Asker]) -> str:

@@ -83,6 +83,8 @@ class Service:
     def __init__(self, askers: Mapping[str, Asker], gallery: Gallery) -> None:
         self.askers, self.gallery = dict(askers), gallery
         self._lock = Lock()  # of the models and the stores
+        for asker in self.askers.values():
+            asker.check_answers(METHODS[0])
         (first, reference), *others = self.askers.items()
         for name, asker in others:
             mine, its = ((each.num_pictures, each.config.visual_feat_dim) for each in (reference, asker))

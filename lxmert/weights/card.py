@@ -81,7 +81,7 @@ def _training(source: str) -> dict[str, str]:
         return {}
     data, optimizer = (dict(settings.get(name) or {}) for name in ("data", "optimizer"))
     told = {name: data[name] for name in ("_target_", "folder", "train", "batch_size") if name in data}
-    folder = path.parent.parent
+    folder = path.absolute().parent.parent
     metrics = _read(folder / "summary.json").get("metrics")
     scores = {
         name: value

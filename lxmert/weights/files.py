@@ -24,6 +24,7 @@ from lxmert.files import (
     read_json,
     replacing,
     run_checkpoint,
+    run_of,
     shown,
     write_text,
 )
@@ -279,8 +280,7 @@ def tokenizer_with(source: str | Path) -> LxmertTokenizer | None:
     """
     path = Path(source).expanduser()
     if path.is_file():
-        of_run = path.parent.name == "checkpoints" and (path.parents[1] / "run.json").is_file()
-        path = path.parents[1] if of_run else tokenizer_beside(path)
+        path = run if ((run := run_of(path)) / "run.json").is_file() else tokenizer_beside(path)
     there = any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
     return LxmertTokenizer.from_pretrained(path) if there else None
 

@@ -87,6 +87,8 @@ def test_one_s_own_rows_need_a_caption_a_foil_and_an_image(tmp_path):
         Probe("0", "animals", ("7.jpg",), ("a cat", "a dog")),
         Probe("1", "mine", ("8.jpg",), ("a bus", "a car")),
     ]
+    rows = [{"id": 3, "image": 7, "caption": "a cat", "foil": "a dog"}]  # called by numbers
+    assert read_probes(written(tmp_path / "mine.json", rows)) == [Probe("3", "mine", ("7",), ("a cat", "a dog"))]
 
 
 @pytest.mark.parametrize(

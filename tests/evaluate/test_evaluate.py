@@ -545,6 +545,11 @@ def test_scores_are_averaged_by_question_and_text(tmp_path: Path, capsys: pytest
     assert averaged.question_id.tolist() == [7, 5]
     assert averaged.answers[averaged.answer].tolist() == [["blue", "green"], ["no", "yes"]]
     assert averaged.probability.tolist() == [[0.3125, 0.3125], [0.75, 0.625]]
+    before = (tmp_path / "a_scores.npz").read_bytes()
+    files = tmp_path / "a_scores.npz", tmp_path / "b_scores.npz"
+    assert run("ensemble", *files, "--out", tmp_path / "a.json") == 1
+    assert "a_scores.npz is to be averaged, and --out" in capsys.readouterr().err
+    assert (tmp_path / "a_scores.npz").read_bytes() == before and not (tmp_path / "a.json").exists()
 
 
 def test_an_ensemble_writes_the_submission_of_its_task(tmp_path: Path) -> None:

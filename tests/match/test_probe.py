@@ -83,8 +83,20 @@ def test_the_summary_is_of_each_piece_and_their_mean(matcher):
     assert {piece: found[piece]["pairwise_accuracy"] for piece in means} == pytest.approx(means)
     assert found["mean"]["pairwise_accuracy"] == pytest.approx(np.mean(list(means.values())))
     assert {*summary(list(probe(matcher, PAIRS)))["all"]} == {"text", "image", "group"}
-    with pytest.raises(InputError, match="one picture and some two"):
-        summary([*results, *probe(matcher, PAIRS)])
+
+
+@pytest.mark.parametrize(
+    ("more", "max_length", "message"),
+    [
+        (PAIRS, None, "some examples have one picture and some two"),
+        ([Probe("z", "nouns", ("IMG_7",), ("дом", "red"))], None, "example 'z' of 'nouns': 'дом': no word of it"),
+        ([], 2, "cut to 2 word pieces; expected 3 or more"),
+        ([], 0, "cut to 0 word pieces; expected 3 or more"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_before_anything_is(matcher, more, max_length, message):
+    with pytest.raises(InputError, match=message):
+        next(probe(matcher, [*FOILS, *more], max_length=max_length))
 
 
 def test_missing_images_are_named_before_anything_is_scored(matcher):
@@ -120,3 +132,6 @@ def test_the_command_writes_scores_and_a_page(places, tmp_path, capsys):
     assert len(IMAGES) == 3
     assert main([*arguments[:2], "--store", str(store), "--page", "x.txt"]) == 1
     assert "ends in .html" in capsys.readouterr().err
+    (tmp_path / "taken.json").mkdir()
+    assert main([*arguments, "--json", str(tmp_path / "taken.json")]) == 1
+    assert "error: " in capsys.readouterr().err

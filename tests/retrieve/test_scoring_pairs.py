@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import re
 import runpy
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +18,7 @@ from datamodules.toy import ToyRetrievalDataModule
 from lxmert import LxmertConfig, LxmertForPreTraining, LxmertForQuestionAnswering
 from lxmert.files import InputError
 from lxmert.retrieve import ScoreFile, fingerprint_of, ranks_of, read_candidates, score_pairs, scoring, summarize
-from lxmert.retrieve.__main__ import main
+from lxmert.retrieve.__main__ import _end_with_parent, main
 
 ROUNDING = 1e-4  # of scores of weights that are wider than trained ones
 WORLD = {"train": 2, "val": 2, "test": 9, "captions": 3, "regions": 8, "pictures": 1}
@@ -184,9 +186,10 @@ def test_scores_of_other_weights_captions_or_candidates_are_not_gone_on_with(mod
         ScoreFile.make(tmp_path, "scores", collection, weights)
 
 
-def test_a_damaged_score_file_is_named(collection, tmp_path):
+@pytest.mark.parametrize("kept", [40, 500, -4, -1])
+def test_a_score_file_that_is_cut_off_is_named_and_not_filled_up(collection, tmp_path, kept):
     file = ScoreFile.make(tmp_path, "scores", collection, "weights")
-    file.path.write_bytes(file.path.read_bytes()[:40])
+    file.path.write_bytes(file.path.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"scores.npy: .* Remove it"):
         ScoreFile.make(tmp_path, "scores", collection, "weights")
 
@@ -326,6 +329,29 @@ def test_the_command_ranks_in_two_processes_as_the_library_does_in_one(
     assert (out / "scores.npy").stat().st_mtime_ns == before
 
 
+def wait_to_be_ended(told):
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    told.send("began")
+    time.sleep(60)
+
+
+def begin_and_wait(told):
+    FORKS.Process(target=wait_to_be_ended, args=(told,)).start()
+    time.sleep(60)
+
+
+def test_of_a_killed_command_no_process_goes_on():
+    heard, told = FORKS.Pipe(duplex=False)
+    command = FORKS.Process(target=begin_and_wait, args=(told,))
+    command.start()
+    told.close()
+    assert heard.recv() == "began"
+    command.kill()
+    assert heard.poll(20)
+    with pytest.raises(EOFError):  # nobody is left who could tell something
+        heard.recv()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -333,6 +359,7 @@ def test_the_command_ranks_in_two_processes_as_the_library_does_in_one(
         (["--split", "val"], "2 of its 2 images of val have no regions in"),
         (["--rows", "0"], "--rows 0: expected 1 or more"),
         (["--max-length", "400"], "--max-length 400: the model has 16 positions"),
+        (["--max-length", "2"], "--max-length 2: expected 3 or more"),
     ],
 )
 def test_the_command_says_what_is_wrong_in_one_line(run, data, tmp_path, capsys, more, message):

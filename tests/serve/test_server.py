@@ -140,6 +140,12 @@ def test_two_checkpoints_answer_the_same_and_what_one_does_not_know_is_said(fold
         service_of(folder, "pretrained", "pairs")
 
 
+def test_a_model_that_answers_nothing_is_not_served(folder, sizes):
+    save(folder / "matching", sizes, task_qa=False, answers=None)
+    with pytest.raises(InputError, match="has no answer head"):
+        service_of(folder, "pretrained", "matching")
+
+
 def test_statements_are_asked_about_as_many_pictures_as_they_have(folder):
     with serving(service_of(folder, "pairs")) as server:
         assert request(server, "/api/start")[2]["first"] == [FIRST, SLASH]

@@ -23,6 +23,7 @@ from lxmert import (
     load_run,
     save_run_model,
 )
+from lxmert.ask import open_checkpoint
 from lxmert.files import InputError
 from lxmert.learner import config_differences
 from lxmert.weights import read_answers, read_vocabulary
@@ -80,6 +81,17 @@ def test_a_run_folder_gives_model_tokenizer_answers_and_probabilities(make_run, 
         assert run.tokenizer.model_max_length == 9
         scores = torch.tensor([[0.0, 2.0, -1.0]])
         assert torch.equal(run.probabilities(scores), scores.sigmoid())
+        assert run.label_of("YES") == 0
+
+
+def test_a_checkpoint_is_of_its_run_also_where_it_is_named_from_inside(make_run, tmp_path, monkeypatch):
+    folder, model = make_run(LxmertForQuestionAnswering, "softmax")
+    for inside in (folder, folder / "checkpoints"):
+        monkeypatch.chdir(inside)
+        name = Path("best.ckpt" if inside != folder else "checkpoints/best.ckpt")
+        for opened in (load_run(name), open_checkpoint(name)):
+            assert opened.reading == "softmax" and opened.answers == ANSWERS
+            assert_same_weights(opened.model, model)
 
 
 @pytest.mark.parametrize(
