@@ -18,12 +18,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lxmert.callbacks import (
     BestCheckpoint,
+    EarlyStopping,
     Interrupted,
     Interrupts,
     LastCheckpoint,
@@ -128,7 +130,6 @@ def run(config: DictConfig) -> float | None:
             check_averaging(state, nodes["callbacks"])
         if opened:
             opened.write_start(config, HydraConfig.get().runtime.choices["experiment"])
-            link_latest(folder, Path(config.paths.outputs))
         with warnings.catch_warnings():
             # About Lightning's own use of torch, and about the learner's hook being the one that it uses.
             about = ".*(LeafSpec|on_before_batch_transfer|does not have many workers|than the logging interval)"
@@ -140,6 +141,10 @@ def run(config: DictConfig) -> float | None:
                 )
             del state
             datamodule, learner, trainer = build(config, environment_of(folder).get("id"))
+            if opened:
+                # Once all processes are there, of which each may have been told of `latest`, the run before.
+                outputs = Path(config.paths.outputs)
+                trainer.callbacks.append(LambdaCallback(setup=lambda *_, **__: link_latest(folder, outputs)))  # type: ignore[attr-defined]
             value = act(config, folder, datamodule, learner, trainer, source, interrupts)
             failed = False
             return value
@@ -185,7 +190,7 @@ def act(
             initialize_from(learner, config.init, config.init_answers or config.init)
         trainer.fit(learner, datamodule, ckpt_path=source, weights_only=True)
         for each in trainer.early_stopping_callbacks:
-            if each.stopped_epoch:  # type: ignore[attr-defined]
+            if each.stopped_epoch or (isinstance(each, EarlyStopping) and each.is_over):  # type: ignore[attr-defined]
                 log.warning("stopped early: %s has stood still", each.monitor)  # type: ignore[attr-defined]
         fitted = (last.metrics if last else {}) | dict(trainer.callback_metrics)
         used = (best.best_model_path if best else "") or (str(last.path) if last and last.path.exists() else "")
@@ -194,7 +199,9 @@ def act(
         if used and datamodule.splits["test"]:
             trainer.test(learner, datamodule, ckpt_path=used, weights_only=True, verbose=False)
     else:
-        used = config.checkpoint
+        used, key = config.checkpoint, SPLIT_KEYS[config.action]
+        if not datamodule.splits[key]:
+            raise InputError(f"action={config.action} has no split: name one with split=, or some with data.{key}")
         options = {"return_predictions": False} if config.action == "predict" else {"verbose": False}
         getattr(trainer, config.action)(learner, datamodule, ckpt_path=used, weights_only=True, **options)
     metrics = {name: float(each) for name, each in (fitted | dict(trainer.callback_metrics)).items()}
@@ -283,6 +290,8 @@ def check(config: DictConfig) -> None:
         raise InputError(f"action={config.action} needs checkpoint=PATH, the folder of a run or a *.ckpt in it")
     if config.action != "fit" and (config.resume or config.init):
         raise InputError(f"resume= and init= are for fitting; action={config.action} uses checkpoint=")
+    if config.init_answers and not config.init:
+        raise InputError("init_answers= names the answers of init=, which is not given")
     for key in ("checkpoint", "resume", "init", "init_answers"):
         if config[key] and config[key] not in ("last", "auto") and Path(config[key]).exists():
             config[key] = str(Path(config[key]).resolve())  # outputs/latest soon is this run's

@@ -69,6 +69,8 @@ class LxmertLearner(LightningModule):
         compile_step: bool | str = False,
     ) -> None:
         super().__init__()
+        if not 0 <= warmup < 1:
+            raise InputError(f"warmup={warmup}; expected the share of steps in which the rate rises, such as 0.1")
         self.compute_dtype: torch.dtype | None = None
         self.compile_step = compile_step
         self.shapes: Shapes | None = None  # of compiled steps
@@ -182,8 +184,17 @@ class LxmertLearner(LightningModule):
 
         Not when the optimiser is made: Lightning would load the training data to count its batches, before
         it knows at which of them a resumed run goes on.
+
+        Raises:
+            InputError: the training has no last step, at which the rate would be 0.
         """
-        self.total_steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise InputError(
+                "the learning rate falls to 0 at the last step, and this training has none: set "
+                "trainer.max_epochs or trainer.max_steps; trainer.max_time may end it before"
+            )
+        self.total_steps = int(steps)
         log.info(
             "schedule: %d optimiser steps, %d of them warm-up",
             self.total_steps,
@@ -247,9 +258,12 @@ class LxmertLearner(LightningModule):
         # Lightning refuses a metric that is logged in two ways, and each costs milliseconds and a message to
         # every process: in training, the steps that the logger takes.
         if stage != "train" or self._logged_step:
-            self.log(f"{stage}/loss", total, prog_bar=stage == "train", batch_size=batch.num_rows, sync_dist=True)
+            # Lightning divides the sum of all processes' weights by their number, as integers: what is left over
+            # would be missing.
+            weight = batch.num_rows * self.trainer.world_size
+            self.log(f"{stage}/loss", total, prog_bar=stage == "train", batch_size=weight, sync_dist=True)
             for name, loss in losses.items():
-                self.log(f"{stage}/loss/{name}", loss, batch_size=batch.num_rows, sync_dist=True)
+                self.log(f"{stage}/loss/{name}", loss, batch_size=weight, sync_dist=True)
         return total
 
     @property

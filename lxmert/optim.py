@@ -142,7 +142,7 @@ def linear_warmup_decay(step: int, total: int, warmup: float) -> float:
     Args:
         step: optimiser steps done.
         total: optimiser steps of the whole run.
-        warmup: fraction of `total` spent rising; 0.1 in fine-tuning, 0.05 in pre-training.
+        warmup: fraction of `total` spent rising, from 0 to below 1; 0.1 in fine-tuning, 0.05 in pre-training.
     """
     progress = step / total
     if progress < warmup:

@@ -10,12 +10,13 @@ from lxmert.callbacks.predictions import PredictionFiles, official_scores
 from lxmert.callbacks.progress import ProgressLines, progress_bar
 from lxmert.callbacks.rankings import Rankings
 from lxmert.callbacks.regions import RegionExamples, RegionFiles
+from lxmert.callbacks.stopping import EarlyStopping
 from lxmert.callbacks.throughput import Throughput
 from lxmert.callbacks.wandb_table import finish_wandb
 
 __all__ = [
-    "AveragedWeights", "BestCheckpoint", "CheckpointFile", "Examples", "Interrupted", "Interrupts",
-    "LastCheckpoint", "LossCurves", "MonitorCheck", "PredictionFiles", "ProgressLines", "Rankings",
+    "AveragedWeights", "BestCheckpoint", "CheckpointFile", "EarlyStopping", "Examples", "Interrupted",
+    "Interrupts", "LastCheckpoint", "LossCurves", "MonitorCheck", "PredictionFiles", "ProgressLines", "Rankings",
     "RegionExamples", "RegionFiles", "Throughput",
     "check_averaging", "finish_wandb", "make_example", "official_scores", "progress_bar",
 ]  # fmt: skip

@@ -103,8 +103,8 @@ def check_averaging(state: Mapping[str, Any], callbacks: Mapping[str, Any]) -> N
     Raises:
         InputError: the checkpoint `state` has both, and none of the configured callbacks tells them apart.
     """
-    averaging = f"{AveragedWeights.__module__}.{AveragedWeights.__qualname__}"
-    if TRAINED in state and not any(node and node["_target_"] == averaging for node in callbacks.values()):
+    named = [node["_target_"].rpartition(".")[2] for node in callbacks.values() if node]
+    if TRAINED in state and AveragedWeights.__name__ not in named:
         raise InputError(
             "the run that is resumed averages its weights: add callbacks=ema, or start a new run from the average "
             "with init="

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy
 
 from lxmert.callbacks.interrupts import Interrupted, Interrupts
+from lxmert.callbacks.stopping import EarlyStopping
 from lxmert.files import InputError
 from lxmert.finite import NotFiniteError
 from lxmert.weights import upgrade
@@ -109,6 +110,28 @@ def validation_due(trainer: Any) -> bool:
     )
 
 
+def validate_between_steps(trainer: Any) -> None:
+    """Let validations come where an optimiser step is done: no checkpoint has gradients that are added up.
+
+    Raises:
+        InputError: they come after some time, or after so many batches of ragged epochs.
+    """
+    each, epoch = trainer.accumulate_grad_batches, trainer.num_training_batches
+    if each == 1 or trainer.val_check_batch == float("inf"):
+        return
+    by_time, across = trainer._val_check_time_interval is not None, trainer.check_val_every_n_epoch is None
+    if by_time or (across and epoch % each):
+        raise InputError(
+            f"trainer.accumulate_grad_batches={each} adds up batches to a step, and trainer.val_check_interval "
+            "validates in between: from there a resumed run would be another one. Validate after a share of an "
+            "epoch, such as trainer.val_check_interval=0.5"
+        )
+    between = trainer.val_check_batch
+    if between % each and (across or between < epoch):
+        trainer.val_check_batch = between - between % each or min(each, epoch)
+        log.info("validations come every %d batches, so that each follows a whole step", trainer.val_check_batch)
+
+
 class BestCheckpoint(ModelCheckpoint):
     """The checkpoint with the best value of `monitor`, one of the metrics of a validation.
 
@@ -152,7 +175,7 @@ class BestCheckpoint(ModelCheckpoint):
         if not before.is_file() and not here.is_file():
             log.warning("%s is gone, the best checkpoint so far: the best is looked for from here on", before)
             return
-        if not here.is_file() or (before.is_file() and before.resolve() != here.resolve()):
+        if not here.is_file():  # what is there is its own, also where the run is a copy of another
             folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f".best.ckpt.{os.getpid()}"  # each process of a run makes the same copy
             shutil.copyfile(before, temporary)
@@ -197,7 +220,15 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(trainer.strategy.broadcast(str(self.path)))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Take the signals from Lightning, whose handlers save or wait in the middle of a step."""
+        """Take the signals from Lightning, whose handlers save or wait in the middle of a step.
+
+        Raises:
+            InputError: validations would come between the batches that are added up to a step.
+        """
+        validate_between_steps(trainer)
+        if any(isinstance(each, EarlyStopping) and each.is_over for each in trainer.early_stopping_callbacks):
+            trainer.should_stop = True  # as it was when the run that goes on ended
+            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step  # which loggers count by
         self.interrupts.deferred = True
         self.interrupts.install()
         if trainer.received_sigterm:

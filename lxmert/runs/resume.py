@@ -23,6 +23,8 @@ FREE = {
     },
     "model": {"gradient_checkpointing"},
 }  # fmt: skip
+# Keys that data modules had no names for, with what they did: a run from before has done the same.
+SINCE = {"Nlvr2DataModule": {"folder": "nlvr2", "region_folder": "nlvr2_imgfeat"}}
 FIXED = ("optimizer", "objective", "recipe", "warmup", "seed", "freeze", "model", "data")
 
 
@@ -115,6 +117,10 @@ def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     if not before:
         log.warning("the checkpoint is of an older version and does not tell its settings: they are not compared")
         return
+    data = before.get("data") or {}
+    for name, values in SINCE.items():
+        if str(data.get("_target_")).endswith(name):
+            before = {**before, "data": {**values, **data}}
     differences = {
         key: (old, new)
         for name in (*FIXED, "trainer")

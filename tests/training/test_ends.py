@@ -118,8 +118,8 @@ def test_the_last_step_of_every_fit_is_kept_tested_and_summed_up(folder, whole, 
 
 def test_a_fit_without_a_logger_and_with_early_stopping_ends_well(folder, whole):
     stop = (
-        "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss, "
-        "patience: 0, mode: max}"
+        "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, "
+        "monitor: val/answering/accuracy, patience: 0, mode: min}"
     )
     run = train(*USUAL, "~logger.csv", stop, "trainer.max_epochs=5", folder=folder)
     assert checkpoint(run)["global_step"] == 2 * STEPS and summary(run)["metrics"]
@@ -170,6 +170,46 @@ def test_the_values_of_the_step_that_a_run_was_stopped_after_are_logged(folder, 
     steps = checkpoint(latest(folder))["global_step"]
     rows = [int(row["step"]) for row in metrics(latest(folder)) if row.get("train/loss")]
     assert rows == list(range(steps))
+
+
+def test_validations_come_after_whole_steps_and_a_run_stopped_in_one_goes_on_bit_for_bit(folder):
+    between = [
+        *BARE,
+        "trainer.accumulate_grad_batches=2",
+        "trainer.val_check_interval=5",
+        "data.eval_batch_size=1",
+    ]
+    expected = train(*between, folder=folder)
+    assert "validations come every 4 batches" in said(folder)
+    assert stopped(*between, folder=folder, at="validation after step 4") == 143
+    run = latest(folder)
+    train(*between, f"resume={run}", folder=folder)
+    same_run(expected, run)
+
+
+def test_a_run_that_stopped_early_is_over_unless_more_patience_is_asked_for(folder):
+    patient = [*BARE, "callbacks=early_stopping", "trainer.max_epochs=9", "optimizer.lr=0"]
+    expected = train(*patient, "callbacks.early_stopping.patience=1", folder=folder)
+    assert checkpoint(expected)["global_step"] == 2 * STEPS and "stopped early" in said(folder)
+    run = folder / "outputs" / "stopped_early"
+    shutil.copytree(expected, run)
+    (run / "summary.json").unlink()
+    train(*patient, "callbacks.early_stopping.patience=1", f"resume={run}", folder=folder)
+    assert "stopped early" in said(folder)
+    same_run(expected, run)
+    train(*patient, "callbacks.early_stopping.patience=3", f"resume={run}", folder=folder)
+    assert checkpoint(run)["global_step"] == 4 * STEPS
+
+
+def test_a_copied_run_keeps_its_own_best(folder, whole):
+    one, two = (folder / "outputs" / name for name in ("one", "two"))
+    shutil.copytree(whole, one)
+    train(*BARE, f"resume={one}", folder=folder)  # its best is the file in its own folder
+    shutil.copytree(one, two)
+    (one / "checkpoints" / "best.ckpt").write_text("a later one")
+    best = (two / "checkpoints" / "best.ckpt").read_bytes()
+    train(*BARE, f"resume={two}", folder=folder)
+    assert (two / "checkpoints" / "best.ckpt").read_bytes() == best
 
 
 def test_a_run_killed_in_its_test_is_summed_up_as_the_uninterrupted_one(folder, whole):
@@ -351,7 +391,19 @@ def test_a_sweep_keeps_to_the_outputs_each_job_apart_and_returns_its_metric(fold
     ("overrides", "expected"),
     [
         (["callbacks.best.monitor=val/answring/accuracy"], "Did you mean val/answering/accuracy"),
+        (["callbacks.best.monitor=val/loss"], "of which the lowest is the best.*add callbacks.best.mode=min"),
         (["+thaw=encoder"], "there is no root key thaw"),
+        (["warmup=500"], "warmup=500.*expected the share of steps"),
+        (["warmup=1"], "warmup=1.*expected the share of steps"),
+        (
+            ["trainer.max_epochs=-1", "trainer.max_time='00:01:00:00'"],
+            "this training has none: set trainer.max_ep",
+        ),
+        (["init_answers=nowhere.json"], "init_answers= names the answers of init="),
+        (
+            ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval='00:00:01:00'"],
+            "validates in between: from there a resumed run would be another one",
+        ),
         (["trainer.overfit_batches=2"], "data.train=minival data.valid=minival"),
         (["+callbacks.mine._target_=os.system"], "nothing else is built from a configuration"),
         (["+callbacks.mine._target_=lxmert.runs.folder.subprocess.run"], "nothing else is built"),
@@ -361,8 +413,32 @@ def test_a_sweep_keeps_to_the_outputs_each_job_apart_and_returns_its_metric(fold
 )
 def test_a_mistake_is_refused_before_the_first_step_in_one_message(folder, whole, overrides, expected):
     message = train(*USUAL, *overrides, folder=folder, fails=True)
-    assert expected in message and "Traceback" not in message
+    assert re.search(expected, message) and "Traceback" not in message
     assert not list(latest(folder).glob("checkpoints/*.ckpt")) or latest(folder) == whole
+
+
+@pytest.mark.parametrize("action", ["test", "predict"])
+def test_an_action_without_a_split_is_refused(folder, whole, action):
+    command = [*BARE, f"action={action}", f"checkpoint={whole}", f"data.{action}=[]"]
+    message = train(*command, folder=folder, fails=True)
+    assert f"action={action} has no split: name one with split=, or some with data.{action}" in message
+
+
+def test_a_misspelt_monitor_is_told_where_no_batch_is_validated_first(folder, whole):
+    options = [
+        "trainer.num_sanity_val_steps=0",
+        "callbacks.best.monitor=val/answering/acc",
+        "trainer.max_epochs=1",
+    ]
+    message = train(*BARE, *options, folder=folder, fails=True)
+    assert "Did you mean val/answering/accuracy" in message and "Traceback" not in message
+
+
+def test_a_split_without_what_is_monitored_can_be_validated(folder, whole):
+    monitor = "callbacks.best.monitor=val/answering/accuracy/answer_type/number"
+    run = train(*BARE, "action=validate", f"checkpoint={whole}", monitor, "trainer.limit_val_batches=1",
+                "data.eval_batch_size=1", folder=folder)  # fmt: skip
+    assert "val/answering/accuracy" in summary(run)["metrics"]
 
 
 def test_the_usual_options_of_the_trainer_need_no_plus(folder, whole):

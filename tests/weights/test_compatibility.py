@@ -16,6 +16,8 @@ from runs import said, train
 
 from lxmert.evaluate.__main__ import main as evaluate
 from lxmert.evaluate.ensemble import read_scores
+from lxmert.files import InputError
+from lxmert.runs import compare_settings
 from lxmert.weights import read_weights
 
 SETTINGS = [
@@ -68,3 +70,11 @@ def test_heads_are_read_from_checkpoints(before, name):
 def test_prediction_files_are_read(before):
     predictions, questions = before / "predictions" / "minival.json", before / "data" / "vqa" / "minival.json"
     assert evaluate(["check", "vqa", str(predictions), str(questions)]) == 0
+
+
+def test_statements_of_before_their_folders_had_keys_are_the_same_data():
+    data = {"_target_": "datamodules.nlvr2.Nlvr2DataModule", "train": "train"}
+    now = {"data": {**data, "folder": "nlvr2", "region_folder": "nlvr2_imgfeat"}, "warmup": 0.1}
+    compare_settings({"data": data, "warmup": 0.1}, now)
+    with pytest.raises(InputError, match=r"data\.folder: nlvr2 in the checkpoint, mine now"):
+        compare_settings({"data": data, "warmup": 0.1}, {**now, "data": {**now["data"], "folder": "mine"}})
