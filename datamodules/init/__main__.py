@@ -83,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if path.exists():
             raise InputError(f"{path}: it is there already. Remove it, or name another with --into.")
         vocabulary = options.folder / "vocab.txt"
+        if options.vocabulary and vocabulary.exists():  # weights may have been trained with it
+            raise InputError(
+                f"{vocabulary}: it is there already, and is used without --vocabulary. Remove it for a new one."
+            )
         if options.vocabulary:
             train = [found.splits[split] for split in found.roles()["train"]]
             texts = (text for store in train for text in _texts(store))

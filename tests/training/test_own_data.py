@@ -430,6 +430,18 @@ def test_nothing_is_trained_on_that_is_not_called_so(tmp_path, monkeypatch, caps
     assert not Path("own").exists()
 
 
+def test_a_vocabulary_that_is_there_is_used_and_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    (tmp_path / "data" / "mine" / "train.json").write_text(json_list([asked(1, "a", answer="red")]))
+    own = tmp_path / "data" / "mine" / "vocab.txt"
+    own.write_text("[PAD]\nmine\n")
+    assert init(["data/mine", "--vocabulary"]) == 1
+    assert "vocab.txt: it is there already" in capsys.readouterr().err and not Path("own").exists()
+    assert init(["data/mine"]) == 0 and own.read_text() == "[PAD]\nmine\n"
+    assert "mine/vocab.txt" in Path("own/experiment/mine.yaml").read_text()
+
+
 # ------------------------------------------------------------------------------ the page's own example
 
 
