@@ -47,7 +47,7 @@ def prepare_refer(preparation: Preparation, splits: Sequence[str], division: str
             )
         return [_write(rows, store, sources) for store in stores]
 
-    preparation.make(splits, sources, write)
+    preparation.make(splits, sources, write, _truths(preparation, splits))
 
 
 def prepare_visual7w(preparation: Preparation, splits: Sequence[str]) -> None:
@@ -62,20 +62,26 @@ def prepare_visual7w(preparation: Preparation, splits: Sequence[str]) -> None:
 
     def write(*stores: Path) -> list[Counts]:
         rows = read_visual7w(source, partial(shown, member))
-        counts = [_write(rows, store, [source]) for store in stores]
         write_text(boxes, json.dumps(boxes_to_describe(chain(*rows.values()))) + "\n")
-        return counts
+        return [_write(rows, store, [source]) for store in stores]
 
-    preparation.make(splits, [source], write)
+    preparation.make(splits, [source], write, [boxes, *_truths(preparation, splits)])
     preparation.notes.append(
         f"{boxes}: the boxes to choose among, for `python -m datamodules.extract PICTURES STORE.h5 --given-boxes`."
     )
+
+
+def _truths(preparation: Preparation, splits: Sequence[str]) -> list[Path]:
+    return [_truth(preparation.folder / f"{split}.h5") for split in splits]
+
+
+def _truth(store: Path) -> Path:
+    return store.with_name(f"{store.stem}_truth.json")
 
 
 def _write(rows: Mapping[str, Sequence[Referring]], store: Path, sources: Sequence[Path]) -> Counts:
     split = store.stem
     if split not in rows:
         raise InputError(f"{sources[0]}: no split {split}, only {', '.join(rows)}. Choose some with --splits.")
-    counts = write_referring(store, rows[split], sources)
-    write_rows(store.with_name(f"{split}_truth.json"), rows[split])
-    return counts
+    write_rows(_truth(store), rows[split])
+    return write_referring(store, rows[split], sources)

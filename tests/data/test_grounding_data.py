@@ -16,6 +16,7 @@ from datamodules.formats.refer import read_refer
 from datamodules.formats.referring import Referring, convert_referring, read_referring, take_box, write_referring
 from datamodules.formats.visual7w import boxes_to_describe, read_visual7w
 from datamodules.grounding import GroundingDataModule
+from datamodules.prepare import refcoco
 from datamodules.prepare.__main__ import main as prepare
 from datamodules.stores import ExampleStore, RegionStore, StoreError, write_examples
 from datamodules.toy import ToyRefcocoDataModule
@@ -198,6 +199,48 @@ def test_a_split_that_the_makers_have_not_is_named(toy, tmp_path, capsys):
     assert prepare(["refcocog", str(tmp_path)]) == 1
     assert "no split test, only train, val, testA, testB. Choose some with --splits" in capsys.readouterr().err
     assert prepare(["refcocog", str(tmp_path), "--splits", "val"]) == 0
+
+
+@pytest.mark.parametrize("step", ["write_rows", "write_referring"])
+def test_a_store_and_its_truth_are_of_the_same_files_after_a_stop(files, tmp_path, monkeypatch, step):
+    splits = ("train", "val", "testA", "testB")
+
+    def write(text):
+        sentences = [[{"raw": text, "sent_id": number}] for number in range(4)]
+        files([ref(split=split, sentences=each) for split, each in zip(splits, sentences, strict=True)])
+
+    def stop(path, *arguments):
+        if path.name.startswith("testB"):
+            raise KeyboardInterrupt
+        return whole(path, *arguments)
+
+    write("an old cat")
+    assert prepare(["refcoco", str(tmp_path)]) == 0
+    write("a new red cat")
+    whole = getattr(refcoco, step)
+    monkeypatch.setattr(refcoco, step, stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(["refcoco", str(tmp_path)])
+    monkeypatch.setattr(refcoco, step, whole)
+    assert prepare(["refcoco", str(tmp_path)]) == 0
+    for split in splits:
+        truth = json.loads((tmp_path / "stores" / "refcoco" / f"{split}_truth.json").read_text())
+        store = ExampleStore(tmp_path / "stores" / "refcoco" / f"{split}.h5")
+        assert [row["sent"] for row in truth] == store.texts(np.array([0])) == ["a new red cat"]
+
+
+def test_what_lies_beside_stores_is_made_again_when_it_is_not_there(files, tmp_path, capsys):
+    files([ref(split="val")])
+    (tmp_path / "visual7w").mkdir()
+    (tmp_path / "visual7w" / "dataset_v7w_pointing.json").write_text(json.dumps(pointing()))
+    for task, lost in (("refcoco", "val_truth.json"), ("visual7w", "val_truth.json"), ("visual7w", "boxes.json")):
+        command, path = [task, str(tmp_path), "--splits", "val"], tmp_path / "stores" / task / lost
+        assert prepare(command) == 0
+        before = path.read_text()
+        path.unlink()
+        capsys.readouterr()
+        assert prepare(command) == 0 and path.read_text() == before
+        assert prepare(command) == 0 and "kept" in capsys.readouterr().out
 
 
 def test_pointing_questions_leave_the_boxes_to_describe(tmp_path):
