@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -18,34 +18,41 @@ from lxmert.files import InputError, write_text
 UNC, UMD = ("train", "val", "testA", "testB"), ("train", "val", "test")
 # data set: who divided it, by default, and the splits of that
 DIVIDED = {"refcoco": ("unc", UNC), "refcoco+": ("unc", UNC), "refcocog": ("umd", UMD)}
-DIVISIONS = ("unc", "umd", "google")
+DIVISIONS = ("unc", "umd", "google")  # google's splits are others in each data set
+KNOWN = tuple(dict.fromkeys((*UNC, *UMD)))  # splits of any division
 POINTING = ("train", "val", "test")
 
 
-def prepare_refer(preparation: Preparation, splits: Sequence[str], division: str | None = None) -> None:
+def prepare_refer(
+    preparation: Preparation, splits: Sequence[str] | None = None, division: str | None = None
+) -> None:
     """Make a store for each split, and `<split>_truth.json`, by which predictions are scored.
 
     The identifier is REFER's sent_id; images are named as COCO's in the release.
 
     Args:
         preparation: of one of the tasks of `DIVIDED`.
-        splits: of those of the division.
+        splits: of `KNOWN`; None for those of the usual division, or those that the file of another one has.
         division: whose, of `DIVISIONS`; None for the usual one of the task.
 
     Raises:
         FileNotFoundError, InputError: files are missing or broken, or have no such split.
     """
-    refs = f"refs({division or DIVIDED[preparation.task][0]}).p"
+    usual, expected = DIVIDED[preparation.task]
+    refs = f"refs({division or usual}).p"
     files = preparation.find({refs: "the expressions", "instances.json": "the boxes and the sizes of the images"})
     sources = [files[refs], files["instances.json"]]
+    read = cache(lambda: read_refer(files[refs], files["instances.json"], partial(shown, member)))
+    if splits is None:
+        there = [split for split in KNOWN if split in read()] if division not in (None, usual) else []
+        splits = there or expected
 
     def write(*stores: Path) -> list[Counts]:
-        rows = read_refer(files[refs], files["instances.json"], partial(shown, member))
-        for split in set(rows) - {*UNC, *UMD}:
+        for split in set(read()) - {*KNOWN}:
             preparation.notes.append(
-                f"{files[refs]}: {len(rows[split])} sentences of a split {split} are left out."
+                f"{files[refs]}: {len(read()[split])} sentences of a split {split} are left out."
             )
-        return [_write(rows, store, sources) for store in stores]
+        return [_write(read(), store, sources) for store in stores]
 
     preparation.make(splits, sources, write, _truths(preparation, splits))
 

@@ -201,6 +201,19 @@ def test_a_split_that_the_makers_have_not_is_named(toy, tmp_path, capsys):
     assert prepare(["refcocog", str(tmp_path), "--splits", "val"]) == 0
 
 
+def test_another_division_has_the_splits_that_its_file_has(files, tmp_path, capsys):
+    splits = ("train", "val", "test")
+    sentences = [[{"raw": "a cat", "sent_id": number}] for number in range(3)]
+    path, _ = files([ref(split=split, sentences=each) for split, each in zip(splits, sentences, strict=True)])
+    path.rename(path.with_name("refs(google).p"))
+    command = ["refcoco", str(tmp_path), "--division", "google"]
+    assert prepare([*command, "--splits", "test"]) == 0
+    assert prepare(command) == 0
+    assert sorted(path.stem for path in (tmp_path / "stores" / "refcoco").glob("*.h5")) == sorted(splits)
+    assert prepare([*command, "--splits", "testA"]) == 1
+    assert "no split testA, only train, val, test." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("step", ["write_rows", "write_referring"])
 def test_a_store_and_its_truth_are_of_the_same_files_after_a_stop(files, tmp_path, monkeypatch, step):
     splits = ("train", "val", "testA", "testB")
