@@ -129,6 +129,17 @@ def test_a_box_a_pixel_out_is_cut_at_the_edges():
     assert take_box([0.1, 0.2, 29.7, 33.3], where, (50, 100)) == (0.1, 0.2, 29.7, 33.3)
     with pytest.raises(InputError, match="above 0"):
         take_box([-1, 2, 1, 40], where, None)  # nothing would be left of it
+    for box in (
+        [50, 2, 1, 40],
+        [50.5, 2, 0.4, 40],
+        [2, 100, 9, 1],
+        [2, 100.5, 9, 0.5],
+        [2, -1, 9, 1],
+        [2, 2, 0, 9],
+    ):
+        with pytest.raises(InputError, match="above 0 within its picture of 50 x 100 pixels"):
+            take_box(box, where, (50, 100))
+    assert take_box([49.5, 99.5, 1, 1], where, (50, 100)) == (49.5, 99.5, 0.5, 0.5)
     with pytest.raises(InputError, match=r"is .*nan.*, expected x, y"):
         take_box([1, 2, float("nan"), 40], where, None)
 
