@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datamodules.formats.checks import Where, check_identifier, no_repeat, place_of, take
+from datamodules.formats.checks import Identifiers, Where, check_identifier, place_of, take
 from datamodules.formats.json_stream import items
 from datamodules.stores import writing_rows
 from lxmert.files import InputError, shorten, write_text
@@ -78,14 +78,12 @@ def _is_number(value: Any) -> bool:
 def read_referring(path: Path) -> list[Referring]:
     """The rows of a JSON file; InputError, naming the row, where one cannot be used."""
     rows: list[Referring] = []
-    seen: set[Any] = set()
+    identifiers = Identifiers()
     for number, row in enumerate(items(path)):
         where = (path, "row", number)
         text, image = take(row, where, sent=str, img_id=str)
         check_identifier(image, "img_id", where)
-        identifier = row.get("id")
-        check_identifier(identifier, "id", where) if isinstance(identifier, str) else take(row, where, id=int)
-        no_repeat(seen, identifier, where)
+        identifier = identifiers.take(row.get("id"), "id", where)
         size = take_size(row["size"], where) if "size" in row else None
         boxes = row.get("others", [])
         if not isinstance(boxes, list):

@@ -340,6 +340,8 @@ def test_rows_of_one_s_own_have_boxes_to_choose_among(own):
         ([row(1, size=[200, 100])], r"1 of 1 examples .*a picture of 200 x 100 pixels, .* one of 100 x 50"),
         ([row(1, size=[0, 200])], r"row 0: size is \[0, 200\]"),
         ([row(1), row(1)], "row 1: 1 is there a second time"),
+        ([row(1), row("1")], "row 1: id is '1', expected an integer as in the first row"),
+        ([row("b"), row(1)], "row 1: id is 1, expected a text"),
         ([row(1, box=[1, 2, 3])], r"row 0: box is \[1, 2, 3\], expected x, y, width and height"),
         ([row(1, "c")], "1 of its 1 images have no regions"),
     ],
