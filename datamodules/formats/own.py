@@ -13,7 +13,7 @@ from datamodules.formats.answer_lists import normalized, read_answer_list
 from datamodules.formats.checks import Identifiers, Where, check_identifier, is_text, label_problem, place_of
 from datamodules.formats.release_nlvr2 import ANSWERS as TRUTH
 from datamodules.formats.release_nlvr2 import RIGHT, image_groups
-from datamodules.formats.rows import Row, read_rows
+from datamodules.formats.rows import Row, is_table, read_rows
 from datamodules.progress import progress_bar
 from datamodules.stores import ANNOTATORS, writing_rows
 from lxmert.evaluate import some, vqa_soft_scores
@@ -229,7 +229,7 @@ class OwnRows:
         """The answer as it is meant: in a table, lists and objects are written as JSON."""
         where, fields = row
         value = fields[self.columns["answer"]]
-        if isinstance(value, str) and value.startswith(("{", "[")):
+        if is_table(where[0]) and value.startswith(("{", "[")):
             return parse_json(value.encode(errors="surrogatepass"), f"{place_of(where)}: {self.columns['answer']}")
         return value
 
