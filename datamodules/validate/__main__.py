@@ -26,7 +26,7 @@ from yaml import YAMLError
 from datamodules.formats.own import ANSWER_LIST
 from datamodules.formats.region_formats import NotConvertible, recognise
 from datamodules.formats.rows import ENDINGS as TEXTS
-from datamodules.layout import stem_of
+from datamodules.layout import spellings
 from datamodules.stores import open_store, read_attribute
 from datamodules.validate.findings import Findings
 from datamodules.validate.regions import check_gqa_objects, check_region_store, check_regions
@@ -203,7 +203,8 @@ def _check_together(reports: Sequence[Findings]) -> None:
         # Official VQA files do not tell the name before train2014_000000458752.
         regions |= {image.partition("_")[2] for image in regions}
         for report in reports:
-            lost = sorted(image for image in report.images - regions if stem_of(image) not in regions)
+            spelt = zip(*spellings(sorted(report.images)), strict=True)
+            lost = [image for image, *others in spelt if not regions & {image, *others}]
             report.wrong_all(f"images without regions in this folder (of {len(report.images):,})", lost)
     asked: dict[str, dict[int, int]] = {}
     answered: dict[str, dict[int, int]] = {}

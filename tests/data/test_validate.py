@@ -421,6 +421,15 @@ def test_images_without_regions_are_named_where_there_are_regions(tmp_path):
     ]
 
 
+def test_images_are_called_as_training_finds_them(tmp_path):
+    write(tmp_path / "mine_imgfeat" / "all.tsv", region_line("1") + region_line("2"))
+    texts = tmp_path / "mine" / "train.csv"
+    write(texts, "question,image,answer\nred?,img/1.png,yes\nred?,2.jpg,no\n")
+    assert problems(tmp_path) == []
+    write(texts, "question,image,answer\nred?,a/1.png,yes\nred?,b/1.png,no\n")  # two images, one of which it is
+    assert the_problem(tmp_path) == "images without regions in this folder (of 2), 2: a/1.png; b/1.png"
+
+
 def test_annotations_without_a_question_are_named(tmp_path):
     write(tmp_path / "questions.json", official_questions(OFFICIAL_QUESTION))
     write(tmp_path / "annotations.json", annotations(ANNOTATION, {**ANNOTATION, "question_id": 2}))
