@@ -89,6 +89,17 @@ def stem_of(image_id: str) -> str:
     return next((image_id[: -len(e)] for e in PICTURES if image_id.lower().endswith(e)), image_id)
 
 
+def spellings(images: Sequence[str]) -> list[list[str]]:
+    """The ways in which regions may call these images, the nearest first.
+
+    As they are; without the ending of a picture; and without their folder too, where that is one image: texts
+    often say kitchen.jpg or img/kitchen.jpg where features say kitchen.
+    """
+    stems = [stem_of(image) for image in images]
+    bare = [stem.rpartition("/")[2] for stem in stems]
+    return [list(images), stems, *([bare] if len(set(bare)) == len(bare) else [])]
+
+
 def find_picture(images: Path, image_id: str) -> Path | None:
     """The picture of an image, `images/<image_id>.jpg|jpeg|png` or in a folder there; None without one.
 

@@ -131,16 +131,19 @@ class CaptionFolder(ReleaseFolder):
     def text_file(self, split: str) -> Path:
         """The file that has a split's captions, whether it is there or not; VOLTA's script calls val valid.
 
+        Karpathy's archive has the files of three data sets: that of this folder's name is the one.
+
         Raises:
             InputError: several could be.
         """
         folder = self.root / self.folder
+        own = folder / f"dataset_{self.folder}.json"
         names = (split, "valid") if split == "val" else (split,)
         found = [path for name in names for ending in LINES if (path := folder / f"{name}_ann{ending}").exists()]
-        found += sorted(folder.glob("dataset_*.json"))
+        found += [own] if own.exists() else sorted(folder.glob("dataset_*.json"))
         if len(found) > 1:
             raise InputError(f"{listed(map(str, found))} are all the captions of {split}. Leave one.")
-        return found[0] if found else folder / f"dataset_{self.folder}.json"
+        return found[0] if found else own
 
 
 class RetrievalDataset(ExampleDataset):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from datamodules.layout import Layout, stem_of
+from datamodules.layout import Layout, spellings
 from datamodules.stores import RegionStore
 
 
@@ -25,9 +25,8 @@ class Places:
     def of(self, images: list[str], split: str) -> np.ndarray:
         """(len(images),) int64 place of each image of a split, -1 without regions.
 
-        An image is looked for in the files that its id names; in all, when it names none, and there also by its
-        id without the ending of a picture, then without its folder too, where that is one image: texts often say
-        kitchen.jpg or img/kitchen.jpg where features say kitchen.
+        An image is looked for in the files that its id names; in all, when it names none, and there in all its
+        `spellings`.
         """
         places = np.full(len(images), -1, np.int64)
         named = [self.layout.files_of(image, split) for image in images]
@@ -37,9 +36,7 @@ class Places:
             self._look(images, np.array([names[1] if len(names) > 1 else "" for names in named]), places)
         anywhere = first == ""
         if anywhere.any():
-            stems = [stem_of(image) for image in images]
-            bare = [stem.rpartition("/")[2] for stem in stems]
-            for spelt in (images, stems, *([bare] if len(set(bare)) == len(bare) else [])):
+            for spelt in spellings(images):
                 for name in self.stores:
                     self._find(spelt, name, np.flatnonzero(anywhere & (places < 0)), places)
         return places

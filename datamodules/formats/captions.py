@@ -70,9 +70,20 @@ def read_captions(path: Path, split: str, *, progress: Progress | None = None) -
         InputError: an image twice or without captions, a caption without an image or a text, a row of another
             form, no image of the split; names file and row (from 0; in files of lines the line, from 1).
     """
+    splits: Counter[str] = Counter()
+    for belongs, image in read_all_captions(path, progress=progress):
+        splits[belongs or split] += 1
+        if (belongs or split) == split:
+            yield image
+    if not splits[split]:
+        there = ", ".join(f"{name} ({count} images)" for name, count in splits.items()) or "none"
+        raise InputError(f"{path}: no image of the split {split!r}; there are {there}.")
+
+
+def read_all_captions(path: Path, *, progress: Progress | None = None) -> Iterator[tuple[str, Captioned]]:
+    """The images of all splits, each with the name of its split, empty in VOLTA's files; as `read_captions`."""
     seen: set[Any] = set()
     ids: set[Any] = set()
-    splits: Counter[str] = Counter()
     for where, row, kind in _rows(path, progress):
         image, belongs, captions = kind(row, where)
         no_repeat(seen, image, where)
@@ -80,13 +91,7 @@ def read_captions(path: Path, split: str, *, progress: Progress | None = None) -
             raise InputError(f"{place_of(where)}: {image} has no captions. Mend or remove that row.")
         for identifier, _ in captions:
             no_repeat(ids, identifier, (path, "caption", identifier))
-        belongs = belongs or split
-        splits[belongs] += 1
-        if belongs == split:
-            yield Captioned(image, captions)
-    if not splits[split]:
-        there = ", ".join(f"{name} ({count} images)" for name, count in splits.items()) or "none"
-        raise InputError(f"{path}: no image of the split {split!r}; there are {there}.")
+        yield belongs, Captioned(image, captions)
 
 
 def _rows(path: Path, progress: Progress | None) -> Iterator[tuple[Where, Any, Any]]:

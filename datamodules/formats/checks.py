@@ -67,6 +67,28 @@ def no_repeat(seen: set[Any], identifier: Any, where: Where) -> None:
     seen.add(identifier)
 
 
+class Identifiers:
+    """The ids of a file's rows: integers or texts, as the first one is, each once.
+
+    A store has them as texts where they are mixed: 1 and "1" would be the same.
+    """
+
+    def __init__(self) -> None:
+        self._kind: type | None = None
+        self._seen: set[int | str] = set()
+
+    def take(self, value: Any, name: str, where: Where) -> int | str:
+        """The id `value`; InputError where it is none, of another type, or there already."""
+        self._kind = self._kind or (type(value) if type(value) in (int, str) else str)
+        if problem := identifier_problem(value, self._kind):
+            raise InputError(
+                f"{place_of(where)}: {name} is {shorten(value)}, {problem} as in the first row. Mend or remove "
+                "that row."
+            )
+        no_repeat(self._seen, value, where)
+        return value
+
+
 def place_of(where: Where) -> str:
     """A row's place, as a message calls it."""
     file, rows, number = where

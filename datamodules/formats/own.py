@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.formats.answer_lists import normalized, read_answer_list
-from datamodules.formats.checks import Where, check_identifier, is_text, label_problem, no_repeat, place_of
+from datamodules.formats.checks import Identifiers, Where, check_identifier, is_text, label_problem, place_of
 from datamodules.formats.release_nlvr2 import ANSWERS as TRUTH
 from datamodules.formats.release_nlvr2 import RIGHT, image_groups
-from datamodules.formats.rows import Row, read_rows
+from datamodules.formats.rows import Row, is_table, read_rows
 from datamodules.progress import progress_bar
 from datamodules.stores import ANNOTATORS, writing_rows
-from lxmert.evaluate import identifier_problem, some, vqa_soft_scores
+from lxmert.evaluate import some, vqa_soft_scores
 from lxmert.files import InputError, parse_json, shorten
 
 NORMALIZED = "normalized_answer"  # what a column of answers is that are to be read `normalized`
@@ -168,8 +168,7 @@ class OwnRows:
         self._others = {name for role, names in USUAL_NAMES.items() if role not in self.columns for name in names}
         self._others |= {_further(len(self.images))} if pairs else set()
         self._others -= set(first[1])
-        self._id_type: type | None = None
-        self._seen: set[Any] = set()
+        self._identifiers = Identifiers()
 
     def read(self, row: Row, number: int) -> tuple[Any, ...]:
         """A row as `Rows.add` takes it.
@@ -201,12 +200,7 @@ class OwnRows:
         if "id" not in self.columns:
             return number
         name = self.columns["id"]
-        value = fields[name]
-        self._id_type = self._id_type or (type(value) if type(value) in (int, str) else str)
-        if problem := identifier_problem(value, self._id_type):
-            raise _problem(where, f"{name} is {shorten(value)}, {problem} as in the first row")
-        no_repeat(self._seen, value, where)
-        return value
+        return self._identifiers.take(fields[name], name, where)
 
     def _image(self, where: Where, fields: Mapping[str, Any], role: str) -> str:
         name = self.columns[role]
@@ -235,7 +229,7 @@ class OwnRows:
         """The answer as it is meant: in a table, lists and objects are written as JSON."""
         where, fields = row
         value = fields[self.columns["answer"]]
-        if isinstance(value, str) and value.startswith(("{", "[")):
+        if is_table(where[0]) and value.startswith(("{", "[")):
             return parse_json(value.encode(errors="surrogatepass"), f"{place_of(where)}: {self.columns['answer']}")
         return value
 

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datamodules.formats.checks import Where, check_identifier, no_repeat, place_of, take
+from datamodules.formats.checks import Identifiers, Where, check_identifier, place_of, take
 from datamodules.formats.json_stream import items
 from datamodules.stores import writing_rows
 from lxmert.files import InputError, shorten, write_text
@@ -50,25 +50,25 @@ def take_box(value: Any, where: Where, size: tuple[int, int] | None, name: str =
         name: of the box, for messages.
 
     Raises:
-        InputError: no such numbers, an empty box, or one that is further outside of the picture than `SLACK`.
+        InputError: no such numbers, nothing of the box within the picture, or it is further outside than `SLACK`.
     """
     numbers = isinstance(value, list | tuple) and len(value) == 4 and all(map(_is_number, value))
-    # A box of which the slack is all would be empty once it is cut.
-    if not numbers or not all(length > max(-start, 0) for start, length in zip(value[:2], value[2:], strict=True)):
-        raise InputError(
-            f"{place_of(where)}: {name} is {shorten(value)}, expected x, y, width and height in pixels, the last "
-            "two above 0. Mend or remove that row."
-        )
-    x, y, width, height = map(float, value)
+    x, y, width, height = map(float, value if numbers else (0, 0, 0, 0))
     right, bottom = map(float, size or (math.inf, math.inf))
+    of = f" of {right:g} x {bottom:g} pixels" if size else ""
     if min(x, y) < -SLACK or x + width > right + SLACK or y + height > bottom + SLACK:
-        of = f" of {right:g} x {bottom:g} pixels" if size else ""
         raise InputError(
             f"{place_of(where)}: {name} {shorten(value)} (x, y, width, height) reaches out of its picture{of}. "
             "Mend or remove that row; where all rows are so, the boxes are of pictures of another size."
         )
     left, top = max(x, 0.0), max(y, 0.0)
-    return left, top, min(width + (x - left), right - left), min(height + (y - top), bottom - top)
+    box = left, top, min(width + (x - left), right - left), min(height + (y - top), bottom - top)
+    if not min(box[2:]) > 0:  # as it is, or because the slack is all of it
+        raise InputError(
+            f"{place_of(where)}: {name} is {shorten(value)}, expected x, y, width and height in pixels, the last "
+            f"two above 0 within its picture{of}. Mend or remove that row."
+        )
+    return box
 
 
 def _is_number(value: Any) -> bool:
@@ -78,14 +78,12 @@ def _is_number(value: Any) -> bool:
 def read_referring(path: Path) -> list[Referring]:
     """The rows of a JSON file; InputError, naming the row, where one cannot be used."""
     rows: list[Referring] = []
-    seen: set[Any] = set()
+    identifiers = Identifiers()
     for number, row in enumerate(items(path)):
         where = (path, "row", number)
         text, image = take(row, where, sent=str, img_id=str)
         check_identifier(image, "img_id", where)
-        identifier = row.get("id")
-        check_identifier(identifier, "id", where) if isinstance(identifier, str) else take(row, where, id=int)
-        no_repeat(seen, identifier, where)
+        identifier = identifiers.take(row.get("id"), "id", where)
         size = take_size(row["size"], where) if "size" in row else None
         boxes = row.get("others", [])
         if not isinstance(boxes, list):

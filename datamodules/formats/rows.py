@@ -34,14 +34,23 @@ def read_rows(path: Path, *, progress: Progress | None = None) -> Iterator[Row]:
     Raises:
         InputError: broken, not UTF-8, or rows of another form; names the file and the place.
     """
-    kind = path.name.removesuffix(".gz").rpartition(".")[2]
-    if kind in ("csv", "tsv"):
+    kind = _kind(path)
+    if is_table(path):
         yield from table_rows(path, "," if kind == "csv" else "\t", progress=progress)
     elif kind == "jsonl" or first_mark(path) == "{":
         yield from json_lines(path, progress=progress)
     else:
         for number, row in enumerate(items(path, progress=progress)):
             yield (path, "row", number), row
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's values are all texts: CSV or TSV."""
+    return _kind(path) in ("csv", "tsv")
+
+
+def _kind(path: Path) -> str:
+    return path.name.removesuffix(".gz").rpartition(".")[2]
 
 
 def first_mark(path: Path) -> str:

@@ -25,7 +25,7 @@ from datamodules.release import ReleaseFolder, own_folder
 from datamodules.stores import ExampleStore, RegionStore
 from lxmert.files import InputError, write_text
 
-VALIDATION, TEST = ("valid", "val", "validation", "dev"), ("test",)  # usual names of these splits
+BEGINNINGS = {"train": ("train",), "valid": ("val", "dev"), "test": ("test",)}  # of the usual names of splits
 _AT_ONCE = 10_000
 
 
@@ -41,13 +41,18 @@ class Found:
     feature_dim: int | None = None
 
     def roles(self) -> dict[str, list[str]]:
-        """The splits to train, validate, test and predict on."""
+        """The splits to train, validate, test and predict on, by their names."""
         labelled = [split for split, store in self.splits.items() if store.labelled]
-        valid = [split for split in labelled if split in VALIDATION][:1]
-        test = [split for split in labelled if split in TEST] or valid
-        train = [split for split in labelled if split not in (*valid, *test)]
+        train, valid, test = (
+            [split for split in labelled if split.lower().startswith(usual)] for usual in BEGINNINGS.values()
+        )
         unlabelled = [split for split in self.splits if split not in labelled]
-        return {"train": train, "valid": valid, "test": test, "predict": unlabelled or test or valid}
+        return {
+            "train": train or (labelled if len(labelled) == 1 and not valid + test else []),
+            "valid": valid,
+            "test": test or valid,
+            "predict": unlabelled or test or valid,
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if path.exists():
             raise InputError(f"{path}: it is there already. Remove it, or name another with --into.")
         vocabulary = options.folder / "vocab.txt"
+        if options.vocabulary and vocabulary.exists():  # weights may have been trained with it
+            raise InputError(
+                f"{vocabulary}: it is there already, and is used without --vocabulary. Remove it for a new one."
+            )
         if options.vocabulary:
             train = [found.splits[split] for split in found.roles()["train"]]
             texts = (text for store in train for text in _texts(store))
@@ -155,7 +164,8 @@ def say(found: Found) -> None:
                 [f"{len(lost):,} of them without regions, such as {lost[0]}"] if lost else ["all with regions"]
             )
         facts.append(f"{len(store.table('answers')):,} answers" if store.labelled else "no answers")
-        print(f"{split}: {', '.join(facts)}; to {' and '.join(uses) or 'nothing'}")
+        unused = "nothing: add it to data.train if it is to be trained on"
+        print(f"{split}: {', '.join(facts)}; to {' and '.join(uses) or unused}")
     if found.feature_dim:
         print(f"regions: {found.feature_dim} features each")
     else:
@@ -164,8 +174,8 @@ def say(found: Found) -> None:
         print(f"  python -m datamodules.convert FEATURES {regions} --detector NAME\n")
     if not roles["train"]:
         raise InputError(
-            f"{found.release.root / found.name}: no split to train on: expected train with answers, found "
-            f"{', '.join(found.splits)}."
+            f"{found.release.root / found.name}: no split to train on: expected one with answers whose name "
+            f"begins with train, found {', '.join(found.splits)}. Rename the file of one, or give it answers."
         )
 
 

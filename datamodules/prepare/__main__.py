@@ -24,7 +24,7 @@ from datamodules.prepare.nlvr2 import BY_DEFAULT, prepare_nlvr2
 from datamodules.prepare.nlvr2 import MAKERS as NLVR2_SPLITS
 from datamodules.prepare.preparation import Preparation
 from datamodules.prepare.pretrain import prepare_pretrain
-from datamodules.prepare.refcoco import DIVIDED, DIVISIONS, POINTING, prepare_refer, prepare_visual7w
+from datamodules.prepare.refcoco import DIVIDED, DIVISIONS, KNOWN, POINTING, prepare_refer, prepare_visual7w
 from datamodules.prepare.vqa import DATA_SETS as VQA_KIND
 from datamodules.prepare.vqa import prepare_vqa
 from lxmert.files import InputError
@@ -42,8 +42,8 @@ TASKS = {
     "nlvr2": (lambda preparation, options: prepare_nlvr2(preparation, options.splits), NLVR2_SPLITS),
     "pretrain": (lambda preparation, options: prepare_pretrain(preparation), ()),
     **{
-        name: (lambda preparation, options: prepare_refer(preparation, options.splits, options.division), splits)
-        for name, (_, splits) in DIVIDED.items()
+        name: (lambda preparation, options: prepare_refer(preparation, options.splits, options.division), KNOWN)
+        for name in DIVIDED
     },
     "visual7w": (lambda preparation, options: prepare_visual7w(preparation, options.splits), POINTING),
 }
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         task.add_argument("--official", type=Path, help="where the makers' files are, at any depth")
         task.add_argument("--stores", type=Path, help="where the stores go (ROOT/stores)")
         if splits:
-            usual = list(BY_DEFAULT if name == "nlvr2" else splits)
+            usual = None if name in DIVIDED else list(BY_DEFAULT if name == "nlvr2" else splits)
             task.add_argument("--splits", nargs="+", choices=list(splits), default=usual)
         if name == "vqa":
             what = (

@@ -18,6 +18,7 @@ from lxmert.files import InputError, write_text
 
 MAKERS = {"train": "train", "valid": "val", "testdev": "testdev", "submit": "submission"}
 LABELLED = ("train", "valid", "testdev")
+LISTED = ("train", "valid")  # whose answers make the answer list
 
 
 def prepare_gqa(preparation: Preparation, splits: Sequence[str], unbalanced: bool) -> None:
@@ -25,7 +26,7 @@ def prepare_gqa(preparation: Preparation, splits: Sequence[str], unbalanced: boo
 
     The first three are the balanced questions; submit is all questions of the makers' submission file, without
     answers. The list is `gqa/trainval_label2ans.json` in the data folder: the answers to the balanced questions
-    of train and valid.
+    of train and valid, both where one of them is made.
 
     Args:
         preparation: of the task "gqa".
@@ -39,10 +40,18 @@ def prepare_gqa(preparation: Preparation, splits: Sequence[str], unbalanced: boo
     stores = {split: f"{MAKERS[split]}_{'all' if split == 'submit' else 'balanced'}_questions" for split in splits}
     if unbalanced:
         stores |= {f"{split}_all": f"{MAKERS[split]}_all_questions" for split in splits if split in LABELLED}
+    answers = preparation.root / "gqa" / "trainval_label2ans.json"
+    listed: dict[str, str] = {}
+    if set(LISTED) & set(splits) and not answers.exists():
+        listed = {
+            f"{MAKERS[split]}_balanced_questions.json": f"questions of {split}, for the answer list"
+            for split in LISTED
+        }
     folders = [name for name in stores.values() if preparation.search([name])]  # a folder of chunks is no .json
-    files = preparation.find(
-        {name if name in folders else f"{name}.json": f"questions of {store}" for store, name in stores.items()}
-    )
+    wanted = {
+        name if name in folders else f"{name}.json": f"questions of {store}" for store, name in stores.items()
+    }
+    files = preparation.find(wanted | listed)
     for store, name in stores.items():
         source = files[name] if name in folders else files[f"{name}.json"]
         chunks = _chunks(source)
@@ -50,11 +59,9 @@ def prepare_gqa(preparation: Preparation, splits: Sequence[str], unbalanced: boo
         preparation.make([store], chunks, lambda path, c=chunks, g=groups: [_convert(c, path, g)])
         if store in ("train", "valid") and preparation.states[store] == "made":
             _check_choices(preparation, store, chunks)
-    answers = preparation.root / "gqa" / "trainval_label2ans.json"
-    trained_on = [split for split in ("train", "valid") if split in splits]
-    if trained_on and not answers.exists():
-        _make_answers(answers, [files[f"{stores[split]}.json"] for split in trained_on])
-        preparation.notes.append(f"{answers}: made from the balanced questions of {' and '.join(trained_on)}.")
+    if listed:
+        _make_answers(answers, [files[name] for name in listed])
+        preparation.notes.append(f"{answers}: made from the balanced questions of {' and '.join(LISTED)}.")
 
 
 def _chunks(source: Path) -> list[Path]:

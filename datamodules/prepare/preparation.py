@@ -123,18 +123,27 @@ class Preparation:
                 )
         return {name: found[name][0] for name in names if name in found}
 
-    def make(self, names: Sequence[str], sources: Sequence[Path], write: Callable[..., Sequence[Counts]]) -> None:
+    def make(
+        self,
+        names: Sequence[str],
+        sources: Sequence[Path],
+        write: Callable[..., Sequence[Counts]],
+        beside: Sequence[Path] = (),
+    ) -> None:
         """Make stores from the same sources, unless all of them are current.
 
         Args:
             names: of the stores, without their ending.
             sources: all files that their content depends on.
             write: called with the path of each store; gives the counts of each.
+            beside: further files that it makes, each before the stores: these are what tells that it is current.
         """
         paths = [self.folder / f"{name}.h5" for name in names]
-        if all(name in self._entries for name in names) and all(examples_are_current(p, sources) for p in paths):
+        known = all(name in self._entries for name in names) and all(path.exists() for path in beside)
+        if known and all(examples_are_current(path, sources) for path in paths):
             self.states |= dict.fromkeys(names, "kept")
             return
+        self.folder.mkdir(parents=True, exist_ok=True)
         counts = write(*paths)
         stamps = []
         with progress_bar("SHA-256", len(sources), "file") as bar:

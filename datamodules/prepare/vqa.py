@@ -85,7 +85,8 @@ def prepare_vqa(preparation: Preparation, splits: Sequence[str], minival: Path |
     """Make `<task>/<split>.h5`, and the answer list where there is none.
 
     The list is `<task>/trainval_label2ans.json` in the data folder; where it is, it is the vocabulary of the
-    soft scores. It is made from train; VQA v2's, as the original's, from val, too.
+    soft scores. It is made from train; VQA v2's, as the original's, from val, too: whichever splits are made, so
+    that it is never that of a part.
 
     Args:
         preparation: of a task in `DATA_SETS`.
@@ -100,16 +101,17 @@ def prepare_vqa(preparation: Preparation, splits: Sequence[str], minival: Path |
     task, makers = preparation.task, DATA_SETS[preparation.task]
     labelled = [split for split in splits if (task, split) not in UNLABELLED]
     questions = {split: makers.questions.format(makers.splits[split]) for split in splits}
-    annotations = {split: makers.annotations.format(makers.splits[split]) for split in labelled}
-    wanted = {name: f"annotations of {makers.splits[split]}" for split, name in annotations.items()}
+    answers = preparation.root / task / "trainval_label2ans.json"
+    listed = makers.listed if labelled and not answers.exists() else ()
+    annotations = {split: makers.annotations.format(makers.splits[split]) for split in (*listed, *labelled)}
+    wanted = {
+        name: f"annotations of {makers.splits[split]}" + (", for the answer list" if split in listed else "")
+        for split, name in annotations.items()
+    }
     wanted |= {name: f"questions of {makers.splits[split]}" for split, name in questions.items()}
     files = preparation.find(wanted, {minival: "the images of minival"} if minival and "val" in splits else {})
 
-    answers = preparation.root / task / "trainval_label2ans.json"
-    if labelled and not answers.exists():
-        listed = [split for split in labelled if split in makers.listed]
-        if not listed:
-            raise InputError(f"{answers} is not there and is made from train: prepare train first.")
+    if listed:
         _make_answers(answers, [files[annotations[split]] for split in listed], makers.most_given)
         preparation.notes.append(f"{answers}: made from {' and '.join(makers.splits[s] for s in listed)}.")
     for split in splits:

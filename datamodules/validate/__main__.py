@@ -2,10 +2,10 @@
 
 PATH is the experiment of a data set of your own (own/experiment/mine.yaml), for its texts by its columns and its
 regions; or a file or a folder: region files (stores, and what becomes one), texts (the LXMERT release's, the
-makers', stores), answer lists and predictions. The report has counts, and statistics beside those of the original
-release. It ends with the problems: broken or repeated rows, answers outside the list, boxes in another unit,
-features unlike the original's; in a folder that has regions also images without them. Texts are read whole,
-regions by a sample.
+makers', captions, probing sets, stores), answer lists and predictions. The report has counts, and statistics
+beside those of the original release. It ends with the problems: broken or repeated rows, answers outside the
+list, boxes in another unit, features unlike the original's; in a folder that has regions also images without
+them. Texts are read whole, regions by a sample.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from rich.markup import escape
 from rich.table import Table
 from yaml import YAMLError
 
+from datamodules.formats.captions import LINES
 from datamodules.formats.own import ANSWER_LIST
 from datamodules.formats.region_formats import NotConvertible, recognise
 from datamodules.formats.rows import ENDINGS as TEXTS
-from datamodules.layout import stem_of
+from datamodules.layout import spellings
 from datamodules.stores import open_store, read_attribute
 from datamodules.validate.findings import Findings
 from datamodules.validate.regions import check_gqa_objects, check_region_store, check_regions
@@ -34,13 +35,13 @@ from datamodules.validate.texts import (
     Unknown,
     check_json,
     check_lines,
+    check_of_table,
     check_own,
     check_text_store,
-    looks_like_table,
 )
 from lxmert.files import InputError
 
-ENDINGS = (*TEXTS, ".h5", ".hdf5")
+ENDINGS = (*dict.fromkeys((*TEXTS, *LINES)), ".h5", ".hdf5")
 EXPERIMENTS = (".yaml", ".yml")
 
 
@@ -158,15 +159,15 @@ def _check(file: Path, found: Findings) -> None:
     suffix = Path(file.name.removesuffix(".gz")).suffix
     if file.stat().st_size == 0:
         found.wrong("empty file")
-    elif suffix in (".csv", ".tsv") and looks_like_table(file):
-        check_own(file, found)
+    elif suffix in (".csv", ".tsv") and (check := check_of_table(file)):
+        check(file, found)
     elif suffix in (".h5", ".hdf5"):
         _check_store(file, found)
     elif suffix == ".tsv":
         check_regions(recognise(file), file, found)
     elif suffix == ".json":
         check_json(file, found)
-    elif suffix in (".jsonl", ".csv", ".txt"):
+    elif suffix in (*LINES, ".csv", ".txt"):
         check_lines(file, found)
     else:
         raise Unknown(f"expected one of {', '.join(ENDINGS)}")
@@ -203,7 +204,8 @@ def _check_together(reports: Sequence[Findings]) -> None:
         # Official VQA files do not tell the name before train2014_000000458752.
         regions |= {image.partition("_")[2] for image in regions}
         for report in reports:
-            lost = sorted(image for image in report.images - regions if stem_of(image) not in regions)
+            spelt = zip(*spellings(sorted(report.images)), strict=True)
+            lost = [image for image, *others in spelt if not regions & {image, *others}]
             report.wrong_all(f"images without regions in this folder (of {len(report.images):,})", lost)
     asked: dict[str, dict[int, int]] = {}
     answered: dict[str, dict[int, int]] = {}

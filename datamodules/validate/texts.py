@@ -13,11 +13,13 @@ import numpy as np
 
 from datamodules.formats import official_gqa, official_vqa
 from datamodules.formats.answer_lists import answer_of, answer_problem, read_answer_list
+from datamodules.formats.captions import LINES, read_all_captions
 from datamodules.formats.checks import Where, is_text, take
 from datamodules.formats.json_stream import entries, items, member, outline
 from datamodules.formats.official_nlvr2 import IDENTIFIER, take_statement
 from datamodules.formats.opening import opened
 from datamodules.formats.own import ANSWER_LIST, OwnRows, has_pairs, looks_own
+from datamodules.formats.probes import read_probes
 from datamodules.formats.referring import Referring, read_referring
 from datamodules.formats.release_nlvr2 import image_groups, statement_problem
 from datamodules.formats.release_pretrain import read_entry
@@ -54,22 +56,24 @@ def check_json(path: Path, found: Findings) -> None:
         row = next(items(path), None)
         kinds = LISTS
     elif head.startswith("{"):
-        line = _parsed(head.split("\n", 1)[0])
-        if isinstance(line, dict) and {"sentence", "identifier"} <= set(line):
-            _official_statements(path, found)
+        if check := _check_of_lines(path, _parsed(head.split("\n", 1)[0])):
+            check(path, found)
             return
         kinds, row = _outlined(path)
-        if kinds is MEMBERS and any(_begins_with(path, name, {"qa_pairs", "box_id"}) for name in row):
-            _visual7w(path, found)
-            return
+        for name in row if kinds is MEMBERS else ():
+            first = _first_fields(path, name)
+            for fields, check in BEGINNINGS:
+                if fields & first:
+                    check(path, found)
+                    return
     else:
         raise Unknown("neither a JSON list nor an object")
     for names, check in kinds:
         if isinstance(row, dict) and names <= set(row):
             check(path, found)
             return
-    if looks_own(row):
-        check_own(path, found)
+    if check := _check_of_rows(row):
+        check(path, found)
         return
     if "ans" in path.stem and isinstance(row, str | int):  # plain texts and numbers may be anything
         (_answer_list if head.startswith("[") else _answer_codes)(path, found)
@@ -77,10 +81,30 @@ def check_json(path: Path, found: Findings) -> None:
     raise Unknown(f"JSON of {shorten(row)}" if row is not None else "JSON without content")
 
 
-def _begins_with(path: Path, name: str, fields: set[str]) -> bool:
-    """Whether the list `name` of a file begins with what has any of these fields."""
+def _first_fields(path: Path, name: str) -> set[str]:
+    """The fields of the first element of the list `name` of a file."""
     first = next(member(path, name), None)
-    return isinstance(first, dict) and bool(fields & set(first))
+    return set(first) if isinstance(first, dict) else set()
+
+
+def _check_of_rows(row: Any) -> Check | None:
+    """What looks into a file of one's own or of a maker's, by its first row, whatever the ending."""
+    if not isinstance(row, dict):
+        return None
+    if any(names <= set(row) for names in PROBES):
+        return _probes
+    if set(row) == HATEFUL_MEMES and type(row["label"]) is int:
+        return _hateful_memes
+    return check_own if looks_own(row) else None
+
+
+def _check_of_lines(path: Path, row: Any) -> Check | None:
+    """As `_check_of_rows`, of a file with a JSON object a line."""
+    if isinstance(row, dict) and {"sentence", "identifier"} <= set(row):
+        return _official_statements
+    if isinstance(row, dict) and "sentences" in row and path.suffix in LINES:
+        return _captions
+    return _check_of_rows(row)
 
 
 def _outlined(path: Path) -> tuple[list[tuple[set[str], Check]], Any]:
@@ -99,22 +123,19 @@ def _outlined(path: Path) -> tuple[list[tuple[set[str], Check]], Any]:
 
 
 def check_lines(path: Path, found: Findings) -> None:
-    """NLVR2 predictions, or the makers' statements, in a file of lines.
+    """A file of lines: NLVR2's predictions, or JSON of any kind we know.
 
     Raises:
         Unknown: it is neither.
     """
     with opened(path) as file:
         first = file.readline(HEAD).decode("utf-8-sig", "replace")
-    row = _parsed(first)
-    if isinstance(row, dict) and {"sentence", "identifier"} <= set(row):
-        _official_statements(path, found)
-    elif looks_own(row):
-        check_own(path, found)
+    if check := _check_of_lines(path, _parsed(first)):
+        check(path, found)
     elif IDENTIFIER.match(first):
         _statement_predictions(path, found)
     else:
-        raise Unknown("its first line is neither a statement of NLVR2 nor identifier,True|False")
+        raise Unknown("its first line is neither an object of a form that is known nor identifier,True|False")
 
 
 def check_own(path: Path, found: Findings, columns: Mapping[str, str] | None = None) -> None:
@@ -155,12 +176,12 @@ def check_own(path: Path, found: Findings, columns: Mapping[str, str] | None = N
             found.wrong("answers that are not in the answer list", repr(answer))
 
 
-def looks_like_table(path: Path) -> bool:
-    """Whether the first line of a CSV or TSV file names the columns of texts of one's own."""
+def check_of_table(path: Path) -> Check | None:
+    """What looks into a CSV or TSV file whose first line names the columns, if it does."""
     with opened(path) as file:
         first = file.readline(HEAD).decode("utf-8-sig", "replace").strip()
     names = first.split("\t" if ".tsv" in path.suffixes else ",")
-    return looks_own(dict.fromkeys(name.strip().strip('"') for name in names))
+    return _check_of_rows(dict.fromkeys(name.strip().strip('"') for name in names))
 
 
 def _head(path: Path) -> str:
@@ -329,9 +350,19 @@ def _official_questions(path: Path, found: Findings) -> None:
     found.fact("images", len(images))
 
 
-def _official_annotations(path: Path, found: Findings) -> None:
-    if _begins_with(path, "annotations", {"bbox"}):
+def _other_annotations(path: Path, found: Findings) -> bool:
+    """Whether a file's annotations are FOIL's, which are looked into here; Unknown where they are boxes."""
+    first = _first_fields(path, "annotations")
+    if "bbox" in first:
         raise Unknown("boxes of COCO's images, which are read with the sentences about them")
+    if "foil" in first:
+        _probes(path, found)
+    return "foil" in first
+
+
+def _official_annotations(path: Path, found: Findings) -> None:
+    if _other_annotations(path, found):
+        return
     found.kind = "official annotations of VQA v2"
     found.subset = _subset(path)
     images: set[int] = set()
@@ -365,8 +396,8 @@ def _official_annotations(path: Path, found: Findings) -> None:
 
 
 def _official_captions(path: Path, found: Findings) -> None:
-    if _begins_with(path, "annotations", {"bbox"}):
-        raise Unknown("boxes of COCO's images, which are read with the sentences about them")
+    if _other_annotations(path, found):
+        return
     found.kind = "official captions of COCO"
     names: dict[int, str] = {}
     check = _fields(id=int, file_name=str)
@@ -524,6 +555,34 @@ def _coco_images(subset: str, images: set[int]) -> set[str]:
     return {f"{subset}_{image:012d}" for image in images} if subset else set()
 
 
+def _captions(path: Path, found: Findings) -> None:
+    found.kind = "captions by image, VOLTA's" if path.suffix in LINES else "captions by image, Karpathy's"
+    splits: Counter[str] = Counter()
+    count = 0
+    for split, (image, captions) in _rows(read_all_captions, path):
+        found.images.add(image)
+        splits[split] += 1
+        count += len(captions)
+    found.fact("captions, at most five an image", count)
+    found.fact("images", len(found.images))
+    if "" not in splits:
+        found.fact("images by split", ", ".join(f"{name} {number:,}" for name, number in splits.items()))
+
+
+def _probes(path: Path, found: Findings) -> None:
+    found.kind = "sentences to tell apart"
+    probes = read_probes(path)
+    found.images = {image for probe in probes for image in probe.images}
+    found.fact("examples that count", len(probes))
+    found.fact("images", len(found.images))
+    found.fact("pieces", ", ".join(dict.fromkeys(probe.piece for probe in probes)))
+
+
+def _hateful_memes(path: Path, found: Findings) -> None:
+    check_own(path, found, {"class": "label"})
+    found.kind = "Hateful Memes"
+
+
 # --------------------------------------------------------------------- answer lists and predictions
 
 
@@ -677,11 +736,16 @@ def _short(error: InputError, path: Path) -> str:
     )
 
 
+PROBES = ({"caption", "foil"}, {"caption_0", "caption_1"})
+HATEFUL_MEMES = {"id", "img", "label", "text"}
+# What the first element of an object's list has -> what the file is.
+BEGINNINGS: list[tuple[set[str], Check]] = [({"qa_pairs", "box_id"}, _visual7w), ({"sentences"}, _captions)]
 # What the first row has, or which list the object has -> what the file is.
 LISTS: list[tuple[set[str], Check]] = [
     ({"question_id", "img_id", "sent"}, _questions),
     ({"img0", "img1", "sent"}, _statements),
     ({"img_id", "sent", "box"}, _referring),
+    ({"img_id", "sent", "size"}, _referring),  # to predict
     ({"img_id", "sentf"}, _pretraining),
     ({"question_id", "answer"}, _vqa_predictions),
     ({"questionId", "prediction"}, _gqa_predictions),
@@ -698,6 +762,7 @@ MEMBERS: list[tuple[set[str], Check]] = [
 OBJECTS: list[tuple[set[str], Check]] = [
     ({"question", "imageId"}, _gqa_questions),
     ({"valid", "plausible"}, _gqa_choices),
+    ({"caption", "foil", "mturk"}, _probes),
     ({"objects", "width", "height"}, _scene_graphs),
     ({"objectsNum", "idx", "file"}, _gqa_infos),
 ]

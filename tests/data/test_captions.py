@@ -299,6 +299,15 @@ def test_several_caption_files_of_a_split_are_refused(root):
         module(root)
 
 
+def test_of_the_files_of_karpathys_archive_that_of_the_folders_name_counts(root):
+    for name in ("coco", "flickr8k"):
+        write_karpathy(root / "flickr30k" / f"dataset_{name}.json", karpathy(["test"] * 2))
+    assert len(module(root).captions_of("test", 0).image_ids) == 4
+    (root / "flickr30k" / "dataset_flickr30k.json").unlink()
+    with pytest.raises(InputError, match=r"dataset_coco\.json.*dataset_flickr8k\.json are all the captions"):
+        module(root)
+
+
 def test_voltas_files_are_found_by_their_split_which_it_calls_valid(root):
     (root / "flickr30k" / "dataset_flickr30k.json").unlink()
     for split, images in {"train": range(6), "valid": range(6, 9), "test": range(9, 13)}.items():

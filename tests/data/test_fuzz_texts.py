@@ -103,6 +103,7 @@ FILES = {
         "data_subtype": "train2014",
         "annotations": ANNOTATIONS,
     },
+    "vqa/v2_mscoco_val2014_annotations.json": {"data_subtype": "val2014", "annotations": ANNOTATIONS[:1]},
     "vizwiz/train.json": [
         {
             "image": f"VizWiz_train_0000000{n}.jpg",
@@ -121,6 +122,7 @@ FILES = {
         row | {"image_id": 1, "coco_split": "train2014"} for row in ANNOTATIONS
     ],
     "gqa/train_balanced_questions.json": GQA,
+    "gqa/val_balanced_questions.json": {"09": GQA["01"]},
     "gqa/train_choices.json": {n: {"valid": ["yes", "no"], "plausible": ["yes"]} for n in GQA},
     "gqa/train_sceneGraphs.json": {
         str(n): {

@@ -16,6 +16,7 @@ from datamodules.formats.refer import read_refer
 from datamodules.formats.referring import Referring, convert_referring, read_referring, take_box, write_referring
 from datamodules.formats.visual7w import boxes_to_describe, read_visual7w
 from datamodules.grounding import GroundingDataModule
+from datamodules.prepare import refcoco
 from datamodules.prepare.__main__ import main as prepare
 from datamodules.stores import ExampleStore, RegionStore, StoreError, write_examples
 from datamodules.toy import ToyRefcocoDataModule
@@ -128,6 +129,17 @@ def test_a_box_a_pixel_out_is_cut_at_the_edges():
     assert take_box([0.1, 0.2, 29.7, 33.3], where, (50, 100)) == (0.1, 0.2, 29.7, 33.3)
     with pytest.raises(InputError, match="above 0"):
         take_box([-1, 2, 1, 40], where, None)  # nothing would be left of it
+    for box in (
+        [50, 2, 1, 40],
+        [50.5, 2, 0.4, 40],
+        [2, 100, 9, 1],
+        [2, 100.5, 9, 0.5],
+        [2, -1, 9, 1],
+        [2, 2, 0, 9],
+    ):
+        with pytest.raises(InputError, match="above 0 within its picture of 50 x 100 pixels"):
+            take_box(box, where, (50, 100))
+    assert take_box([49.5, 99.5, 1, 1], where, (50, 100)) == (49.5, 99.5, 0.5, 0.5)
     with pytest.raises(InputError, match=r"is .*nan.*, expected x, y"):
         take_box([1, 2, float("nan"), 40], where, None)
 
@@ -198,6 +210,61 @@ def test_a_split_that_the_makers_have_not_is_named(toy, tmp_path, capsys):
     assert prepare(["refcocog", str(tmp_path)]) == 1
     assert "no split test, only train, val, testA, testB. Choose some with --splits" in capsys.readouterr().err
     assert prepare(["refcocog", str(tmp_path), "--splits", "val"]) == 0
+
+
+def test_another_division_has_the_splits_that_its_file_has(files, tmp_path, capsys):
+    splits = ("train", "val", "test")
+    sentences = [[{"raw": "a cat", "sent_id": number}] for number in range(3)]
+    path, _ = files([ref(split=split, sentences=each) for split, each in zip(splits, sentences, strict=True)])
+    path.rename(path.with_name("refs(google).p"))
+    command = ["refcoco", str(tmp_path), "--division", "google"]
+    assert prepare([*command, "--splits", "test"]) == 0
+    assert prepare(command) == 0
+    assert sorted(path.stem for path in (tmp_path / "stores" / "refcoco").glob("*.h5")) == sorted(splits)
+    assert prepare([*command, "--splits", "testA"]) == 1
+    assert "no split testA, only train, val, test." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["write_rows", "write_referring"])
+def test_a_store_and_its_truth_are_of_the_same_files_after_a_stop(files, tmp_path, monkeypatch, step):
+    splits = ("train", "val", "testA", "testB")
+
+    def write(text):
+        sentences = [[{"raw": text, "sent_id": number}] for number in range(4)]
+        files([ref(split=split, sentences=each) for split, each in zip(splits, sentences, strict=True)])
+
+    def stop(path, *arguments):
+        if path.name.startswith("testB"):
+            raise KeyboardInterrupt
+        return whole(path, *arguments)
+
+    write("an old cat")
+    assert prepare(["refcoco", str(tmp_path)]) == 0
+    write("a new red cat")
+    whole = getattr(refcoco, step)
+    monkeypatch.setattr(refcoco, step, stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(["refcoco", str(tmp_path)])
+    monkeypatch.setattr(refcoco, step, whole)
+    assert prepare(["refcoco", str(tmp_path)]) == 0
+    for split in splits:
+        truth = json.loads((tmp_path / "stores" / "refcoco" / f"{split}_truth.json").read_text())
+        store = ExampleStore(tmp_path / "stores" / "refcoco" / f"{split}.h5")
+        assert [row["sent"] for row in truth] == store.texts(np.array([0])) == ["a new red cat"]
+
+
+def test_what_lies_beside_stores_is_made_again_when_it_is_not_there(files, tmp_path, capsys):
+    files([ref(split="val")])
+    (tmp_path / "visual7w").mkdir()
+    (tmp_path / "visual7w" / "dataset_v7w_pointing.json").write_text(json.dumps(pointing()))
+    for task, lost in (("refcoco", "val_truth.json"), ("visual7w", "val_truth.json"), ("visual7w", "boxes.json")):
+        command, path = [task, str(tmp_path), "--splits", "val"], tmp_path / "stores" / task / lost
+        assert prepare(command) == 0
+        before = path.read_text()
+        path.unlink()
+        capsys.readouterr()
+        assert prepare(command) == 0 and path.read_text() == before
+        assert prepare(command) == 0 and "kept" in capsys.readouterr().out
 
 
 def test_pointing_questions_leave_the_boxes_to_describe(tmp_path):
@@ -273,6 +340,8 @@ def test_rows_of_one_s_own_have_boxes_to_choose_among(own):
         ([row(1, size=[200, 100])], r"1 of 1 examples .*a picture of 200 x 100 pixels, .* one of 100 x 50"),
         ([row(1, size=[0, 200])], r"row 0: size is \[0, 200\]"),
         ([row(1), row(1)], "row 1: 1 is there a second time"),
+        ([row(1), row("1")], "row 1: id is '1', expected an integer as in the first row"),
+        ([row("b"), row(1)], "row 1: id is 1, expected a text"),
         ([row(1, box=[1, 2, 3])], r"row 0: box is \[1, 2, 3\], expected x, y, width and height"),
         ([row(1, "c")], "1 of its 1 images have no regions"),
     ],

@@ -113,6 +113,14 @@ def test_an_answer_may_be_of_several_kinds(tmp_path, form, answer, label):
     assert ExampleStore(store).annotated == ("answers" in answer)
 
 
+@pytest.mark.parametrize("answer", ["[none]", "{", "[]"])
+def test_a_text_in_json_is_an_answer_whatever_it_begins_with(tmp_path, answer):
+    rows = [{"question": "what ?", "image": 1, "answer": each} for each in ("cat", answer)]
+    for name, content in (("list.json", json.dumps(rows)), ("lines.jsonl", lines(rows))):
+        store = convert_own(written(tmp_path / name, content), tmp_path / f"{name}.h5")
+        assert ExampleStore(store).table("answers") == ["cat", answer]
+
+
 def test_a_class_is_a_number_where_there_is_no_list(tmp_path):
     path = written(tmp_path / "a.csv", "image,text,class\n1,what ?,12\n")
     assert content_of(convert_own(path, tmp_path / "store.h5"))[0][3] == {"12": 1.0}

@@ -126,10 +126,20 @@ def test_minival_is_the_questions_of_the_images_that_a_file_tells(vqa, capsys):
 def test_only_five_thousand_images_of_a_feature_file_are_minival(vqa, monkeypatch):
     monkeypatch.setattr("datamodules.prepare.vqa.MINIVAL_IMAGES", 1)
     features = write(vqa / "f.tsv", "COCO_val2014_000000000022\tx\nCOCO_val2014_000000000020\tx\n")
-    assert main(["vqa", str(vqa), "--minival", str(features), "--splits", "val"]) == 1  # nothing of four answers
-    write(vqa / "vqa" / "trainval_label2ans.json", ["cat"])
     assert main(["vqa", str(vqa), "--minival", str(features), "--splits", "val"]) == 0
     assert set(rows_of(vqa / "stores" / "vqa" / "minival.h5")) == {22_000}
+
+
+def test_the_answer_list_is_that_of_train_and_val_whichever_split_is_made(vqa, capsys):
+    assert main(["vqa", str(vqa), "--splits", "val"]) == 0
+    assert json.loads((vqa / "vqa" / "trainval_label2ans.json").read_text()) == ["cat"]  # of train alone
+    assert not (vqa / "stores" / "vqa" / "train.h5").exists()
+    (vqa / "vqa" / "v2_mscoco_train2014_annotations.json").unlink()
+    assert main(["vqa", str(vqa), "--splits", "val"]) == 0  # it is there
+    (vqa / "vqa" / "trainval_label2ans.json").unlink()
+    said = fails(capsys, "vqa", vqa, "--splits", "val")
+    assert "1 file(s) are missing" in said and "annotations of train2014, for the answer list" in said
+    assert main(["vqa", str(vqa), "--splits", "test"]) == 0  # has no answers, and needs no list
 
 
 def test_the_manifest_tells_sources_and_counts(vqa):
@@ -318,6 +328,17 @@ def test_gqa_becomes_stores_and_an_answer_list(gqa, capsys):
     output = capsys.readouterr().out.replace("\n", " ")
     assert "1 questions of valid have no choices, the first being 04" in output
     assert "of train have no choices" not in output
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_the_answer_list_of_gqa_is_that_of_train_and_valid_whichever_is_made(gqa, capsys, split):
+    assert main(["gqa", str(gqa), "--splits", split]) == 0
+    answers = gqa / "gqa" / "trainval_label2ans.json"
+    assert json.loads(answers.read_text()) == ["red", "yes"]
+    answers.unlink()
+    (gqa / "gqa" / f"{'val' if split == 'train' else 'train'}_balanced_questions.json").unlink()
+    assert "for the answer list" in fails(capsys, "gqa", gqa, "--splits", split)
+    assert not answers.exists()
 
 
 def test_a_gqa_question_in_two_chunks_is_refused(gqa, capsys):

@@ -270,6 +270,24 @@ GOOD = {
     "vqa_predictions.json": [{"question_id": 1, "answer": "cat"}],
     "gqa_predictions.json": [{"questionId": "12", "prediction": "yes"}],
     "nlvr2_predictions.csv": "dev-1-0-0,True\n",
+    "dataset_flickr30k.json": {
+        "images": [
+            {"filename": "7.jpg", "split": "restval", "sentences": [{"raw": "a cat", "sentid": 5, "imgid": 0}]},
+            {"filename": "8.jpg", "split": "test", "sentences": [{"raw": "a dog", "sentid": 6, "imgid": 1}]},
+        ],
+        "dataset": "flickr30k",
+    },
+    "train_ann.jsonl": '{"id": 0, "img_path": "7.jpg", "sentences": ["a cat"]}\n',
+    "foilv1.0_test_2017.json": {
+        "images": [{"id": 7, "file_name": "COCO_val2014_000000000007.jpg"}],
+        "annotations": [
+            {"image_id": 7, "id": 1, "foil_id": -1, "foil": False, "caption": "a cat"},
+            {"image_id": 7, "id": 1, "foil_id": 9, "foil": True, "caption": "a dog"},
+        ],
+    },
+    "dev_seen.jsonl": '{"id": 42953, "img": "img/42953.png", "label": 0, "text": "its ok"}\n',
+    "own.json": '{"question": "what?", "image": 7, "answer": "cat"}\n' * 2,
+    "boxes.json": [{"id": 1, "img_id": "a", "sent": "the cat", "box": [1, 2, 3, 4]}],
 }
 
 
@@ -288,6 +306,37 @@ def test_what_comes_before_the_rows_may_be_long(tmp_path):
 
 def test_the_kinds_are_all_different(tmp_path):
     assert len({facts(write(tmp_path / name, content))["kind"] for name, content in GOOD.items()}) == len(GOOD)
+
+
+def test_captions_are_counted_by_split(tmp_path):
+    path = write(tmp_path / "dataset_flickr30k.json", GOOD["dataset_flickr30k.json"])
+    assert facts(path)["images by split"] == "train 1, test 1"
+    write(path, {"images": [{**image, "sentences": []} for image in GOOD[path.name]["images"]]})
+    assert the_problem(path) == "image 0: 7 has no captions. Mend or remove that row."
+
+
+VALSE = {"caption": "a cat", "foil": "a dog", "image_file": "7.jpg", "mturk": {"caption": 3}}
+WINOGROUND = {"id": 0, "image_0": "a", "image_1": "b", "caption_0": "a cat", "caption_1": "cat a"}
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "broken", "problem"),
+    [
+        ("existence.json", {"e_0": VALSE}, {"e_0": {**VALSE, "foil": ""}}, "example e_0: foil is ''"),
+        (
+            "examples.jsonl",
+            json.dumps(WINOGROUND),
+            json.dumps({**WINOGROUND, "image_1": 1}),
+            "line 1: image_1 is 1",
+        ),
+        ("own.csv", "caption,foil,image\na,b,7.jpg\n", "caption,foil,image\na,a,7.jpg\n", "are both 'a'"),
+        ("own.tsv", "caption\tfoil\timage\na\tb\t7\n", "caption\tfoil\timage\na\ta\t7\n", "are both 'a'"),
+    ],
+)
+def test_sets_to_probe_with_are_read_as_they_are_for_it(tmp_path, name, good, broken, problem):
+    path = write(tmp_path / name, good)
+    assert problems(path) == [] and facts(path)["kind"] == "sentences to tell apart"
+    assert problem in the_problem(write(path, broken))
 
 
 @pytest.mark.parametrize(
@@ -419,6 +468,15 @@ def test_images_without_regions_are_named_where_there_are_regions(tmp_path):
         "images without regions in this folder (of 2), 2: dev-1-0-img0; dev-1-0-img1",
         "images without regions in this folder (of 2): elsewhere",
     ]
+
+
+def test_images_are_called_as_training_finds_them(tmp_path):
+    write(tmp_path / "mine_imgfeat" / "all.tsv", region_line("1") + region_line("2"))
+    texts = tmp_path / "mine" / "train.csv"
+    write(texts, "question,image,answer\nred?,img/1.png,yes\nred?,2.jpg,no\n")
+    assert problems(tmp_path) == []
+    write(texts, "question,image,answer\nred?,a/1.png,yes\nred?,b/1.png,no\n")  # two images, one of which it is
+    assert the_problem(tmp_path) == "images without regions in this folder (of 2), 2: a/1.png; b/1.png"
 
 
 def test_annotations_without_a_question_are_named(tmp_path):

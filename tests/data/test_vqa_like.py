@@ -186,7 +186,12 @@ def test_a_bad_row_is_refused_by_file_and_number(tmp_path, capsys, name, file, c
 
 def test_the_answer_list_is_never_made_of_a_test_split(tmp_path, capsys):
     write_vqacp(tmp_path)
-    assert "prepare train first" in fails(capsys, "vqacp", tmp_path, "--splits", "test")
+    assert main(["vqacp", str(tmp_path), "--splits", "test"]) == 0
+    answers = tmp_path / "vqacp" / "trainval_label2ans.json"
+    assert json.loads(answers.read_text()) == ["cat"]  # of train
+    answers.unlink()
+    (tmp_path / "vqacp" / "vqacp_v2_train_annotations.json").unlink()
+    assert "annotations of train, for the answer list" in fails(capsys, "vqacp", tmp_path, "--splits", "test")
 
 
 # ---------------------------------------------------------------------------------------- data module

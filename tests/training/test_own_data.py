@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 from folders import write_regions
 from runs import NO_PAGE, ROOT, checkpoint, latest, said, summary, train
 
@@ -247,7 +248,7 @@ KINDS = {
         lambda n, i: asked(n, i, id=n, answer=answered(n)),
         PLAIN,
         splits={"train": 14, "valid": 7, "easy": 6, "hard": 5},
-        options=("data.train=train", "data.test=[easy,hard]", "data.predict=[easy,hard]"),
+        options=("data.test=[easy,hard]", "data.predict=[easy,hard]"),
     ),
     "no validation": Kind(
         "CSV; no split to validate or test on",
@@ -381,6 +382,64 @@ def test_a_data_set_of_ones_own_goes_on_where_it_stopped_on_two_processes(tmp_pa
 def test_the_pages_table_has_these_kinds():
     lines = [f"| {kind.about} |" for kind in KINDS.values()]
     assert [line for line in PAGE.read_text().splitlines() if line in lines] == lines
+
+
+# ------------------------------------------------------------------------------------ what init writes
+
+
+@pytest.mark.parametrize(
+    ("labelled", "unlabelled", "train", "valid", "test", "predict"),
+    [
+        (("Train", "Valid", "Test"), (), ["Train"], ["Valid"], ["Test"], ["Test"]),
+        (
+            ("dev_seen", "extra", "test_a", "testB", "train", "train2", "val"),
+            ("ask",),
+            ["train", "train2"],
+            ["dev_seen", "val"],
+            ["testB", "test_a"],
+            ["ask"],
+        ),
+        (("questions",), ("test",), ["questions"], [], [], ["test"]),
+    ],
+)
+def test_splits_are_used_by_their_names_and_no_other_one_is_trained_on(
+    tmp_path, monkeypatch, capsys, labelled, unlabelled, train, valid, test, predict
+):
+    monkeypatch.chdir(tmp_path)
+    for split in (*labelled, *unlabelled):
+        answer = {"answer": "red"} if split in labelled else {}
+        path = tmp_path / "data" / "mine" / f"{split}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json_list([asked(1, "a", **answer)]))
+    assert init(["data/mine"]) == 0
+    given = yaml.safe_load(Path("own/experiment/mine.yaml").read_text())["data"]
+    roles = [given[role] for role in ("train", "valid", "test", "predict")]
+    assert [sorted(splits) for splits in roles] == [train, valid, test, predict]
+    told = [line for line in capsys.readouterr().out.splitlines() if "data.train" in line]
+    assert [line.split(":")[0] for line in told] == (["extra"] if "extra" in labelled else [])
+
+
+@pytest.mark.parametrize("splits", [("test",), ("val", "test"), ("first", "second")])
+def test_nothing_is_trained_on_that_is_not_called_so(tmp_path, monkeypatch, capsys, splits):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    for split in splits:
+        (tmp_path / "data" / "mine" / f"{split}.json").write_text(json_list([asked(1, "a", answer="red")]))
+    assert init(["data/mine"]) == 1
+    assert "no split to train on: expected one with answers" in capsys.readouterr().err
+    assert not Path("own").exists()
+
+
+def test_a_vocabulary_that_is_there_is_used_and_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    (tmp_path / "data" / "mine" / "train.json").write_text(json_list([asked(1, "a", answer="red")]))
+    own = tmp_path / "data" / "mine" / "vocab.txt"
+    own.write_text("[PAD]\nmine\n")
+    assert init(["data/mine", "--vocabulary"]) == 1
+    assert "vocab.txt: it is there already" in capsys.readouterr().err and not Path("own").exists()
+    assert init(["data/mine"]) == 0 and own.read_text() == "[PAD]\nmine\n"
+    assert "mine/vocab.txt" in Path("own/experiment/mine.yaml").read_text()
 
 
 # ------------------------------------------------------------------------------ the page's own example
