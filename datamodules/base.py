@@ -191,9 +191,9 @@ class ExampleDataModule(LightningDataModule):
         """Open what a stage needs ("fit", "validate", "test", "predict"; None for all) and log `report`.
 
         Raises:
-            InputError: images without regions, regions of another size than the model expects,
-                training examples without answers, no training split; answers or sentences of which nothing is
-                known; features that the device has no room for.
+            InputError: images without regions or with those of two files, regions of another size than the model
+                expects, training examples without answers, no training split; answers or sentences of which
+                nothing is known; features that the device has no room for.
         """
         if stage == "fit" and not self.splits["train"]:
             raise InputError("data.train names no split to train on.")

@@ -498,6 +498,9 @@ def test_the_experiment_of_ones_own_data_says_what_its_columns_are_and_where_its
         "images without regions in this folder (of 3): b",
     ]
     assert row.startswith("rows that cannot be used: line 2: Bild is '', expected a text")
+    again = write(Path("data/mine_imgfeat/more.tsv"), region_line("a") + region_line("b"))
+    assert "images that another file has regions of too: a" in problems(path)
+    again.unlink()
     normalized = {"text": "Frage", "image": "Bild", "normalized_answer": "answer"}
     write(path, {"data": {"folder": "mine", "columns": normalized}})
     assert problems(path)[0].startswith("images without regions")
