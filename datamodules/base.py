@@ -193,7 +193,8 @@ class ExampleDataModule(LightningDataModule):
         Raises:
             InputError: images without regions or with those of two files, regions of another size than the model
                 expects, training examples without answers, no training split; answers or sentences of which
-                nothing is known; features that the device has no room for.
+                nothing is known; features that the device has no room for; splits to evaluate on that the
+                trainer's processes cannot share.
         """
         if stage == "fit" and not self.splits["train"]:
             raise InputError("data.train names no split to train on.")
@@ -208,6 +209,9 @@ class ExampleDataModule(LightningDataModule):
         for role in ROLES[stage] if stage else self.splits:
             if role not in self.datasets and self.splits[role]:
                 self.datasets[role] = self._make_role(role)
+        if self.trainer:  # what cannot be shared out is missed before a training, not after it
+            for role in [each for each in self.datasets if each != "train"]:
+                self._evaluation_sampler(role)
         if self.trainer is None or self.trainer.is_global_zero:
             self._log_report()
             self._compare_splits()
@@ -503,17 +507,24 @@ class ExampleDataModule(LightningDataModule):
         dataset = self.datasets.get(role)
         if dataset is None:
             return []
-        sampler = BatchSampler(
-            len(dataset),
-            self.eval_batch_size,
-            seed=self.seed,
-            shuffle=False,
-            drop_last=False,
-            image=dataset.images,
-            weights=dataset.weights,
-            **self._process(),
-        )
-        return ExampleLoader(self._by_row(dataset), **loader_options(sampler, self.workers, self.seed))
+        options = loader_options(self._evaluation_sampler(role), self.workers, self.seed)
+        return ExampleLoader(self._by_row(dataset), **options)
+
+    def _evaluation_sampler(self, role: str) -> BatchSampler:
+        dataset = self.datasets[role]
+        try:
+            return BatchSampler(
+                len(dataset),
+                self.eval_batch_size,
+                seed=self.seed,
+                shuffle=False,
+                drop_last=False,
+                image=dataset.images,
+                weights=dataset.weights,
+                **self._process(),
+            )
+        except InputError as error:
+            raise InputError(f"data.{role}={','.join(self.splits[role])}: {error}") from None
 
     def _by_row(self, dataset: ExampleDataset) -> ExampleDataset:
         """A data set as loaders read it: with rows of the table, where the features are on the device."""

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 from folders import F, write_regions, write_rows, write_vocabulary
+from lightning import Trainer
 
 from datamodules.formats.answer_lists import normalized, spelt_alike
 from datamodules.nlvr2 import Nlvr2DataModule
@@ -55,6 +56,18 @@ def test_good_data_is_read_without_a_word(root, warned):
     data = fit(root)
     data.setup("fit")
     assert warned() == []
+
+
+@pytest.mark.parametrize("role", ["valid", "test"])
+def test_a_split_that_the_processes_cannot_share_is_refused_before_the_training(root, monkeypatch, role):
+    write_rows(root / "vqa/test.json", VALID[:1])
+    data = fit(root, valid=VALID[:1] if role == "valid" else VALID, test="test" if role == "test" else "minival")
+    data.prepare_data("test")
+    data.setup("test")
+    monkeypatch.setattr(data, "_process", lambda: {"rank": 0, "world_size": 2})
+    data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    with pytest.raises(InputError, match=rf"^data\.{role}=\w+: 1 examples do not make batches .* for 2 process"):
+        data.setup("fit")
 
 
 # ------------------------------------------------------------------------------------------------ answers
