@@ -242,6 +242,8 @@ class ExampleDataModule(LightningDataModule):
     def _make_role(self, role: str) -> ExampleDataset:
         splits = self.splits[role]
         stores = [self._open(split) for split in splits]
+        if role in ("valid", "test") and self.has_answers and self.needs_answers:
+            self._check_scored(role)
         regions = self.release.open_regions(splits, self.feature_dim)
         parts = [
             self.make_part(store, self._place_images(split, store, regions))
@@ -355,6 +357,16 @@ class ExampleDataModule(LightningDataModule):
             raise InputError(
                 f"{files}: no labels to train on. Choose other splits for data.train, or, for texts of your own, "
                 "name the column of the answers: data.columns.answer=NAME."
+            )
+
+    def _check_scored(self, role: str) -> None:
+        """InputError when there is nothing to validate on, or some splits alone could be scored."""
+        without = [split for split in self.splits[role] if not self._examples[split].labelled]
+        if without and (role == "valid" or len(without) < len(self.splits[role])):
+            files = listed(str(self.release.text_file(split)) for split in without)
+            raise InputError(
+                f"{files}: no labels to score by. Leave {listed(without)} out of data.{role}, and predict it with "
+                "data.predict; or, for texts of your own, name the column of answers: data.columns.answer=NAME."
             )
 
     # ---------------------------------------------------------------------------------------- looking

@@ -104,6 +104,25 @@ def test_unlabelled_splits_and_predictions_need_no_known_answer(root, warned):
     assert warned() == []
 
 
+def test_splits_that_cannot_be_scored_are_refused_and_such_a_test_alone_is_not(root):
+    unlabelled = [{key: value for key, value in row.items() if key != "label"} for row in VALID]
+    write_rows(root / "vqa/test.json", unlabelled)
+    data = fit(root, test="test")
+    data.prepare_data("test")
+    data.setup("test")
+    assert "answer_scores" not in data.datasets["test"][[0]].targets
+    data = fit(root, test="minival,test")
+    data.prepare_data("test")
+    with pytest.raises(
+        InputError, match=r"vqa/test\.json: no labels to score by\. Leave test out of data\.test, and"
+    ):
+        data.setup("test")
+    with pytest.raises(
+        InputError, match=r"vqa/minival\.json: .* Leave minival out of data\.valid, and predict it"
+    ):
+        fit(root, valid=unlabelled)
+
+
 def test_answers_that_differ_in_capitals_and_spaces_are_said_once(root, warned):
     spellings = ["Yes", "yes", " yes", "no"]
     data = fit(root, train=[row | {"label": {spellings[n % 4]: 1}} for n, row in enumerate(TRAIN)])
