@@ -42,7 +42,7 @@ from datamodules.statistics import frequent_answers, known_labels, look_at_sente
 from datamodules.stores import ExampleStore, RegionStore
 from lxmert.batch import Batch
 from lxmert.evaluate import TASKS
-from lxmert.files import InputError
+from lxmert.files import InputError, shorten
 from lxmert.tokenization import LxmertTokenizer
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,11 @@ class ExampleDataModule(LightningDataModule):
             for role, names in given.items()
         }
         for role, splits in self.splits.items():
+            if wrong := [split for split in splits if split in (".", "..") or set(split) & set("/\\")]:
+                raise InputError(
+                    f"data.{role} names {shorten(wrong[0])}; expected a file of texts without its folder and its "
+                    "ending, such as train"
+                )
             if role != "train" and (twice := {split for split in splits if splits.count(split) > 1}):
                 raise InputError(f"data.{role} names {listed(sorted(twice))} twice; name each split once")
         self.release = self.release_folder()
@@ -550,5 +555,5 @@ class ExampleDataModule(LightningDataModule):
 
 def split_names(splits: str | Sequence[str]) -> list[str]:
     """Splits given as a list, or separated by commas."""
-    names = splits.split(",") if isinstance(splits, str) else splits
-    return [name.strip() for name in names if name.strip()]
+    names = str(splits).split(",") if isinstance(splits, str | int) else splits  # 2014 is a number there
+    return [name.strip() for name in map(str, names) if name.strip()]
