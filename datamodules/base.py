@@ -101,7 +101,8 @@ class ExampleDataModule(LightningDataModule):
         splits: role ("train", "valid", "test", "predict") -> splits.
         datasets: role -> data set, from `setup` on.
         answers: A answer texts: those of the list file; without it the training labels, most frequent
-            first. Empty when predicting with neither there.
+            first; those of the model where the training texts are not there, either.
+        model_answers: those of a model that is evaluated; empty in training. To be set before a stage is prepared.
         label_names: the texts behind coded targets; of "split", where several are validated or tested at once.
             Codes stay the same when a later stage adds texts.
     """
@@ -162,6 +163,7 @@ class ExampleDataModule(LightningDataModule):
         self.release = self.release_folder()
         self.datasets: dict[str, ExampleDataset] = {}
         self.answers: list[str] = []
+        self.model_answers: list[str] = []
         self.label_names: dict[str, list[str]] = {}
         self._examples: dict[str, ExampleStore] = {}
         self._report: dict[str, dict[str, Any]] = {}
@@ -211,6 +213,7 @@ class ExampleDataModule(LightningDataModule):
         if not self.answers and path.exists():
             self.answers = self.read_answers(path)
         self.answers = self.answers or frequent_answers(labels, self.spell_answer, self.most_answers)
+        self.answers = self.answers or self.model_answers
         for role in ROLES[stage] if stage else self.splits:
             if role not in self.datasets and self.splits[role]:
                 self.datasets[role] = self._make_role(role)
@@ -350,9 +353,11 @@ class ExampleDataModule(LightningDataModule):
         """The splits whose labels are the answers: the training splits when there is no list file."""
         if self.release.answer_list(self.answer_file).exists():
             return []
-        if stage == "predict":  # a checkpoint has its own answers; count them only where it costs no file
-            return [split for split in self.splits["train"] if self.release.has(split)]
-        return self.splits["train"]
+        splits = self.splits["train"]
+        if stage == "predict" or (stage != "fit" and self.model_answers):
+            # A model has its own answers; count them only where it costs no file.
+            return splits if all(map(self.release.has, splits)) else []
+        return splits
 
     def check_labelled(self) -> None:
         """InputError when a training split has no labels."""
