@@ -42,7 +42,7 @@ from datamodules.statistics import frequent_answers, known_labels, look_at_sente
 from datamodules.stores import ExampleStore, RegionStore
 from lxmert.batch import Batch
 from lxmert.evaluate import TASKS
-from lxmert.files import InputError
+from lxmert.files import InputError, shorten
 from lxmert.tokenization import LxmertTokenizer
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,8 @@ class ExampleDataModule(LightningDataModule):
         splits: role ("train", "valid", "test", "predict") -> splits.
         datasets: role -> data set, from `setup` on.
         answers: A answer texts: those of the list file; without it the training labels, most frequent
-            first. Empty when predicting with neither there.
+            first; those of the model where the training texts are not there, either.
+        model_answers: those of a model that is evaluated; empty in training. To be set before a stage is prepared.
         label_names: the texts behind coded targets; of "split", where several are validated or tested at once.
             Codes stay the same when a later stage adds texts.
     """
@@ -152,11 +153,17 @@ class ExampleDataModule(LightningDataModule):
             for role, names in given.items()
         }
         for role, splits in self.splits.items():
+            if wrong := [split for split in splits if split in (".", "..") or set(split) & set("/\\")]:
+                raise InputError(
+                    f"data.{role} names {shorten(wrong[0])}; expected a file of texts without its folder and its "
+                    "ending, such as train"
+                )
             if role != "train" and (twice := {split for split in splits if splits.count(split) > 1}):
                 raise InputError(f"data.{role} names {listed(sorted(twice))} twice; name each split once")
         self.release = self.release_folder()
         self.datasets: dict[str, ExampleDataset] = {}
         self.answers: list[str] = []
+        self.model_answers: list[str] = []
         self.label_names: dict[str, list[str]] = {}
         self._examples: dict[str, ExampleStore] = {}
         self._report: dict[str, dict[str, Any]] = {}
@@ -191,9 +198,10 @@ class ExampleDataModule(LightningDataModule):
         """Open what a stage needs ("fit", "validate", "test", "predict"; None for all) and log `report`.
 
         Raises:
-            InputError: images without regions, regions of another size than the model expects,
-                training examples without answers, no training split; answers or sentences of which nothing is
-                known; features that the device has no room for.
+            InputError: images without regions or with those of two files, regions of another size than the model
+                expects, training examples without answers, no training split; answers or sentences of which
+                nothing is known; features that the device has no room for; splits to evaluate on that the
+                trainer's processes cannot share.
         """
         if stage == "fit" and not self.splits["train"]:
             raise InputError("data.train names no split to train on.")
@@ -205,9 +213,13 @@ class ExampleDataModule(LightningDataModule):
         if not self.answers and path.exists():
             self.answers = self.read_answers(path)
         self.answers = self.answers or frequent_answers(labels, self.spell_answer, self.most_answers)
+        self.answers = self.answers or self.model_answers
         for role in ROLES[stage] if stage else self.splits:
             if role not in self.datasets and self.splits[role]:
                 self.datasets[role] = self._make_role(role)
+        if self.trainer:  # what cannot be shared out is missed before a training, not after it
+            for role in [each for each in self.datasets if each != "train"]:
+                self._evaluation_sampler(role)
         if self.trainer is None or self.trainer.is_global_zero:
             self._log_report()
             self._compare_splits()
@@ -238,6 +250,8 @@ class ExampleDataModule(LightningDataModule):
     def _make_role(self, role: str) -> ExampleDataset:
         splits = self.splits[role]
         stores = [self._open(split) for split in splits]
+        if role in ("valid", "test") and self.has_answers and self.needs_answers:
+            self._check_scored(role)
         regions = self.release.open_regions(splits, self.feature_dim)
         parts = [
             self.make_part(store, self._place_images(split, store, regions))
@@ -339,9 +353,11 @@ class ExampleDataModule(LightningDataModule):
         """The splits whose labels are the answers: the training splits when there is no list file."""
         if self.release.answer_list(self.answer_file).exists():
             return []
-        if stage == "predict":  # a checkpoint has its own answers; count them only where it costs no file
-            return [split for split in self.splits["train"] if self.release.has(split)]
-        return self.splits["train"]
+        splits = self.splits["train"]
+        if stage == "predict" or (stage != "fit" and self.model_answers):
+            # A model has its own answers; count them only where it costs no file.
+            return splits if all(map(self.release.has, splits)) else []
+        return splits
 
     def check_labelled(self) -> None:
         """InputError when a training split has no labels."""
@@ -351,6 +367,16 @@ class ExampleDataModule(LightningDataModule):
             raise InputError(
                 f"{files}: no labels to train on. Choose other splits for data.train, or, for texts of your own, "
                 "name the column of the answers: data.columns.answer=NAME."
+            )
+
+    def _check_scored(self, role: str) -> None:
+        """InputError when there is nothing to validate on, or some splits alone could be scored."""
+        without = [split for split in self.splits[role] if not self._examples[split].labelled]
+        if without and (role == "valid" or len(without) < len(self.splits[role])):
+            files = listed(str(self.release.text_file(split)) for split in without)
+            raise InputError(
+                f"{files}: no labels to score by. Leave {listed(without)} out of data.{role}, and predict it with "
+                "data.predict; or, for texts of your own, name the column of answers: data.columns.answer=NAME."
             )
 
     # ---------------------------------------------------------------------------------------- looking
@@ -503,17 +529,24 @@ class ExampleDataModule(LightningDataModule):
         dataset = self.datasets.get(role)
         if dataset is None:
             return []
-        sampler = BatchSampler(
-            len(dataset),
-            self.eval_batch_size,
-            seed=self.seed,
-            shuffle=False,
-            drop_last=False,
-            image=dataset.images,
-            weights=dataset.weights,
-            **self._process(),
-        )
-        return ExampleLoader(self._by_row(dataset), **loader_options(sampler, self.workers, self.seed))
+        options = loader_options(self._evaluation_sampler(role), self.workers, self.seed)
+        return ExampleLoader(self._by_row(dataset), **options)
+
+    def _evaluation_sampler(self, role: str) -> BatchSampler:
+        dataset = self.datasets[role]
+        try:
+            return BatchSampler(
+                len(dataset),
+                self.eval_batch_size,
+                seed=self.seed,
+                shuffle=False,
+                drop_last=False,
+                image=dataset.images,
+                weights=dataset.weights,
+                **self._process(),
+            )
+        except InputError as error:
+            raise InputError(f"data.{role}={','.join(self.splits[role])}: {error}") from None
 
     def _by_row(self, dataset: ExampleDataset) -> ExampleDataset:
         """A data set as loaders read it: with rows of the table, where the features are on the device."""
@@ -527,5 +560,5 @@ class ExampleDataModule(LightningDataModule):
 
 def split_names(splits: str | Sequence[str]) -> list[str]:
     """Splits given as a list, or separated by commas."""
-    names = splits.split(",") if isinstance(splits, str) else splits
-    return [name.strip() for name in names if name.strip()]
+    names = str(splits).split(",") if isinstance(splits, str | int) else splits  # 2014 is a number there
+    return [name.strip() for name in map(str, names) if name.strip()]

@@ -86,7 +86,21 @@ class GroundingDataModule(ExampleDataModule):
         return []
 
     def make_dataset(self, role: str, parts: list[Part], regions: list[RegionStore]) -> GroundingDataset:
-        """The data set of a role."""
+        """The data set of a role.
+
+        Raises:
+            InputError: some splits alone have boxes to choose among, or another number of them; as `check_boxes`.
+        """
+        given = [part.examples.numbers.get("others", 0) // 4 for part in parts]
+        if len(set(given)) > 1:
+            told = ", ".join(
+                f"{self.release.text_file(split)} has {count} others"
+                for split, count in zip(self.splits[role], given, strict=True)
+            )
+            raise InputError(
+                f"data.{role}: not as many boxes to choose among: {told}. Give all rows as many, or use one "
+                "of these files at a time."
+            )
         dataset = GroundingDataset(parts, regions, self.tokenizer, num_answers=0, max_length=self.max_length)
         for part in parts:
             check_boxes(part.examples, dataset.sizes_of(part), needed=role != "predict")

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from datamodules.batches import Places
 from datamodules.formats.own import ANSWER_LIST, convert_own, made_with
 from datamodules.formats.release_nlvr2 import RIGHT, image_groups
@@ -101,6 +103,7 @@ class ReleaseFolder:
         self.image_columns, self.endings, self._made_with = image_columns, endings, made_with
         self._convert, self._sources, self._toy, self._origin = convert, sources, toy, origin
         self._open: dict[str, RegionStore] = {}
+        self._used: dict[str, np.ndarray] = {}  # of `Places`
         self.detector = BOTTOM_UP_ATTENTION
 
     def answer_list(self, name: str) -> Path:
@@ -242,7 +245,7 @@ class ReleaseFolder:
             if name not in self._open:
                 self._open[name] = RegionStore(self.region_store(name))
                 self._open[name].check_feature_dim(feature_dim)
-        return Places({name: self._open[name] for name in names}, self.layout)
+        return Places({name: self._open[name] for name in names}, self.layout, self._used)
 
     @property
     def detectors(self) -> list[str]:

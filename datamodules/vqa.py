@@ -82,6 +82,12 @@ class VqaDataModule(ExampleDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if any(isinstance(each, bool) for each in self.classes or ()):
+            raise InputError(
+                f"data.classes={list(self.classes or ())}; expected texts. YAML reads yes, no, on, off, true "
+                'and false as truth values. Write them in quotes, spelt as the labels are: ["no", "yes"]; on a '
+                """command line 'data.classes=["true","false"]'."""
+            )
         self.answers = list(map(str, self.classes or ()))  # on a command line, [0,1] are numbers
         if len(set(self.answers)) < len(self.answers) or not all(map(is_text, self.answers)):
             raise InputError(f"data.classes={list(self.classes or ())}; expected texts, each once")

@@ -37,8 +37,10 @@ def nearest_images(path: Path, regions: Sequence[RegionStore], images: np.ndarra
     kept = min(NEAREST, max(len(images) // 10, 1))
     made_of = hashlib.sha256(images.astype(np.int64).tobytes())
     made_of.update(repr((kept, [store.contract["source_sha256"] for store in regions])).encode())
+    if (known := _read(path, made_of.hexdigest(), quiet=True)) is not None:
+        return known  # without a lock, for which a folder that is only read has no place
     with locked(path):
-        if path.exists() and (known := _read(path, made_of.hexdigest())) is not None:
+        if (known := _read(path, made_of.hexdigest())) is not None:
             return known
         log.info("Looking for the images that are most alike, once: %s", path)
         found = _nearest(_mean_features(regions, images), kept)
@@ -47,13 +49,16 @@ def nearest_images(path: Path, regions: Sequence[RegionStore], images: np.ndarra
     return found
 
 
-def _read(path: Path, made_of: str) -> np.ndarray | None:
-    """What a file holds, if it was made of that."""
+def _read(path: Path, made_of: str, *, quiet: bool = False) -> np.ndarray | None:
+    """What a file holds, if it is there and was made of that."""
+    if not path.exists():
+        return None
     try:
         with np.load(path) as file:
             return file["nearest"] if str(file["made_of"]) == made_of else None
     except Exception as error:  # of zip archives and numpy's headers there are a dozen
-        log.warning("%s is damaged (%s) and is made again", path, error)
+        if not quiet:
+            log.warning("%s is damaged (%s) and is made again", path, error)
         return None
 
 

@@ -101,6 +101,8 @@ def validate(path: Path, data: Path = Path("data")) -> tuple[list[Findings], lis
         reports.append(found)
     if path.is_dir() or experiment:
         _check_together(reports)
+    if experiment:  # a data set's own files, any of which may have any of its images
+        _check_once(reports)
     return reports, others
 
 
@@ -219,6 +221,17 @@ def _check_together(reports: Sequence[Findings]) -> None:
             report.wrong_all("questions without an annotation", sorted(report.asks.keys() - answer.keys()))
             others = [question for question, image in report.asks.items() if answer.get(question, image) != image]
             report.wrong_all("questions whose annotation is of another image", others)
+
+
+def _check_once(reports: Sequence[Findings]) -> None:
+    """Images that are asked about and that two files have regions of."""
+    asked = {name for report in reports for names in spellings(sorted(report.images)) for name in names}
+    seen: set[str] = set()
+    for report in reports:
+        report.wrong_all(
+            "images that another file has regions of too", sorted(report.region_images & seen & asked)
+        )
+        seen |= report.region_images
 
 
 def _print(path: Path, reports: Sequence[Findings], others: Sequence[Path]) -> None:

@@ -65,13 +65,14 @@ def build(config: DictConfig, run_id: str | None) -> tuple[Any, LxmertLearner, T
     check_compile(config.compile, nodes["trainer"])
     check_length(nodes["data"].get("max_length", 0), sizes.max_position_embeddings)
     datamodule = make(nodes["data"])
+    if config.checkpoint and datamodule.has_answers:
+        datamodule.model_answers = read_answers(config.checkpoint) or []
     # Before the trainer asks for it: the model's vocabulary and answers are the data's, and what a test
     # needs should be missed before the training, not after it.
     prepare(datamodule, config.action)
     if config.action == "fit":
         prepare_test(datamodule)
-    # Unlabelled data has no answers of its own.
-    answers = datamodule.answers or (read_answers(config.checkpoint) if config.checkpoint else None)
+    answers = datamodule.answers
     if not answers and datamodule.has_answers:
         raise InputError(
             "there is no answer list: neither labels, nor an answer file in the data folder, nor a checkpoint"
@@ -152,7 +153,7 @@ def open_split(folder: Path, split: str, answers: Sequence[str], overrides: Sequ
         node[name] = changed["data"][name]
     check_targets(node, PACKAGES, "data")
     datamodule = make({**node, "test": [split]})
-    datamodule.answers = list(answers)
+    datamodule.answers = datamodule.model_answers = list(answers)
     prepare(datamodule, "test")
     return datamodule
 

@@ -242,6 +242,9 @@ def test_nearest_images_are_those_with_the_most_similar_mean_features(root, monk
     kept = file.read_bytes()
     assert neighbours.nearest_images(file, dataset.regions, dataset.pool).tolist() == dataset.nearest.tolist()
     assert file.read_bytes() == kept
+    with monkeypatch.context() as patched:  # where nothing can be written, what is current is read
+        patched.setattr(neighbours, "locked", None)
+        assert neighbours.nearest_images(file, dataset.regions, dataset.pool).tolist() == dataset.nearest.tolist()
     fewer = neighbours.nearest_images(file, dataset.regions, dataset.pool[:4])  # of other images: made again
     assert len(fewer) == 4 and file.read_bytes() != kept
     for damage in (kept[:-40], kept.replace(b"nearest", b"dearest"), b"", b"\x93NUMPY"):

@@ -351,6 +351,20 @@ def test_rows_that_do_not_go_with_their_pictures_are_named(own, rows, message):
         own(rows)
 
 
+@pytest.mark.parametrize("others", [{}, {"others": [[1, 1, 2, 2]]}])
+def test_splits_with_other_numbers_of_boxes_to_choose_among_are_not_mixed(own, tmp_path, others):
+    write_rows(tmp_path / "mine" / "b.json", [row("y", **others)])
+    data = own([row("x", others=[[5, 6, 7, 8], [1, 1, 2, 2]])])
+    for role in ("valid", "test", "predict"):
+        data.splits |= {"valid": [], "test": [], "predict": []} | {role: ["train", "b"]}
+        stage = {"valid": "validate"}.get(role, role)
+        data.prepare_data(stage)
+        with pytest.raises(
+            InputError, match=rf"^data\.{role}: .*train\.json has 2 others, .*b\.json has [01] others"
+        ):
+            data.setup(stage)
+
+
 def test_a_file_without_boxes_is_predicted_and_nothing_else(own, tmp_path):
     rows = [{"id": n, "img_id": "ab"[n % 2], "sent": "the red cat"} for n in range(3)]
     with pytest.raises(InputError, match="no boxes of what its sentences mean"):

@@ -257,6 +257,52 @@ def test_an_image_is_found_by_its_id_before_it_is_without_its_ending(tmp_path):
     np.testing.assert_allclose(features_of(3)[0, 0], 3)
 
 
+def splits(root, **images):
+    """A text of each of these images, by split."""
+    for split, names in images.items():
+        rows = [{"text": f"what {split} ?", "image": name, "answer": "cat"} for name in names]
+        written(root / "mine" / f"{split}.csv", table(rows, ","))
+
+
+def test_an_image_that_two_region_files_have_is_refused_by_the_names_of_both(tmp_path):
+    splits(tmp_path, train=["1", "2"], valid=["a/2.jpg", "3"])
+    write_regions(tmp_path / "mine_imgfeat" / "train.tsv", {"1": 1, "2": 2, "4": 4})
+    write_regions(tmp_path / "mine_imgfeat" / "valid.tsv", {"3": 5, "4": 6})
+    data = own(tmp_path, valid="valid")  # 4 is asked about by none
+    assert [features(data, place) for place in range(2)] == [1, 2]
+    write_regions(tmp_path / "mine_imgfeat" / "valid.tsv", {"2": 5, "3": 6, "4": 7})
+    stores = r"stores/mine_imgfeat/train\.h5 and in .*stores/mine_imgfeat/valid\.h5"
+    for train, split in (("train", "train"), ("valid", "valid")):
+        with pytest.raises(InputError, match=rf"^1 images of {split}, such as '2', are in .*{stores}"):
+            own(tmp_path, train=train)
+
+
+@pytest.mark.parametrize(
+    ("train", "valid"),
+    [
+        (["1.jpg", "1.png"], ["2"]),
+        (["1.jpg"], ["1.png"]),
+        (["train/1.jpg", "2"], ["valid/1.jpg"]),
+        (["train/1", "2"], ["valid/1"]),
+    ],
+)
+def test_two_pictures_that_would_have_the_same_regions_are_refused(tmp_path, train, valid):
+    splits(tmp_path, train=train, valid=valid)
+    write_regions(tmp_path / "mine_imgfeat" / "all.tsv", {"1": 1, "2": 2})
+    message = rf"^'{train[0]}' and '({'|'.join([*train, *valid])})', an image of (train|valid), would both"
+    with pytest.raises(InputError, match=rf"{message} have the regions of '1' in .*all\.h5"):
+        own(tmp_path, valid="valid")
+
+
+def test_an_image_may_be_spelt_with_its_folder_and_ending_or_without_them(tmp_path):
+    splits(tmp_path, train=["img/1.jpg", "2"], valid=["1", "2.PNG"], test=["x/img/1", "2"])
+    write_regions(tmp_path / "mine_imgfeat" / "all.tsv", {"1": 1, "2": 2})
+    data = own(tmp_path, valid="valid", test="test")
+    data.prepare_data("test")
+    data.setup("test")
+    assert [features(data, place) for place in range(2)] == [1, 2]
+
+
 def test_a_store_is_made_again_when_other_columns_or_answers_are_meant(tmp_path):
     rows = [{"text": "what ?", "image": "1", "short": "cat", "long": "a cat", "class": 1}]
     written(tmp_path / "mine" / "train.json", json.dumps(rows))

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 from folders import F, write_regions, write_rows, write_vocabulary
+from lightning import Trainer
 
 from datamodules.formats.answer_lists import normalized, spelt_alike
 from datamodules.nlvr2 import Nlvr2DataModule
@@ -57,6 +58,18 @@ def test_good_data_is_read_without_a_word(root, warned):
     assert warned() == []
 
 
+@pytest.mark.parametrize("role", ["valid", "test"])
+def test_a_split_that_the_processes_cannot_share_is_refused_before_the_training(root, monkeypatch, role):
+    write_rows(root / "vqa/test.json", VALID[:1])
+    data = fit(root, valid=VALID[:1] if role == "valid" else VALID, test="test" if role == "test" else "minival")
+    data.prepare_data("test")
+    data.setup("test")
+    monkeypatch.setattr(data, "_process", lambda: {"rank": 0, "world_size": 2})
+    data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    with pytest.raises(InputError, match=rf"^data\.{role}=\w+: 1 examples do not make batches .* for 2 process"):
+        data.setup("fit")
+
+
 # ------------------------------------------------------------------------------------------------ answers
 
 
@@ -89,6 +102,25 @@ def test_unlabelled_splits_and_predictions_need_no_known_answer(root, warned):
     data.prepare_data("predict")
     data.setup("predict")
     assert warned() == []
+
+
+def test_splits_that_cannot_be_scored_are_refused_and_such_a_test_alone_is_not(root):
+    unlabelled = [{key: value for key, value in row.items() if key != "label"} for row in VALID]
+    write_rows(root / "vqa/test.json", unlabelled)
+    data = fit(root, test="test")
+    data.prepare_data("test")
+    data.setup("test")
+    assert "answer_scores" not in data.datasets["test"][[0]].targets
+    data = fit(root, test="minival,test")
+    data.prepare_data("test")
+    with pytest.raises(
+        InputError, match=r"vqa/test\.json: no labels to score by\. Leave test out of data\.test, and"
+    ):
+        data.setup("test")
+    with pytest.raises(
+        InputError, match=r"vqa/minival\.json: .* Leave minival out of data\.valid, and predict it"
+    ):
+        fit(root, valid=unlabelled)
 
 
 def test_answers_that_differ_in_capitals_and_spaces_are_said_once(root, warned):

@@ -326,8 +326,8 @@ WINOGROUND = {"id": 0, "image_0": "a", "image_1": "b", "caption_0": "a cat", "ca
         (
             "examples.jsonl",
             json.dumps(WINOGROUND),
-            json.dumps({**WINOGROUND, "image_1": 1}),
-            "line 1: image_1 is 1",
+            json.dumps({**WINOGROUND, "image_1": None}),
+            "line 1: image_1 is None",
         ),
         ("own.csv", "caption,foil,image\na,b,7.jpg\n", "caption,foil,image\na,a,7.jpg\n", "are both 'a'"),
         ("own.tsv", "caption\tfoil\timage\na\tb\t7\n", "caption\tfoil\timage\na\ta\t7\n", "are both 'a'"),
@@ -556,6 +556,9 @@ def test_the_experiment_of_ones_own_data_says_what_its_columns_are_and_where_its
         "images without regions in this folder (of 3): b",
     ]
     assert row.startswith("rows that cannot be used: line 2: Bild is '', expected a text")
+    again = write(Path("data/mine_imgfeat/more.tsv"), region_line("a") + region_line("b"))
+    assert "images that another file has regions of too: a" in problems(path)
+    again.unlink()
     normalized = {"text": "Frage", "image": "Bild", "normalized_answer": "answer"}
     write(path, {"data": {"folder": "mine", "columns": normalized}})
     assert problems(path)[0].startswith("images without regions")

@@ -106,6 +106,17 @@ def test_a_task_that_is_none_and_a_split_named_twice_are_refused(root, options, 
         open_data(root, **options)
 
 
+@pytest.mark.parametrize("name", ["sub/minival", "/minival", "..", ".", "sub\\minival"])
+def test_a_split_whose_name_leads_elsewhere_is_refused_before_anything_is_read(tmp_path, name):
+    with pytest.raises(InputError, match=r"^data\.valid names '.*'; expected a file of texts without its folder"):
+        VqaDataModule(tmp_path, tmp_path, valid=["minival", name])
+
+
+def test_a_split_may_be_called_by_a_number(tmp_path):
+    data = VqaDataModule(tmp_path, tmp_path, train=2014, valid=[2015, "test"])
+    assert (data.splits["train"], data.splits["valid"]) == (["2014"], ["2015", "test"])
+
+
 class Respelling(VqaDataModule):
     def spell_answer(self, answer):
         return answer.lower().rstrip(".")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from folders import F, write_regions, write_vocabulary
+from omegaconf import OmegaConf
 from runs import NO_PAGE, checkpoint, said, summary, train
 
 from datamodules.vqa import VqaDataModule
@@ -230,6 +231,7 @@ def test_a_class_of_validation_that_training_lacks_ends_the_run_by_name(tmp_path
     [
         ({"classes": ["a", "b", "a"]}, r"data\.classes=\['a', 'b', 'a'\]; expected texts, each once"),
         ({"classes": ["a", ""]}, r"expected texts, each once"),
+        ({"classes": OmegaConf.to_container(OmegaConf.create("[no, yes]"))}, r'in quotes, .* \["no", "yes"\]'),
         ({"unknown_labels": "ignore"}, r"data\.unknown_labels=ignore; expected stop, drop or null"),
     ],
 )

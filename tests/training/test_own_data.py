@@ -22,6 +22,7 @@ from datamodules.convert.__main__ import main as convert
 from datamodules.init.__main__ import main as init
 from lxmert import load_run
 from lxmert.evaluate.__main__ import main as evaluate
+from lxmert.runs.build import open_split
 
 PAGE = ROOT / "docs" / "own_data.md"
 TINY = [
@@ -476,6 +477,26 @@ def test_the_pages_example_runs_as_it_is_written_but_shorter(tmp_path, monkeypat
     asked = [each for each in asking[2:] if each not in ("--config-dir", "own")]
     run = train(*asked, *TINY[1:7], "--config-dir", str(tmp_path / "own"), folder=tmp_path)
     assert predicted(run, "ask", 1)[0]["question"] == "What colour is the square?"
+
+
+def test_a_run_is_tested_where_the_training_texts_are_not_by_the_answers_it_has(tmp_path, monkeypatch):
+    write(tmp_path, KINDS["types"])
+    monkeypatch.chdir(tmp_path)
+    assert init(["data/mine", "--vocabulary"]) == 0
+    command = ["experiment=mine", *TINY, NO_PAGE, "--config-dir", f"{tmp_path}/own"]
+    run = train(*command, folder=tmp_path)
+    test = [*command, "action=test", f"checkpoint={run}"]
+    scores = summary(train(*test, folder=tmp_path))["metrics"]
+    assert scores["test/answering/accuracy"] > 0
+    texts = Path("data/mine/train.jsonl")
+    rows = texts.read_text()
+    texts.write_text(rows.replace('"red"', '"mauve"'))  # where they are there, they are compared
+    assert "only in the data (1): ['mauve']" in train(*test, folder=tmp_path, fails=True)
+    texts.unlink()
+    Path("data/stores/mine/train.h5").unlink()
+    for more in ([], ["data.train=[]"]):
+        assert summary(train(*test, *more, folder=tmp_path))["metrics"] == scores
+    assert len(open_split(run, "valid", checkpoint(run)["lxmert_config"]["answers"]).datasets["test"]) > 0
 
 
 def test_weights_of_another_detectors_regions_are_told_of_in_one_line(tmp_path, monkeypatch):
