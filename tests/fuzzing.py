@@ -142,8 +142,9 @@ def _try_all(read, file, good, change, seeds, accepts, verify, told):
     for late in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(late, _too_slow)
     for seed in seeds:
+        file.unlink(missing_ok=True)  # what is still open or mapped is another file, to `change` too
         content = change(good, random.Random(f"{file.name} {seed}"))
-        file.unlink()  # what is still open or mapped is another file
+        file.unlink(missing_ok=True)
         file.write_bytes(content)
         told.send((seed, _try(read, file, accepts, verify)))
         gc.collect()

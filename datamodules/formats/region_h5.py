@@ -218,13 +218,21 @@ def _columns(source: Path, names: set[str]) -> dict[str, Column]:
     wanted |= {name: name for name in ("pos_boxes", "num_boxes") if name in names}
     found = map_datasets(source, set(wanted.values()))
     columns = {what: found[name] for what, name in wanted.items()}
-    features, boxes = columns["features"], columns["boxes"]
+    features = columns["features"]
     axes = 2 if "pos_boxes" in columns else 3
-    if len(features.shape) != axes or features.shape[:-1] != boxes.shape[:-1] or boxes.shape[-1] < 4:
-        raise StoreError(
-            f"{source}: {wanted['features']} {features.shape} and {wanted['boxes']} {boxes.shape}, expected "
-            f"{'(N, n, F) and (N, n, 4)' if axes == 3 else '(T, F) and (T, 4), as there is pos_boxes'}."
-        )
+    for what in ("boxes", "pixels") if "pixels" in columns else ("boxes",):
+        boxes = columns[what]
+        if len(features.shape) != axes or features.shape[:-1] != boxes.shape[:-1] or boxes.shape[-1] < 4:
+            raise StoreError(
+                f"{source}: {wanted['features']} {features.shape} and {wanted[what]} {boxes.shape}, expected "
+                f"{'(N, n, F) and (N, n, 4)' if axes == 3 else '(T, F) and (T, 4), as there is pos_boxes'}."
+            )
+    images = columns.get("pos_boxes", features).shape[:1]
+    for name in {"image_w", "image_h"} & columns.keys():
+        if columns[name].shape != images:
+            raise StoreError(
+                f"{source}: {name} {columns[name].shape}, expected a number for each image, {images}."
+            )
     if 0 in features.shape or features.shape[-1] * (features.shape[1] if axes == 3 else 1) > LARGEST_ARRAY // 4:
         raise StoreError(f"{source}: {wanted['features']} {features.shape}, expected some regions of an image.")
     if any(column.dtype.kind not in "fiu" for column in columns.values()) or features.dtype.kind != "f":
@@ -241,9 +249,12 @@ def _spans(source: Path, columns: dict[str, Column]) -> list[tuple[Any, int]]:
             raise StoreError(f"{source}: pos_boxes {spans.dtype} {spans.shape}, expected (N, 2), begin and end.")
         return [(int(begin), int(end) - int(begin)) for begin, end in spans]
     counts = np.asarray(columns.get("num_boxes", np.full(len(features), features.shape[1])))
-    if counts.shape != (len(features),) or counts.max() > features.shape[1]:
+    if counts.shape != (len(features),) or counts.dtype.kind not in "iu" or counts.max() > features.shape[1]:
         most = features.shape[1]
-        raise StoreError(f"{source}: num_boxes {counts.shape}, expected {len(features)} of {most} or less.")
+        raise StoreError(
+            f"{source}: num_boxes {counts.dtype} {counts.shape}, expected {len(features)} whole numbers of {most} or "
+            "less."
+        )
     return [((row,), int(count)) for row, count in enumerate(counts)]
 
 

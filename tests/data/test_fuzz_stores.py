@@ -217,8 +217,11 @@ class MistakenStore:
 
     def shape(self, file, name, chance):
         self.changed_data = name.startswith("tables/")  # an empty text more at the end of one is none of ours
-        data = file[name][()]
+        data = np.array(file[name][()])
         del file[name]
+        if not data.shape:
+            file[name] = chance.choice([data[None], h5py.Empty(data.dtype), np.array([data, data])])
+            return
         file[name] = chance.choice(
             [
                 lambda: data[:-1],
@@ -234,7 +237,7 @@ class MistakenStore:
 
     def value(self, file, name, chance):
         self.changed_data = True
-        data = file[name][()]
+        data = np.array(file[name][()])
         place = tuple(chance.randrange(size) for size in data.shape)
         values = [-(2**63), -(2**31), -2, -1, 0, 1, 7, 2**31 - 1, 2**62, 2**63 - 1]
         with np.errstate(over="ignore"):
@@ -243,7 +246,8 @@ class MistakenStore:
         file[name][...] = data
 
     def link(self, file, name, chance):
-        others = [other for other in ("offsets", "features", "image", "text/bytes", "bboxes") if other in file]
+        others: list[str] = []
+        file.visititems(lambda name, item: others.append(name) if isinstance(item, h5py.Dataset) else None)
         other = file[chance.choice(others)]
         data = file[name]
         shape, dtype = data.shape, data.dtype
@@ -268,9 +272,9 @@ class MistakenStore:
 
     def layout(self, file, name, chance):
         """The same data stored in another way, which is none of the reader's business; or by a plugin."""
-        data = file[name][()]
+        data = np.array(file[name][()])
         del file[name]
-        if 0 in data.shape:
+        if 0 in data.shape or not data.shape:
             file[name] = data
         elif chance.random() < 0.5:
             options = chance.choice([{"compression": "gzip"}, {"compression": "lzf"}, {"shuffle": True}])
