@@ -252,8 +252,8 @@ def _spans(source: Path, columns: dict[str, Column]) -> list[tuple[Any, int]]:
     if counts.shape != (len(features),) or counts.dtype.kind not in "iu" or counts.max() > features.shape[1]:
         most = features.shape[1]
         raise StoreError(
-            f"{source}: num_boxes {counts.dtype} {counts.shape}, expected {len(features)} whole numbers of {most} or "
-            "less."
+            f"{source}: num_boxes {counts.dtype} {counts.shape}, expected {len(features)} whole numbers of {most} "
+            "or less."
         )
     return [((row,), int(count)) for row, count in enumerate(counts)]
 
