@@ -198,6 +198,7 @@ class LxmertPreTrainedModel(nn.Module):
             model = cls(config, *model_args, **options)
         model.to(dtype or _dtype_of(weights))
         load_weights(model.reference_state(), weights, source, allow_missing or ignore_mismatched_sizes)
+        model._keep_weights()
         return model.eval(), report
 
     @classmethod
@@ -372,10 +373,25 @@ class LxmertPreTrainedModel(nn.Module):
     # Being made
 
     def post_init(self) -> None:
-        """Give every layer its initial weights, at the end of a subclass's `__init__`."""
-        self.apply(self._init_weights)
+        """Give every layer its initial weights, at the end of a subclass's `__init__`.
+
+        A part that was opened, or whose weights `load_state_dict` filled, keeps them, as in the reference.
+        """
+        filled = {inner for part in self.modules() if hasattr(part, "_filled") for inner in part.modules()}
+        self.apply(lambda part: None if part in filled else self._init_weights(part))
 
     init_weights = post_init
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """As of every module; `post_init` leaves the model alone from then on."""
+        found = super().load_state_dict(*args, **options)
+        self._keep_weights()
+        return found
+
+    def _keep_weights(self) -> None:
+        """Keep `post_init` from its parts, also where one is taken out and put into another model."""
+        for part in self.modules():
+            part._filled = True  # type: ignore[assignment]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Give one layer its initial weights; a subclass may do otherwise with what it adds."""

@@ -266,6 +266,42 @@ def test_a_model_of_ones_own_is_opened_trained_saved_and_opened(make_pair, tmp_p
     assert_close(read(**call).pooled_output, pooled)
 
 
+@pytest.mark.parametrize("way", ["opened", "part", "resized", "state_dict"])
+def test_initial_weights_are_not_given_to_what_was_opened(config, tmp_path, way):
+    model = LxmertForPreTraining(config)
+    model.save_pretrained(tmp_path / "whole")
+
+    class Around(LxmertPreTrainedModel):
+        def __init__(self, config):
+            super().__init__(config)
+            if way == "part":
+                self.lxmert = LxmertForPreTraining.from_pretrained(tmp_path / "whole").lxmert
+            elif way == "state_dict":
+                self.lxmert = LxmertModel(config)
+                self.lxmert.load_state_dict(model.lxmert.state_dict())
+            else:
+                self.lxmert = LxmertModel.from_pretrained(tmp_path / "whole")
+            if way == "resized":
+                self.lxmert.resize_token_embeddings(80, mean_resizing=False)
+            self.score = nn.Linear(config.hidden_size, 1)
+            self.post_init()
+
+    own = Around(config)
+    state = own.lxmert.state_dict()
+    for name, tensor in model.lxmert.state_dict().items():
+        assert torch.equal(state[name][: len(tensor)], tensor), name
+    assert not own.score.bias.any()  # post_init's
+    if way in ("opened", "part"):
+        own.save_pretrained(tmp_path / "own")
+        again = Around.from_pretrained(tmp_path / "own")
+        again.init_weights()
+        assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in own.state_dict().items())
+    fresh = LxmertModel(config)
+    before = fresh.pooler.dense.weight.clone()
+    fresh.init_weights()
+    assert not torch.equal(fresh.pooler.dense.weight, before)
+
+
 def test_what_a_model_takes_is_given_to_it(make_pair, tmp_path):
     make_pair("LxmertModel")[1].save_pretrained(tmp_path)
     assert Grounding.from_pretrained(tmp_path, classes=5).classifier.out_features == 5
