@@ -191,12 +191,16 @@ def _problem(tensor: Any) -> str:
 def in_reference_names(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Weights of another project under the reference's names.
 
+    Where some already stand behind `lxmert.`, all are the reference's or a model's of one's own, which may call its
+    parts as it likes (`pooler`, `logit_fc`, `gamma`).
+
     Raises:
         InputError: two of them would have the same name.
     """
     found: dict[str, Tensor] = {}
+    is_foreign = not any(name.startswith("lxmert.") for name in weights)
     for name, tensor in weights.items():
-        new = from_foreign(name)
+        new = from_foreign(name) if is_foreign else name
         if new in found:
             raise InputError(
                 f"{source}: {shown(name)} and another entry are both {shown(new)} in the reference; keep the one "
@@ -208,7 +212,7 @@ def in_reference_names(weights: Mapping[str, Tensor], source: str) -> dict[str, 
     if bias is not None:
         found.setdefault("cls.predictions.bias", bias)
     first = found.get("answer_head.logit_fc.0.weight")
-    if first is not None and first.ndim == 2 and first.shape[0] == first.shape[1]:
+    if is_foreign and first is not None and first.ndim == 2 and first.shape[0] == first.shape[1]:
         # It reads two pooled outputs side by side: the original calls NLVR2's head like an answer head.
         return {re.sub(r"^answer_head\.", "pair_head.", name): tensor for name, tensor in found.items()}
     if is_bert(found):

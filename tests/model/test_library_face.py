@@ -302,6 +302,48 @@ def test_initial_weights_are_not_given_to_what_was_opened(config, tmp_path, way)
     assert not torch.equal(fresh.pooler.dense.weight, before)
 
 
+def square_head(model, width):
+    model.answer_head.logit_fc[0] = nn.Linear(width, width)
+    model.answer_head.logit_fc[2] = nn.LayerNorm(width)
+    model.answer_head.logit_fc[3] = nn.Linear(width, model.config.num_qa_labels)
+
+
+def scaled(model, width):
+    model.gamma, model.part = nn.Parameter(torch.rand(width)), nn.Module()
+    model.part.beta = nn.Parameter(torch.rand(width))
+
+
+NAMED_AS_THEY_LIKE = {
+    "logit_fc": lambda model, width: setattr(model, "logit_fc", nn.Sequential(nn.Linear(width, width))),
+    "pooler": lambda model, width: setattr(model, "pooler", nn.Linear(width, width)),
+    "encoder": lambda model, width: setattr(model, "encoder", nn.Linear(width, width)),
+    "bert": lambda model, width: setattr(model, "bert", nn.Linear(width, width)),
+    "gamma and beta": scaled,
+    "square head": square_head,
+}
+
+
+@pytest.mark.parametrize("part", NAMED_AS_THEY_LIKE)
+def test_parts_of_a_model_of_ones_own_are_called_as_it_likes(config, tmp_path, caplog, part):
+    class Own(LxmertForQuestionAnswering):
+        def __init__(self, config):
+            super().__init__(config)
+            NAMED_AS_THEY_LIKE[part](self, config.hidden_size)
+
+    class Without(LxmertPreTrainedModel):
+        def __init__(self, config):
+            super().__init__(config)
+            self.lxmert = LxmertModel(config)
+            NAMED_AS_THEY_LIKE[part](self, config.hidden_size)
+
+    for kind in (Own,) if part == "square head" else (Own, Without):
+        own = kind(config)
+        own.save_pretrained(tmp_path / kind.__name__)
+        again = kind.from_pretrained(tmp_path / kind.__name__)
+        assert not said(caplog)
+        assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in own.state_dict().items())
+
+
 def test_what_a_model_takes_is_given_to_it(make_pair, tmp_path):
     make_pair("LxmertModel")[1].save_pretrained(tmp_path)
     assert Grounding.from_pretrained(tmp_path, classes=5).classifier.out_features == 5
