@@ -197,7 +197,9 @@ class LxmertPreTrainedModel(nn.Module):
         with nullcontext() if report.missing or report.reshaped else _Uninitialized():
             model = cls(config, *model_args, **options)
         model.to(dtype or _dtype_of(weights))
-        load_weights(model.reference_state(), weights, source, allow_missing or ignore_mismatched_sizes)
+        buffers = model._reference_names(dict(model.named_buffers(remove_duplicate=False)))
+        go_on = allow_missing or ignore_mismatched_sizes
+        load_weights(model.reference_state(), weights, source, go_on, buffers)
         model._keep_weights()
         return model.eval(), report
 

@@ -344,6 +344,34 @@ def test_parts_of_a_model_of_ones_own_are_called_as_it_likes(config, tmp_path, c
         assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in own.state_dict().items())
 
 
+BUFFERS = {
+    "norm": lambda model, width: setattr(model, "norm", nn.BatchNorm1d(width)),
+    "order": lambda model, _: model.register_buffer("order", torch.arange(5)),
+    "mask": lambda model, _: model.register_buffer("mask", torch.full((3, 3), float("-inf")).triu(1)),
+}
+
+
+@pytest.mark.parametrize("part", BUFFERS)
+def test_buffers_of_a_model_of_ones_own_may_be_whole_or_infinite(config, tmp_path, part):
+    class Own(LxmertPreTrainedModel):
+        def __init__(self, config):
+            super().__init__(config)
+            self.lxmert = LxmertModel(config)
+            BUFFERS[part](self, config.hidden_size)
+            self.post_init()
+
+    own = Own(config)
+    for buffer in own.buffers():
+        buffer.add_(1)
+    own.save_pretrained(tmp_path)
+    state = Own.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in own.state_dict().items())
+    own.lxmert.pooler.dense.weight.detach()[0, 0] = float("inf")
+    own.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"lxmert\.pooler\.dense\.weight holds numbers that are not finite"):
+        Own.from_pretrained(tmp_path)
+
+
 def test_what_a_model_takes_is_given_to_it(make_pair, tmp_path):
     make_pair("LxmertModel")[1].save_pretrained(tmp_path)
     assert Grounding.from_pretrained(tmp_path, classes=5).classifier.out_features == 5
