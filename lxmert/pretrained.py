@@ -119,6 +119,8 @@ class LxmertModel(Lxmert, LxmertPreTrainedModel):
             output_attentions = config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = config.output_hidden_states
+        if inputs_embeds is not None:  # a mask or segments of many rows may go with one sentence
+            inputs_embeds = inputs_embeds.expand(batch.token_mask.shape[0], -1, -1)
         return self.encode(
             batch,
             outputs_needed,

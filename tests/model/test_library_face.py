@@ -128,6 +128,16 @@ def test_a_side_of_one_row_goes_with_all_rows_of_the_other(make_pair):
         ours(**{**call, "visual_feats": call["visual_feats"][:2]})
 
 
+@pytest.mark.parametrize("side", ["attention_mask", "token_type_ids"])
+def test_one_sentence_of_embeddings_goes_with_masks_and_segments_of_many_rows(make_pair, side):
+    theirs, ours = make_pair("LxmertModel")
+    call = call_of(ours.config)
+    embeds = ours.embeddings.word_embeddings(call.pop("input_ids")[:1]).detach()
+    call = {name: call[name] for name in ("visual_feats", "visual_pos", side)}
+    expected = theirs(inputs_embeds=embeds.expand(ROWS, -1, -1), **call)
+    assert_close(ours(inputs_embeds=embeds, **call).pooled_output, expected.pooled_output)
+
+
 def test_labels_may_be_a_column(make_pair):
     theirs, ours = make_pair("LxmertForQuestionAnswering")
     call = call_of(ours.config)
