@@ -243,7 +243,8 @@ class LxmertPreTrainedModel(nn.Module):
             is_main_process: of several processes one writes.
             state_dict: weights to write instead of the model's own, under the model's names.
             push_to_hub: send them to the hub as well; `options` are then those of `push_to_hub`, and `repo_id`.
-            safe_serialization: False writes `pytorch_model.bin` instead.
+            safe_serialization: False writes `pytorch_model.bin` instead, and removes a `model.safetensors`, which
+                would be opened before it.
             variant: of the file's name, `model.<variant>.safetensors`.
             options: see `push_to_hub`.
         """

@@ -191,8 +191,8 @@ def _problem(tensor: Any) -> str:
 def in_reference_names(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Weights of another project under the reference's names.
 
-    Where some already stand behind `lxmert.`, all are the reference's or a model's of one's own, which may call its
-    parts as it likes (`pooler`, `logit_fc`, `gamma`).
+    Where some already stand behind `lxmert.`, all are the reference's or a model's of one's own, whose parts have
+    any names (`pooler`, `logit_fc`, `gamma`).
 
     Raises:
         InputError: two of them would have the same name.
@@ -345,7 +345,7 @@ def write_folder(
             time as id2label and label2id, where the reference's tools look for them.
         weights: under the reference's names.
         architecture: the class they belong to. A bare LxmertModel's names have no prefix in its files.
-        safe: else `pytorch_model.bin`.
+        safe: else `pytorch_model.bin`; `model.safetensors`, which would be read before it, is removed.
         variant: of the file's name, `model.<variant>.safetensors`.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -361,3 +361,5 @@ def write_folder(
             save_file(tensors, temporary, metadata={"format": "pt"})
         else:
             torch.save(tensors, temporary)
+    if not safe:
+        (folder / _variant(WEIGHT_FILES[0], variant)).unlink(missing_ok=True)

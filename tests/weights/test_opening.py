@@ -108,8 +108,8 @@ def test_weights_may_be_given(folder, model):
 
 def test_the_file_is_chosen(model, tmp_path):
     changed = {name: tensor + 1 for name, tensor in model.state_dict().items()}
-    model.save_pretrained(save_directory=tmp_path / "part")
     model.save_pretrained(tmp_path / "part", state_dict=changed, safe_serialization=False)
+    model.save_pretrained(save_directory=tmp_path / "part")
     model.save_pretrained(tmp_path / "part", state_dict={n: t + 2 for n, t in changed.items()}, variant="fp16")
     assert sorted(path.name for path in (tmp_path / "part").iterdir()) == [
         "config.json", "model.fp16.safetensors", "model.safetensors", "pytorch_model.bin"
@@ -123,6 +123,20 @@ def test_the_file_is_chosen(model, tmp_path):
         model.save_pretrained(tmp_path / "other", colour="red")
     with pytest.raises(FileNotFoundError, match=r"none of model\.bf16\.safetensors, pytorch_model\.bf16\.bin"):
         LxmertForQuestionAnswering.from_pretrained(tmp_path / "part", variant="bf16")
+
+
+def test_what_was_saved_last_is_opened(model, tmp_path):
+    bias = model.answer_head.logit_fc[3].bias
+    for plus, options in enumerate(
+        [{}, {"safe_serialization": False}, {}, {"variant": "a"}, {"variant": "a", "safe_serialization": False}]
+    ):
+        state = {name: tensor + plus for name, tensor in model.state_dict().items()}
+        model.save_pretrained(tmp_path, state_dict=state, **options)
+        found = LxmertForQuestionAnswering.from_pretrained(tmp_path, variant=options.get("variant"))
+        assert torch.equal(found.answer_head.logit_fc[3].bias, bias + plus), options
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json", "model.safetensors", "pytorch_model.bin", "pytorch_model.a.bin"
+    }  # fmt: skip
 
 
 def test_a_saved_tuple_of_a_bare_model_has_its_names(model, tmp_path):
