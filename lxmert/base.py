@@ -361,7 +361,6 @@ class LxmertPreTrainedModel(nn.Module):
         new.weight.requires_grad_(weight.requires_grad)
         self.set_input_embeddings(new)
         self.config.vocab_size = number
-        self.config.vocab_sha256 = None  # it is another vocabulary
         return new
 
     def get_memory_footprint(self) -> int:

@@ -279,8 +279,6 @@ class WithAnswerHead(WithHeads):
 
     @num_qa_labels.setter
     def num_qa_labels(self, number: int) -> None:
-        if number != self.config.num_qa_labels:
-            self.config.answers = None
         self.config.num_qa_labels = number
 
     def get_qa_logit_layer(self) -> nn.Linear:
@@ -312,7 +310,6 @@ class WithAnswerHead(WithHeads):
             new.weight[:kept] = old.weight[:kept]
             new.bias[:kept] = old.bias[:kept]
         self.answer_head.logit_fc[-1] = new
-        self.config.answers = None
         self.config.num_qa_labels = num_labels
         return new
 
