@@ -305,6 +305,9 @@ class LxmertConfig(Sizes):
         for size, follower in COUNTED.items():
             if size in own and follower not in own and merged[size] != values.get(size):
                 merged[follower] = None
+        answers, labels = values.get("answers"), values.get("id2label")
+        if labels and "id2label" not in own and merged.get("answers") != answers == _labels_in_order(labels):
+            del merged["id2label"]  # a file has the answers twice
         config = cls(**merged)
         return (config, {k: v for k, v in changes.items() if k not in own}) if return_unused_kwargs else config
 

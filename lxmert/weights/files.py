@@ -341,8 +341,8 @@ def write_folder(
 
     Args:
         folder: made where it does not exist.
-        config: the sizes, and the answers, as `LxmertConfig.to_dict` gives them. The answers are written a second
-            time as id2label and label2id, where the reference's tools look for them.
+        config: the sizes, and the answers, as `LxmertConfig.to_dict` gives them. Without texts of labels the
+            answers are written a second time as id2label and label2id, where the reference's tools look for them.
         weights: under the reference's names.
         architecture: the class they belong to. A bare LxmertModel's names have no prefix in its files.
         safe: else `pytorch_model.bin`; `model.safetensors`, which would be read before it, is removed.
@@ -352,7 +352,8 @@ def write_folder(
     prefix = "lxmert." if all(name.startswith("lxmert.") for name in weights) else ""
     tensors = {name.removeprefix(prefix): tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     values: dict[str, Any] = {**config, "architectures": [architecture]}
-    if config.get("answers"):
+    labels = config.get("id2label") or {}
+    if config.get("answers") and all(text.startswith("LABEL_") for text in labels.values()):  # they tell nothing
         values["id2label"] = {str(label): answer for label, answer in enumerate(config["answers"])}
         values["label2id"] = {answer: label for label, answer in enumerate(config["answers"])}
     write_text(folder / "config.json", json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -63,6 +63,25 @@ def test_another_number_of_answers_is_refused_or_starts_anew_as_in_the_reference
     assert again.config.answers == ANSWERS and same(again, model)
 
 
+def test_texts_of_labels_are_kept_and_are_the_answers_where_there_are_none(model, tmp_path):
+    def saved(config):
+        LxmertForQuestionAnswering(config).save_pretrained(tmp_path)
+        return json.loads((tmp_path / "config.json").read_text())
+
+    texts = dict(enumerate("abc"))
+    written = saved(model.config.replace(id2label=texts))
+    assert written["id2label"] == {"0": "a", "1": "b", "2": "c"} and written["label2id"]["c"] == 2
+    found = LxmertConfig.from_pretrained(tmp_path)
+    assert found.id2label == texts and found.answers == ANSWERS
+    assert saved(model.config.replace(num_labels=3))["id2label"]["6"] == "left"
+    # Other answers: the texts of the old ones go.
+    others = [f"answer {label}" for label in range(12)]
+    saved(model.config.replace(answers=others, num_qa_labels=12))
+    found = LxmertConfig.from_pretrained(tmp_path, answers=ANSWERS, num_qa_labels=7)
+    assert saved(found)["id2label"]["3"] == "gray"
+    assert LxmertConfig.from_pretrained(tmp_path, num_qa_labels=3).num_labels == 2  # the reference's
+
+
 def test_other_sizes_of_the_encoder_are_refused_unless_they_are_to_be_ignored(folder):
     with pytest.raises(InputError, match="encoder weights would keep random values"):
         LxmertModel.from_pretrained(folder, max_position_embeddings=20)
