@@ -237,6 +237,16 @@ def test_a_model_is_sent_with_its_card_and_its_vocabulary(folder, sent):
     assert json.loads(files["config.json"])["answers"] == ANSWERS
 
 
+def test_the_card_of_a_class_of_ones_own_imports_what_there_is(sent, sizes):
+    class Own(LxmertModel):
+        pass
+
+    Own(LxmertConfig(**sizes)).push_to_hub("me/lxmert-v1.5")
+    card = sent[3]["README.md"].decode()
+    assert "# lxmert-v1.5\n" in card
+    assert "from lxmert import LxmertTokenizer\n\nmodel = Own.from_pretrained" in card
+
+
 def test_saving_sends_too_where_asked(model, sent, tmp_path):
     model.save_pretrained(tmp_path / "cats", push_to_hub=True, commit_message="first")
     assert (tmp_path / "cats" / "model.safetensors").is_file()
