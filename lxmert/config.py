@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import logging
 import re
@@ -299,7 +300,7 @@ class LxmertConfig(Sizes):
             changes: go before `values`. Another number of answers or word pieces drops the texts of the answers or
                 the vocabulary's hash.
         """
-        known = SETTABLE | DERIVED | values.keys()
+        known = SETTABLE | DERIVED | values.keys() | _named_by(cls)
         own = {name for name in changes if name in known or not return_unused_kwargs}
         merged = {**values, **{name: changes[name] for name in own}}
         for size, follower in COUNTED.items():
@@ -417,6 +418,13 @@ class LxmertConfig(Sizes):
 
 FIELDS = frozenset(field.name for field in fields(Sizes))
 SETTABLE = FIELDS | COMMON.keys() | {"id2label", "num_labels", "dtype", "torch_dtype"}
+
+
+def _named_by(kind: type[LxmertConfig]) -> set[str]:
+    """The values that the `__init__` of a config of one's own, or of one that it is made from, has by name."""
+    configs = [part for part in kind.__mro__ if issubclass(part, LxmertConfig)]
+    found = [each for part in configs for each in inspect.signature(part).parameters.values()]
+    return {each.name for each in found if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
 
 
 def _labels_in_order(texts: Mapping[Any, str]) -> list[str]:

@@ -391,6 +391,33 @@ def test_what_a_model_takes_is_given_to_it(make_pair, tmp_path):
         Grounding.from_pretrained(tmp_path, colour="red")
 
 
+def test_values_of_a_config_of_ones_own_are_the_configs(config, tmp_path):
+    class Wide(LxmertConfig):
+        def __init__(self, width=7, **sizes):
+            super().__init__(**sizes)
+            self.width = width
+
+    class Wider(Wide):
+        def __init__(self, *, height=2, **more):
+            super().__init__(**more)
+            self.height = height
+
+    class Own(LxmertPreTrainedModel):
+        config_class = Wider
+
+        def __init__(self, config, more=1):
+            super().__init__(config)
+            self.lxmert = LxmertModel(config)
+            self.score = nn.Linear(config.width, config.height + more)
+
+    LxmertModel(config).save_pretrained(tmp_path)
+    assert Own.from_pretrained(tmp_path).score.weight.shape == (3, 7)
+    own = Own.from_pretrained(tmp_path, width=3, height=4, more=5)
+    assert own.score.weight.shape == (9, 3) and own.config.width == 3
+    own.save_pretrained(tmp_path)
+    assert torch.equal(Own.from_pretrained(tmp_path, more=5).score.weight, own.score.weight)
+
+
 def test_a_model_none_of_whose_names_fit_is_refused(make_pair, tmp_path):
     class Elsewhere(LxmertPreTrainedModel):
         def __init__(self, config):
