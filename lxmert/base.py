@@ -197,7 +197,10 @@ class LxmertPreTrainedModel(nn.Module):
         with nullcontext() if report.missing or report.reshaped else _Uninitialized():
             model = cls(config, *model_args, **options)
         model.to(dtype or _dtype_of(weights))
-        load_weights(model.reference_state(), weights, source, allow_missing or ignore_mismatched_sizes)
+        buffers = model._reference_names(dict(model.named_buffers(remove_duplicate=False)))
+        go_on = allow_missing or ignore_mismatched_sizes
+        load_weights(model.reference_state(), weights, source, go_on, buffers)
+        model._keep_weights()
         return model.eval(), report
 
     @classmethod
@@ -240,7 +243,8 @@ class LxmertPreTrainedModel(nn.Module):
             is_main_process: of several processes one writes.
             state_dict: weights to write instead of the model's own, under the model's names.
             push_to_hub: send them to the hub as well; `options` are then those of `push_to_hub`, and `repo_id`.
-            safe_serialization: False writes `pytorch_model.bin` instead.
+            safe_serialization: False writes `pytorch_model.bin` instead, and removes a `model.safetensors`, which
+                would be opened before it.
             variant: of the file's name, `model.<variant>.safetensors`.
             options: see `push_to_hub`.
         """
@@ -357,7 +361,6 @@ class LxmertPreTrainedModel(nn.Module):
         new.weight.requires_grad_(weight.requires_grad)
         self.set_input_embeddings(new)
         self.config.vocab_size = number
-        self.config.vocab_sha256 = None  # it is another vocabulary
         return new
 
     def get_memory_footprint(self) -> int:
@@ -372,10 +375,25 @@ class LxmertPreTrainedModel(nn.Module):
     # Being made
 
     def post_init(self) -> None:
-        """Give every layer its initial weights, at the end of a subclass's `__init__`."""
-        self.apply(self._init_weights)
+        """Give every layer its initial weights, at the end of a subclass's `__init__`.
+
+        A part that was opened, or whose weights `load_state_dict` filled, keeps them, as in the reference.
+        """
+        filled = {inner for part in self.modules() if hasattr(part, "_filled") for inner in part.modules()}
+        self.apply(lambda part: None if part in filled else self._init_weights(part))
 
     init_weights = post_init
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """As of every module; `post_init` leaves the model alone from then on."""
+        found = super().load_state_dict(*args, **options)
+        self._keep_weights()
+        return found
+
+    def _keep_weights(self) -> None:
+        """Keep `post_init` from its parts, also where one is taken out and put into another model."""
+        for part in self.modules():
+            part._filled = True  # type: ignore[assignment]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Give one layer its initial weights; a subclass may do otherwise with what it adds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import logging
 import re
@@ -26,6 +27,8 @@ COMMON = {
 DERIVED = {"label2id", "model_type", "num_hidden_layers"}
 # Of these, what tells of the file alone: of two configs that differ in nothing else, neither has another model.
 NOTES = {"architectures", "dtype", "transformers_version"}
+# Another number drops what it was the number of.
+COUNTED = {"num_qa_labels": "answers", "vocab_size": "vocab_sha256"}
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 PLAIN_LABELS = ["LABEL_0", "LABEL_1"]  # of a reference's config that names none
 
@@ -145,9 +148,9 @@ class LxmertConfig(Sizes):
         num_images: images that a statement of `LxmertForVisualReasoning` is about; not in the reference.
         mask_token_id: the word piece [MASK], which hides words in pre-training; not in the reference.
         answers: text of each answer label, in label order; not in the reference. It travels with the
-            weights so that answer heads are always matched by text.
+            weights so that answer heads are always matched by text. Assigning another `num_qa_labels` drops it.
         vocab_sha256: `LxmertTokenizer.sha256` of the vocabulary that the weights are for; None where it is not
-            known; not in the reference.
+            known; not in the reference. Assigning another `vocab_size` drops it.
         detector: what found the regions that the weights were trained on; None where it is not known; not in the
             reference.
         values: as the reference's configs, it keeps any other value under its name and writes it into
@@ -221,6 +224,13 @@ class LxmertConfig(Sizes):
         """`return_dict`, as models of version 4 of the reference ask for it."""
         return self.return_dict
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in COUNTED and value != getattr(self, name):
+            counted = getattr(self, COUNTED[name])
+            if counted is not None and (isinstance(counted, str) or len(counted) != value):
+                super().__setattr__(COUNTED[name], None)
+        super().__setattr__(name, value)
+
     def __getattr__(self, name: str) -> Any:
         if name in COMMON:
             return COMMON[name]
@@ -260,7 +270,7 @@ class LxmertConfig(Sizes):
                     f"tie_word_embeddings={shown(values[name])}; expected true: the masked-language head has the "
                     "word embeddings as its weights"
                 )
-            setattr(self, name, values[name])
+            super().__setattr__(name, values[name])  # drops nothing: what does not fit is refused below
             if name not in SETTABLE:
                 unknown.add(name)
         self.__post_init__()
@@ -290,12 +300,15 @@ class LxmertConfig(Sizes):
             changes: go before `values`. Another number of answers or word pieces drops the texts of the answers or
                 the vocabulary's hash.
         """
-        known = SETTABLE | DERIVED | values.keys()
+        known = SETTABLE | DERIVED | values.keys() | _named_by(cls)
         own = {name for name in changes if name in known or not return_unused_kwargs}
         merged = {**values, **{name: changes[name] for name in own}}
-        for size, follower in (("num_qa_labels", "answers"), ("vocab_size", "vocab_sha256")):
+        for size, follower in COUNTED.items():
             if size in own and follower not in own and merged[size] != values.get(size):
                 merged[follower] = None
+        answers, labels = values.get("answers"), values.get("id2label")
+        if labels and "id2label" not in own and merged.get("answers") != answers == _labels_in_order(labels):
+            del merged["id2label"]  # a file has the answers twice
         config = cls(**merged)
         return (config, {k: v for k, v in changes.items() if k not in own}) if return_unused_kwargs else config
 
@@ -405,6 +418,13 @@ class LxmertConfig(Sizes):
 
 FIELDS = frozenset(field.name for field in fields(Sizes))
 SETTABLE = FIELDS | COMMON.keys() | {"id2label", "num_labels", "dtype", "torch_dtype"}
+
+
+def _named_by(kind: type[LxmertConfig]) -> set[str]:
+    """The values that the `__init__` of a config of one's own, or of one that it is made from, has by name."""
+    configs = [part for part in kind.__mro__ if issubclass(part, LxmertConfig)]
+    found = [each for part in configs for each in inspect.signature(part).parameters.values()]
+    return {each.name for each in found if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
 
 
 def _labels_in_order(texts: Mapping[Any, str]) -> list[str]:

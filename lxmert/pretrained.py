@@ -119,6 +119,8 @@ class LxmertModel(Lxmert, LxmertPreTrainedModel):
             output_attentions = config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = config.output_hidden_states
+        if inputs_embeds is not None:  # a mask or segments of many rows may go with one sentence
+            inputs_embeds = inputs_embeds.expand(batch.token_mask.shape[0], -1, -1)
         return self.encode(
             batch,
             outputs_needed,
@@ -277,8 +279,6 @@ class WithAnswerHead(WithHeads):
 
     @num_qa_labels.setter
     def num_qa_labels(self, number: int) -> None:
-        if number != self.config.num_qa_labels:
-            self.config.answers = None
         self.config.num_qa_labels = number
 
     def get_qa_logit_layer(self) -> nn.Linear:
@@ -310,7 +310,6 @@ class WithAnswerHead(WithHeads):
             new.weight[:kept] = old.weight[:kept]
             new.bias[:kept] = old.bias[:kept]
         self.answer_head.logit_fc[-1] = new
-        self.config.answers = None
         self.config.num_qa_labels = num_labels
         return new
 

@@ -11,6 +11,7 @@ from lxmert.tokenization import LxmertTokenizer
 from lxmert.weights.files import open_weights
 
 IN_TRANSFORMERS = ("LxmertModel", "LxmertForPreTraining", "LxmertForQuestionAnswering")
+HERE = (*IN_TRANSFORMERS, "LxmertForVisualReasoning")
 
 
 def model_card(
@@ -47,9 +48,8 @@ def model_card(
         "exported from": source,
     }
     table = "".join(f"| {name} | {_cell(text)} |\n" for name, text in rows.items() if text)
-    return (
-        f"{_FRONT}# {out.stem}\n\n| | |\n|---|---|\n{table}\n{_opening(out, architecture, opened_as or out.name)}"
-    )
+    title = out.stem if out.suffix == ".pth" else out.name
+    return f"{_FRONT}# {title}\n\n| | |\n|---|---|\n{table}\n{_opening(out, architecture, opened_as or out.name)}"
 
 
 _FRONT = "---\nlibrary_name: transformers\ntags: [lxmert, visual-question-answering]\n---\n\n"
@@ -65,8 +65,9 @@ def _opening(out: Path, architecture: str, name: str) -> str:
             "the vocabulary is another.\n"
         )
     library = "transformers" if architecture in IN_TRANSFORMERS else "lxmert"
+    names = [architecture] if architecture in HERE else []  # a class of one's own is elsewhere
     return (
-        f"```python\nfrom {library} import {architecture}, LxmertTokenizer\n\n"
+        f"```python\nfrom {library} import {', '.join([*names, 'LxmertTokenizer'])}\n\n"
         f'model = {architecture}.from_pretrained("{name}")\n'
         f'tokenizer = LxmertTokenizer.from_pretrained("{name}")\n```\n'
     )

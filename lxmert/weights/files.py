@@ -191,12 +191,16 @@ def _problem(tensor: Any) -> str:
 def in_reference_names(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Weights of another project under the reference's names.
 
+    Where some already stand behind `lxmert.`, all are the reference's or a model's of one's own, whose parts have
+    any names (`pooler`, `logit_fc`, `gamma`).
+
     Raises:
         InputError: two of them would have the same name.
     """
     found: dict[str, Tensor] = {}
+    is_foreign = not any(name.startswith("lxmert.") for name in weights)
     for name, tensor in weights.items():
-        new = from_foreign(name)
+        new = from_foreign(name) if is_foreign else name
         if new in found:
             raise InputError(
                 f"{source}: {shown(name)} and another entry are both {shown(new)} in the reference; keep the one "
@@ -208,7 +212,7 @@ def in_reference_names(weights: Mapping[str, Tensor], source: str) -> dict[str, 
     if bias is not None:
         found.setdefault("cls.predictions.bias", bias)
     first = found.get("answer_head.logit_fc.0.weight")
-    if first is not None and first.ndim == 2 and first.shape[0] == first.shape[1]:
+    if is_foreign and first is not None and first.ndim == 2 and first.shape[0] == first.shape[1]:
         # It reads two pooled outputs side by side: the original calls NLVR2's head like an answer head.
         return {re.sub(r"^answer_head\.", "pair_head.", name): tensor for name, tensor in found.items()}
     if is_bert(found):
@@ -337,18 +341,19 @@ def write_folder(
 
     Args:
         folder: made where it does not exist.
-        config: the sizes, and the answers, as `LxmertConfig.to_dict` gives them. The answers are written a second
-            time as id2label and label2id, where the reference's tools look for them.
+        config: the sizes, and the answers, as `LxmertConfig.to_dict` gives them. Without texts of labels the
+            answers are written a second time as id2label and label2id, where the reference's tools look for them.
         weights: under the reference's names.
         architecture: the class they belong to. A bare LxmertModel's names have no prefix in its files.
-        safe: else `pytorch_model.bin`.
+        safe: else `pytorch_model.bin`; `model.safetensors`, which would be read before it, is removed.
         variant: of the file's name, `model.<variant>.safetensors`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "lxmert." if all(name.startswith("lxmert.") for name in weights) else ""
     tensors = {name.removeprefix(prefix): tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     values: dict[str, Any] = {**config, "architectures": [architecture]}
-    if config.get("answers"):
+    labels = config.get("id2label") or {}
+    if config.get("answers") and all(text.startswith("LABEL_") for text in labels.values()):  # they tell nothing
         values["id2label"] = {str(label): answer for label, answer in enumerate(config["answers"])}
         values["label2id"] = {answer: label for label, answer in enumerate(config["answers"])}
     write_text(folder / "config.json", json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
@@ -357,3 +362,5 @@ def write_folder(
             save_file(tensors, temporary, metadata={"format": "pt"})
         else:
             torch.save(tensors, temporary)
+    if not safe:
+        (folder / _variant(WEIGHT_FILES[0], variant)).unlink(missing_ok=True)

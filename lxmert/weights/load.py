@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -74,13 +74,13 @@ def compare(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: st
     """What of `weights` fits a model's parameters `own`; both under the reference's names.
 
     Raises:
-        InputError: what the model would take over are no real numbers.
+        InputError: what the model would take over are no real numbers, and the model's are.
     """
     report = LoadReport(source, is_bert(weights))
     for name, tensor in own.items():
         if name not in weights:
             report.missing.append(name)
-        elif not weights[name].is_floating_point():
+        elif tensor.is_floating_point() and not weights[name].is_floating_point():
             raise InputError(
                 f"{source}: {name} is of type {weights[name].dtype}; expected floating-point numbers. Save the "
                 "weights as such, or get the file again."
@@ -94,7 +94,11 @@ def compare(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: st
 
 
 def load_weights(
-    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str, allow_missing: bool = False
+    own: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    source: str,
+    allow_missing: bool = False,
+    buffers: Collection[str] = (),
 ) -> LoadReport:
     """Copy `weights` into `own` where names and shapes agree, log one report and return it.
 
@@ -106,6 +110,7 @@ def load_weights(
         weights: under the same names, from `read_weights`.
         source: named in the report.
         allow_missing: go on when encoder weights are missing or of another shape.
+        buffers: those of `own` that are no parameters and may be infinite, as a mask is.
 
     Raises:
         InputError: encoder weights are missing, of another shape or no numbers; nothing has been copied then.
@@ -114,6 +119,8 @@ def load_weights(
     if not allow_missing:
         refuse_unloaded(report)
     for name in report.loaded:
+        if name in buffers:
+            continue
         if not weights[name].sum(dtype=torch.float32).isfinite():  # a tenth of the time of looking at each
             raise InputError(
                 f"{source}: {name} holds numbers that are not finite (NaN or infinite): the training that wrote "

@@ -158,7 +158,17 @@ def test_a_changed_number_drops_what_it_counted():
     assert LxmertConfig.from_dict(values, vocab_size=30522).vocab_sha256 == "0" * 64
     with pytest.raises(InputError, match="2 answers for num_qa_labels=3"):
         config.replace(num_qa_labels=3)
-    assert config.num_qa_labels == 2
+    assert config.num_qa_labels == 2 and config.answers == ["yes", "no"]
+    assert config.replace(num_qa_labels=3, answers=["a", "b", "c"]).answers == ["a", "b", "c"]
+    assert config.replace(answers=["a", "b", "c"], num_qa_labels=3).answers == ["a", "b", "c"]
+    config.num_qa_labels, config.vocab_size = 2, 30522
+    assert config.answers == ["yes", "no"] and config.vocab_sha256 == "0" * 64
+    config.num_qa_labels, config.vocab_size = 3, 60
+    assert config.answers is None and config.vocab_sha256 is None
+    assert LxmertConfig.from_dict(config.to_dict()) == config
+    config.answers = ["yes", "no"]
+    config.num_qa_labels = 2
+    assert config.answers == ["yes", "no"]
 
 
 class OwnConfig(LxmertConfig):

@@ -128,6 +128,16 @@ def test_a_side_of_one_row_goes_with_all_rows_of_the_other(make_pair):
         ours(**{**call, "visual_feats": call["visual_feats"][:2]})
 
 
+@pytest.mark.parametrize("side", ["attention_mask", "token_type_ids"])
+def test_one_sentence_of_embeddings_goes_with_masks_and_segments_of_many_rows(make_pair, side):
+    theirs, ours = make_pair("LxmertModel")
+    call = call_of(ours.config)
+    embeds = ours.embeddings.word_embeddings(call.pop("input_ids")[:1]).detach()
+    call = {name: call[name] for name in ("visual_feats", "visual_pos", side)}
+    expected = theirs(inputs_embeds=embeds.expand(ROWS, -1, -1), **call)
+    assert_close(ours(inputs_embeds=embeds, **call).pooled_output, expected.pooled_output)
+
+
 def test_labels_may_be_a_column(make_pair):
     theirs, ours = make_pair("LxmertForQuestionAnswering")
     call = call_of(ours.config)
@@ -189,10 +199,11 @@ def test_state_dicts_of_the_reference_fit(make_pair, name):
     assert fresh.load_state_dict(theirs.state_dict()) == fresh.load_state_dict(ours.state_dict())
     call = call_of(ours.config)
     assert torch.equal(fresh(**call)[0], ours(**call)[0])
-    other = type(theirs)(theirs.config)
+    other = type(theirs)(theirs.config).eval()
     missing = other.load_state_dict(ours.state_dict(), strict=False)
     assert not missing.unexpected_keys
-    assert set(missing.missing_keys) <= {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+    assert missing.missing_keys == ["cls.predictions.decoder.weight"] * (name == "LxmertForPreTraining")
+    assert torch.equal(other(**call)[0], theirs(**call)[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -266,12 +277,145 @@ def test_a_model_of_ones_own_is_opened_trained_saved_and_opened(make_pair, tmp_p
     assert_close(read(**call).pooled_output, pooled)
 
 
+@pytest.mark.parametrize("way", ["opened", "part", "resized", "state_dict"])
+def test_initial_weights_are_not_given_to_what_was_opened(config, tmp_path, way):
+    model = LxmertForPreTraining(config)
+    model.save_pretrained(tmp_path / "whole")
+
+    class Around(LxmertPreTrainedModel):
+        def __init__(self, config):
+            super().__init__(config)
+            if way == "part":
+                self.lxmert = LxmertForPreTraining.from_pretrained(tmp_path / "whole").lxmert
+            elif way == "state_dict":
+                self.lxmert = LxmertModel(config)
+                self.lxmert.load_state_dict(model.lxmert.state_dict())
+            else:
+                self.lxmert = LxmertModel.from_pretrained(tmp_path / "whole")
+            if way == "resized":
+                self.lxmert.resize_token_embeddings(80, mean_resizing=False)
+            self.score = nn.Linear(config.hidden_size, 1)
+            self.post_init()
+
+    own = Around(config)
+    state = own.lxmert.state_dict()
+    for name, tensor in model.lxmert.state_dict().items():
+        assert torch.equal(state[name][: len(tensor)], tensor), name
+    assert not own.score.bias.any()  # post_init's
+    if way in ("opened", "part"):
+        own.save_pretrained(tmp_path / "own")
+        again = Around.from_pretrained(tmp_path / "own")
+        again.init_weights()
+        assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in own.state_dict().items())
+    fresh = LxmertModel(config)
+    before = fresh.pooler.dense.weight.clone()
+    fresh.init_weights()
+    assert not torch.equal(fresh.pooler.dense.weight, before)
+
+
+def square_head(model, width):
+    model.answer_head.logit_fc[0] = nn.Linear(width, width)
+    model.answer_head.logit_fc[2] = nn.LayerNorm(width)
+    model.answer_head.logit_fc[3] = nn.Linear(width, model.config.num_qa_labels)
+
+
+def scaled(model, width):
+    model.gamma, model.part = nn.Parameter(torch.rand(width)), nn.Module()
+    model.part.beta = nn.Parameter(torch.rand(width))
+
+
+NAMED_AS_THEY_LIKE = {
+    "logit_fc": lambda model, width: setattr(model, "logit_fc", nn.Sequential(nn.Linear(width, width))),
+    "pooler": lambda model, width: setattr(model, "pooler", nn.Linear(width, width)),
+    "encoder": lambda model, width: setattr(model, "encoder", nn.Linear(width, width)),
+    "bert": lambda model, width: setattr(model, "bert", nn.Linear(width, width)),
+    "gamma and beta": scaled,
+    "square head": square_head,
+}
+
+
+@pytest.mark.parametrize("part", NAMED_AS_THEY_LIKE)
+def test_parts_of_a_model_of_ones_own_are_called_as_it_likes(config, tmp_path, caplog, part):
+    class Own(LxmertForQuestionAnswering):
+        def __init__(self, config):
+            super().__init__(config)
+            NAMED_AS_THEY_LIKE[part](self, config.hidden_size)
+
+    class Without(LxmertPreTrainedModel):
+        def __init__(self, config):
+            super().__init__(config)
+            self.lxmert = LxmertModel(config)
+            NAMED_AS_THEY_LIKE[part](self, config.hidden_size)
+
+    for kind in (Own,) if part == "square head" else (Own, Without):
+        own = kind(config)
+        own.save_pretrained(tmp_path / kind.__name__)
+        again = kind.from_pretrained(tmp_path / kind.__name__)
+        assert not said(caplog)
+        assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in own.state_dict().items())
+
+
+BUFFERS = {
+    "norm": lambda model, width: setattr(model, "norm", nn.BatchNorm1d(width)),
+    "order": lambda model, _: model.register_buffer("order", torch.arange(5)),
+    "mask": lambda model, _: model.register_buffer("mask", torch.full((3, 3), float("-inf")).triu(1)),
+}
+
+
+@pytest.mark.parametrize("part", BUFFERS)
+def test_buffers_of_a_model_of_ones_own_may_be_whole_or_infinite(config, tmp_path, part):
+    class Own(LxmertPreTrainedModel):
+        def __init__(self, config):
+            super().__init__(config)
+            self.lxmert = LxmertModel(config)
+            BUFFERS[part](self, config.hidden_size)
+            self.post_init()
+
+    own = Own(config)
+    for buffer in own.buffers():
+        buffer.add_(1)
+    own.save_pretrained(tmp_path)
+    state = Own.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in own.state_dict().items())
+    own.lxmert.pooler.dense.weight.detach()[0, 0] = float("inf")
+    own.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"lxmert\.pooler\.dense\.weight holds numbers that are not finite"):
+        Own.from_pretrained(tmp_path)
+
+
 def test_what_a_model_takes_is_given_to_it(make_pair, tmp_path):
     make_pair("LxmertModel")[1].save_pretrained(tmp_path)
     assert Grounding.from_pretrained(tmp_path, classes=5).classifier.out_features == 5
     assert Grounding.from_pretrained(tmp_path, 4).classifier.out_features == 4
     with pytest.raises(TypeError, match="colour"):
         Grounding.from_pretrained(tmp_path, colour="red")
+
+
+def test_values_of_a_config_of_ones_own_are_the_configs(config, tmp_path):
+    class Wide(LxmertConfig):
+        def __init__(self, width=7, **sizes):
+            super().__init__(**sizes)
+            self.width = width
+
+    class Wider(Wide):
+        def __init__(self, *, height=2, **more):
+            super().__init__(**more)
+            self.height = height
+
+    class Own(LxmertPreTrainedModel):
+        config_class = Wider
+
+        def __init__(self, config, more=1):
+            super().__init__(config)
+            self.lxmert = LxmertModel(config)
+            self.score = nn.Linear(config.width, config.height + more)
+
+    LxmertModel(config).save_pretrained(tmp_path)
+    assert Own.from_pretrained(tmp_path).score.weight.shape == (3, 7)
+    own = Own.from_pretrained(tmp_path, width=3, height=4, more=5)
+    assert own.score.weight.shape == (9, 3) and own.config.width == 3
+    own.save_pretrained(tmp_path)
+    assert torch.equal(Own.from_pretrained(tmp_path, more=5).score.weight, own.score.weight)
 
 
 def test_a_model_none_of_whose_names_fit_is_refused(make_pair, tmp_path):

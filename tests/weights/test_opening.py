@@ -63,6 +63,25 @@ def test_another_number_of_answers_is_refused_or_starts_anew_as_in_the_reference
     assert again.config.answers == ANSWERS and same(again, model)
 
 
+def test_texts_of_labels_are_kept_and_are_the_answers_where_there_are_none(model, tmp_path):
+    def saved(config):
+        LxmertForQuestionAnswering(config).save_pretrained(tmp_path)
+        return json.loads((tmp_path / "config.json").read_text())
+
+    texts = dict(enumerate("abc"))
+    written = saved(model.config.replace(id2label=texts))
+    assert written["id2label"] == {"0": "a", "1": "b", "2": "c"} and written["label2id"]["c"] == 2
+    found = LxmertConfig.from_pretrained(tmp_path)
+    assert found.id2label == texts and found.answers == ANSWERS
+    assert saved(model.config.replace(num_labels=3))["id2label"]["6"] == "left"
+    # Other answers: the texts of the old ones go.
+    others = [f"answer {label}" for label in range(12)]
+    saved(model.config.replace(answers=others, num_qa_labels=12))
+    found = LxmertConfig.from_pretrained(tmp_path, answers=ANSWERS, num_qa_labels=7)
+    assert saved(found)["id2label"]["3"] == "gray"
+    assert LxmertConfig.from_pretrained(tmp_path, num_qa_labels=3).num_labels == 2  # the reference's
+
+
 def test_other_sizes_of_the_encoder_are_refused_unless_they_are_to_be_ignored(folder):
     with pytest.raises(InputError, match="encoder weights would keep random values"):
         LxmertModel.from_pretrained(folder, max_position_embeddings=20)
@@ -108,8 +127,8 @@ def test_weights_may_be_given(folder, model):
 
 def test_the_file_is_chosen(model, tmp_path):
     changed = {name: tensor + 1 for name, tensor in model.state_dict().items()}
-    model.save_pretrained(save_directory=tmp_path / "part")
     model.save_pretrained(tmp_path / "part", state_dict=changed, safe_serialization=False)
+    model.save_pretrained(save_directory=tmp_path / "part")
     model.save_pretrained(tmp_path / "part", state_dict={n: t + 2 for n, t in changed.items()}, variant="fp16")
     assert sorted(path.name for path in (tmp_path / "part").iterdir()) == [
         "config.json", "model.fp16.safetensors", "model.safetensors", "pytorch_model.bin"
@@ -123,6 +142,20 @@ def test_the_file_is_chosen(model, tmp_path):
         model.save_pretrained(tmp_path / "other", colour="red")
     with pytest.raises(FileNotFoundError, match=r"none of model\.bf16\.safetensors, pytorch_model\.bf16\.bin"):
         LxmertForQuestionAnswering.from_pretrained(tmp_path / "part", variant="bf16")
+
+
+def test_what_was_saved_last_is_opened(model, tmp_path):
+    bias = model.answer_head.logit_fc[3].bias
+    for plus, options in enumerate(
+        [{}, {"safe_serialization": False}, {}, {"variant": "a"}, {"variant": "a", "safe_serialization": False}]
+    ):
+        state = {name: tensor + plus for name, tensor in model.state_dict().items()}
+        model.save_pretrained(tmp_path, state_dict=state, **options)
+        found = LxmertForQuestionAnswering.from_pretrained(tmp_path, variant=options.get("variant"))
+        assert torch.equal(found.answer_head.logit_fc[3].bias, bias + plus), options
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json", "model.safetensors", "pytorch_model.bin", "pytorch_model.a.bin"
+    }  # fmt: skip
 
 
 def test_a_saved_tuple_of_a_bare_model_has_its_names(model, tmp_path):
@@ -202,6 +235,16 @@ def test_a_model_is_sent_with_its_card_and_its_vocabulary(folder, sent):
     card = files["README.md"].decode()
     assert 'from_pretrained("me/cats")' in card and "7: yes, no, 2, gray" in card
     assert json.loads(files["config.json"])["answers"] == ANSWERS
+
+
+def test_the_card_of_a_class_of_ones_own_imports_what_there_is(sent, sizes):
+    class Own(LxmertModel):
+        pass
+
+    Own(LxmertConfig(**sizes)).push_to_hub("me/lxmert-v1.5")
+    card = sent[3]["README.md"].decode()
+    assert "# lxmert-v1.5\n" in card
+    assert "from lxmert import LxmertTokenizer\n\nmodel = Own.from_pretrained" in card
 
 
 def test_saving_sends_too_where_asked(model, sent, tmp_path):
