@@ -45,10 +45,11 @@ from datamodules.stores.region_checks import (
     check_features,
     label_columns,
 )
-from datamodules.stores.regions import BOX_CONVENTION, FORMAT_VERSION, OF_REGIONS, RegionStore
+from datamodules.stores.regions import BOX_CONVENTION, FORMAT_VERSION, OF_REGIONS, RegionStore, read_facts
 from lxmert.files import InputError, read_json
 
 _IMAGES_PER_NOTE = 128
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _AS_IT_IS = Handling()
 
 
@@ -174,14 +175,18 @@ def convert_regions(
         `store`.
 
     Raises:
-        StoreError: what `make_index`, `read` and `Regions` refuse, a full disk, no permission.
+        StoreError: what `make_index`, `read` and `Regions` refuse, a file in the store's place that no
+            conversion made, a full disk, no permission.
     """
     partial = store.with_name(f".{store.name}.partial")
     note = store.with_name(f".{store.name}.partial.json")
     names = NAMES if detector == BOTTOM_UP_ATTENTION else None
     with locked(store), clear_write_errors(store):
+        _refuse_others(store, source)
         if is_current(store, source) and _made_as(store) == (detector, str(handling)):
             return store
+        if store.exists() and "detector_sha256" in read_facts(store).keys() - (facts or {}).keys():
+            raise _in_the_way(store, "extracted from pictures")
         if not source.exists():
             raise StoreError(f"{source}: no such file or folder. Check the path, or get the features first.")
         stamp = Source.of(source)
@@ -217,6 +222,28 @@ def convert_regions(
             raise
         note.unlink(missing_ok=True)
     return store
+
+
+def _refuse_others(store: Path, source: Path) -> None:
+    """Raise StoreError where what has the store's name is the source, or anything else than a region store."""
+    if not store.exists():
+        return
+    if source.exists() and store.samefile(source):
+        raise StoreError(f"{store}: is the source itself. Give the store another name.")
+    with store.open("rb") as content:
+        is_store = content.read(len(_HDF5)) == _HDF5
+    if is_store:
+        with open_store(store) as file:
+            is_store = str(read_attribute(file, "kind")) == "regions"
+    if not is_store:
+        raise _in_the_way(store, "no region store")
+
+
+def _in_the_way(store: Path, what: str) -> StoreError:
+    return StoreError(
+        f"{store}: is there already, {what}, and is not overwritten. Give the store another name, or remove that "
+        "file if it is not needed."
+    )
 
 
 def skipped_list(store: Path) -> Path:

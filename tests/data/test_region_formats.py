@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 from pathlib import Path
 
 import h5py
@@ -182,6 +183,35 @@ def test_ids_that_are_not_in_an_hdf5_file_are_asked_for(tmp_path, capsys):
     assert "in row 3 of 3" in refusal(capsys, source, tmp_path / "c.h5", "--ids", tmp_path / "ids.json")
     (tmp_path / "ids.pkl").write_bytes(pickle.dumps(os.system))
     assert "the pickle names posix.system" in refusal(capsys, source, tmp_path / "c.h5", "--ids", ids)
+
+
+def test_nothing_but_a_store_of_a_conversion_is_overwritten(tmp_path, capsys):
+    source = write_tsv(tmp_path / "a.tsv", SIX, images())
+    assert run(source, tmp_path / "mine.h5") == 0
+    rows = h5_of_100(tmp_path, images())
+    with h5py.File(tmp_path / "texts.h5", "w") as file:
+        file.attrs["format"] = "examples"
+    (tmp_path / "notes.txt").write_text("mine")
+    shutil.copy(tmp_path / "mine.h5", tmp_path / "extracted.h5")
+    with h5py.File(tmp_path / "extracted.h5", "a") as file:
+        file.attrs["detector_sha256"] = "0" * 64
+    assert run(source, tmp_path / "extracted.h5") == 0  # it is of this source, which is all that is asked for
+    (tmp_path / "b.tsv").write_bytes(source.read_bytes())
+    for read, store, message in (
+        (source, source, "is the source itself"),
+        (rows, rows, "is the source itself"),
+        (source, rows, "is there already, no region store"),
+        (source, tmp_path / "texts.h5", "is there already, no region store"),
+        (source, tmp_path / "notes.txt", "is there already, no region store"),
+        (tmp_path / "b.tsv", tmp_path / "extracted.h5", "is there already, extracted from pictures"),
+    ):
+        before = store.read_bytes()
+        assert run(read, store) == 1
+        said = capsys.readouterr().err
+        assert f"{store}: {message}" in said and "Give the store another name" in said
+        assert store.read_bytes() == before
+    assert run(tmp_path / "b.tsv", tmp_path / "mine.h5") == 0  # as ever
+    assert RegionStore(tmp_path / "mine.h5").contract["source_name"] == "b.tsv"
 
 
 def test_an_option_of_another_format_is_refused(tmp_path, capsys):
