@@ -73,7 +73,10 @@ def convert_tsv(
         StoreError: a bad row (naming file, line and image), a full disk, no permission.
     """
     index, read = partial(index_tsv, layout=layout), partial(read_tsv, layout=layout)
-    return convert_regions(Path(source), Path(store), detector, progress, index, read, handling)
+    source, store = Path(source), Path(store)
+    return convert_regions(
+        source, store, detector, progress, index, read, handling, reading=lambda _: layout.said()
+    )
 
 
 def index_tsv(source: Path, bar: tqdm, index: Index, layout: TsvLayout = LAYOUTS[0]) -> None:

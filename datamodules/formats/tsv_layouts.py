@@ -30,6 +30,10 @@ class TsvLayout(NamedTuple):
     columns: tuple[str, ...]
     header: bool = False
 
+    def said(self) -> dict[str, str]:
+        """What the user said of the columns, for the store; nothing where the file tells them."""
+        return {} if self.header or self in LAYOUTS else {"columns": ",".join(self.columns)}
+
 
 LAYOUTS = (
     TsvLayout("regions of the LXMERT release", RELEASE),

@@ -185,6 +185,88 @@ def test_ids_that_are_not_in_an_hdf5_file_are_asked_for(tmp_path, capsys):
     assert "the pickle names posix.system" in refusal(capsys, source, tmp_path / "c.h5", "--ids", ids)
 
 
+def write_square(folder):
+    folder.mkdir()
+    x = np.arange(16, dtype=np.float32).reshape(4, 4)
+    for number in range(3):
+        np.savez(folder / f"{number}.npz", x=x + number, bbox=[[0, 0, 5, 5]] * 4, image_w=10, image_h=10)
+    return folder
+
+
+def write_rows_and_ids(folder):
+    for name, ids in (("one", IDS), ("two", IDS[::-1])):
+        (folder / f"{name}.json").write_text(json.dumps({image: row for row, image in enumerate(ids)}))
+    return h5_of_100(folder, images())
+
+
+SAID = {
+    "columns": (
+        lambda folder: write_tsv(folder / "a.tsv", RELEASE, images()),
+        [[], ["--columns", ",".join({"objects_id": "attrs_id", "attrs_id": "x"}.get(c, c) for c in RELEASE)]],
+    ),
+    "order": (
+        lambda folder: write_square(folder / "square"),
+        [["--features", "nxF"], ["--features", "Fxn"]],
+    ),
+    "ids": (write_rows_and_ids, [["--ids", "one.json"], ["--ids", "two.json"], []]),
+}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("name", SAID)
+def test_what_the_user_says_of_a_source_decides_whether_its_store_is_current(
+    tmp_path, monkeypatch, caplog, name, killed
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(region_writer, "_IMAGES_PER_NOTE", 1)
+    caplog.set_level("INFO")
+    write, ways = SAID[name]
+    source = write(tmp_path)
+    for number, way in enumerate(ways):
+        assert run(source, tmp_path / f"{number}.h5", "--boxes", "clip", *way) == 0
+    wanted = [(tmp_path / f"{number}.h5").read_bytes() for number in range(len(ways))]
+    assert len(set(wanted)) == len(ways)
+    columns, done = region_writer.Regions.columns, []
+
+    def stop(self, *arguments):
+        done.append(self)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return columns(self, *arguments)
+
+    for way, made in zip(ways[1:] + ways[:1], wanted[1:] + wanted[:1], strict=True):
+        if killed:
+            done.clear()
+            monkeypatch.setattr(region_writer.Regions, "columns", stop)
+            other = next(other for other in ways if other != way)
+            with pytest.raises(KeyboardInterrupt):
+                run(source, tmp_path / "killed.h5", "--boxes", "clip", *other)
+            monkeypatch.setattr(region_writer.Regions, "columns", columns)
+            assert run(source, tmp_path / "killed.h5", "--boxes", "clip", *way) == 0
+            assert (tmp_path / "killed.h5").read_bytes() == made
+            (tmp_path / "killed.h5").unlink()
+        else:
+            assert run(source, tmp_path / "0.h5", "--boxes", "clip", *way) == 0
+            assert (tmp_path / "0.h5").read_bytes() == made and "kept" not in caplog.text
+    caplog.clear()
+    assert run(source, tmp_path / "0.h5", "--boxes", "clip", *ways[0]) == 0
+    assert "0.h5: kept, as it is current" in caplog.text
+
+
+def test_other_ids_beside_a_file_make_another_store_and_a_store_that_tells_none_stays(tmp_path):
+    source, ids = h5_of_100(tmp_path, images()), tmp_path / "train_imgid2idx.pkl"
+    assert run(source, tmp_path / "a.h5") == 0
+    with h5py.File(tmp_path / "a.h5", "a") as file:  # as stores were that tell of no file beside
+        del file.attrs["ids_beside_sha256"]
+    before = (tmp_path / "a.h5").read_bytes()
+    assert run(source, tmp_path / "a.h5") == 0
+    assert (tmp_path / "a.h5").read_bytes() == before
+    assert run(source, tmp_path / "b.h5") == 0
+    ids.write_bytes(pickle.dumps({image: row for row, image in enumerate(["9", "25", "30"])}))
+    assert run(source, tmp_path / "b.h5") == 0
+    assert RegionStore(tmp_path / "b.h5").index(["9", "25", "30"]).tolist() == [0, 1, 2]
+
+
 def test_nothing_but_a_store_of_a_conversion_is_overwritten(tmp_path, capsys):
     source = write_tsv(tmp_path / "a.tsv", SIX, images())
     assert run(source, tmp_path / "mine.h5") == 0
