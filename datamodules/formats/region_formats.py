@@ -11,7 +11,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from datamodules.formats.arrays import PICTURES
-from datamodules.formats.gqa_objects import GQA_OBJECTS, index_gqa, read_gqa
+from datamodules.formats.gqa_objects import GQA_OBJECTS, index_gqa, read_gqa, reading_gqa
 from datamodules.formats.npy import index_npy, read_npy
 from datamodules.formats.npz import NpzReader, npz_names
 from datamodules.formats.region_h5 import H5Reader, h5_names, has_rows, is_grouped
@@ -98,7 +98,8 @@ def recognise(source: Path, hints: Hints = Hints()) -> RegionFormat:
 def _folder(source: Path, hints: Hints) -> RegionFormat:
     names = sorted(path.name for path in source.iterdir())
     if GQA_INFO in names:
-        return RegionFormat("object features of GQA", source / GQA_INFO, index_gqa, read_gqa, GQA_OBJECTS)
+        info = source / GQA_INFO
+        return RegionFormat("object features of GQA", info, index_gqa, read_gqa, GQA_OBJECTS, reading_gqa)
     if "data.mdb" in names:
         return RegionFormat("LMDB of region features", source, index_lmdb, read_lmdb)
     for name in ("features.tsv", "predictions.tsv"):

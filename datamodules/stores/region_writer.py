@@ -55,7 +55,7 @@ _IMAGES_PER_NOTE = 128
 # What may decide how a source is read beside the source itself: what the user says of it, and other files. Stores
 # made before conversions looked at these files do not tell of them, and are current nevertheless.
 _SAID = ("columns", "features_order", "ids_sha256")
-_BESIDE = ("ids_beside_sha256",)
+_BESIDE = ("ids_beside_sha256", "chunks_sha256")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _AS_IT_IS = Handling()
 

@@ -267,6 +267,56 @@ def test_other_ids_beside_a_file_make_another_store_and_a_store_that_tells_none_
     assert RegionStore(tmp_path / "b.h5").index(["9", "25", "30"]).tolist() == [0, 1, 2]
 
 
+def test_another_chunk_of_gqa_makes_another_store_also_in_the_middle_and_old_stores_stay(
+    tmp_path, capsys, monkeypatch
+):
+    source = tmp_path / "gqa"
+    source.mkdir()
+    infos = {str(n): {"width": 9, "height": 9, "objectsNum": 2, "idx": n, "file": 0} for n in range(3)}
+    (source / "gqa_objects_info.json").write_text(json.dumps(infos))
+
+    def chunk(value):
+        with h5py.File(source / "gqa_objects_0.h5", "w") as file:
+            file["features"] = np.full((3, 2, DIM), value, np.float32)
+            file["bboxes"] = np.tile(np.array([0, 0, 5, 5], np.float32), (3, 2, 1))
+        os.utime(source / "gqa_objects_0.h5", ns=(value, value))
+
+    def values(store):
+        return np.unique(RegionStore(store).features[:]).tolist()
+
+    chunk(1)
+    assert run(source, tmp_path / "a.h5") == 0
+    shutil.copy(tmp_path / "a.h5", tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "a") as file:  # as stores were that tell of no chunks
+        del file.attrs["chunks_sha256"]
+    columns, done = region_writer.Regions.columns, []
+
+    def stop(self, *arguments):
+        done.append(self)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return columns(self, *arguments)
+
+    def change(self, *arguments):
+        os.utime(source / "gqa_objects_0.h5", ns=(5, 5))
+        return columns(self, *arguments)
+
+    monkeypatch.setattr(region_writer, "_IMAGES_PER_NOTE", 1)
+    monkeypatch.setattr(region_writer.Regions, "columns", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "b.h5")
+    monkeypatch.setattr(region_writer.Regions, "columns", change)
+    capsys.readouterr()
+    assert "changed while it was converted" in refusal(capsys, source, tmp_path / "c.h5")
+    monkeypatch.undo()
+    chunk(2)
+    for name, wanted in (("a", 2.0), ("b", 2.0), ("old", 1.0)):
+        assert run(source, tmp_path / f"{name}.h5") == 0
+        assert values(tmp_path / f"{name}.h5") == [wanted]
+    (source / "gqa_objects_0.h5").unlink()  # a source that is gone leaves its store
+    assert run(source, tmp_path / "a.h5") == 0
+
+
 def test_nothing_but_a_store_of_a_conversion_is_overwritten(tmp_path, capsys):
     source = write_tsv(tmp_path / "a.tsv", SIX, images())
     assert run(source, tmp_path / "mine.h5") == 0
