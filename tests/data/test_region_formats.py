@@ -601,6 +601,18 @@ def test_a_first_line_that_is_damaged_leaves_the_layout_known(tmp_path, capsys):
     assert_store(tmp_path / "a.h5", images())
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name == "release" or "TSV" in FORMATS[name][1]])
+def test_blank_lines_are_passed_over(tmp_path, name, end):
+    write, _, labels, sizes = FORMATS[name]
+    source = write(tmp_path, images())
+    with_blanks = end + source.read_bytes().replace(b"\n", b"\n" + end) + end
+    source.write_bytes(with_blanks)
+    assert next(report for report in validate(source)[0] if report.path == source).problems == []
+    assert run(source, tmp_path / "a.h5") == 0
+    assert_store(tmp_path / "a.h5", images(), labels, sizes)
+
+
 def test_a_store_that_left_images_out_is_made_again_without(tmp_path, capsys):
     some = images()
     spoil_boxes(some[IDS[1]])
