@@ -7,6 +7,7 @@ moment, an extraction goes on after the last whole line, and what comes out is t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -177,8 +178,14 @@ def _finish(store: Path, folder: Path, tsv: Path | None) -> None:
             what = "is not of" if tsv.exists() else "is not there, and a TSV is made only together with"
             raise InputError(f"{tsv} {what} {store}, which is complete. Remove it, or do without --tsv.")
         tsv.parent.mkdir(parents=True, exist_ok=True)
-        with clear_write_errors(tsv), replacing(tsv) as temporary:
-            shutil.move(whole, temporary)  # a copy, where the TSV is to be on another disk
+        with clear_write_errors(tsv):
+            try:
+                whole.replace(tsv)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                with replacing(tsv) as temporary:  # on another disk: what is killed before its end begins again
+                    shutil.copy2(whole, temporary)
     if folder.exists():
         shutil.rmtree(folder)
 

@@ -1,5 +1,6 @@
 """Pictures to a store: exact, resumed bit for bit after a kill, and nothing overwritten or left out in silence."""
 
+import errno
 import json
 import os
 import random
@@ -153,6 +154,35 @@ def test_one_that_ends_between_its_last_picture_and_its_end_goes_on_too(
     assert out.read_bytes() == (whole / "out.h5").read_bytes()
     assert kept.read_bytes() == (whole / "out.tsv").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} - {".out.h5.lock"} == {"out.h5", "out.tsv"}
+
+
+@pytest.mark.parametrize("other_disk", [False, True])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_one_that_ends_while_its_tsv_gets_its_place_still_has_it(
+    whole, weights, pictures, tmp_path, monkeypatch, other_disk, moment
+):
+    """A kill runs no clean-up, so what is looked at is what lies there at that moment."""
+    out, kept, killed = tmp_path / "out.h5", tmp_path / "out.tsv", tmp_path / "killed"
+    replace_file = Path.replace
+
+    def replaced(path, target):
+        if path.parent.name == extraction.WHOLE and Path(target) == kept and other_disk:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        if Path(target) != kept:
+            return replace_file(path, target)
+        if moment == "before":
+            shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("*.lock"))
+        replace_file(path, target)
+        if moment == "after":
+            shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("*.lock"))
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    assert extracted(pictures, out, weights, "--tsv", kept) == 0
+    assert kept.read_bytes() == (whole / "out.tsv").read_bytes() and is_current(out, kept)
+    monkeypatch.undo()
+    assert extracted(pictures, killed / "out.h5", weights, "--tsv", killed / "out.tsv") == 0
+    assert (killed / "out.tsv").read_bytes() == (whole / "out.tsv").read_bytes()
+    assert not journal_of(killed / "out.h5").parent.exists()
 
 
 def test_a_log_is_told_how_far_it_is(weights, pictures, tmp_path, monkeypatch, caplog):
