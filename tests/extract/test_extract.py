@@ -257,6 +257,29 @@ def test_what_has_changed_since_it_began_is_named_and_nothing_is_lost(weights, p
     assert not journal.parent.exists()
 
 
+@pytest.mark.parametrize("what", ["changed", "removed"])
+def test_a_picture_that_changes_while_others_are_looked_at_is_named(
+    weights, pictures, tmp_path, monkeypatch, capsys, what
+):
+    photos, out = few(pictures, tmp_path), tmp_path / "out.h5"
+    detect, seen = Detector.detect, []
+
+    def detected(*arguments):
+        seen.append(arguments)
+        if len(seen) == 3:
+            (photos / "photo_00.png").unlink()
+            if what == "changed":
+                shutil.copy(pictures / "photo_09.png", photos / "photo_00.png")
+        return detect(*arguments)
+
+    monkeypatch.setattr(Detector, "detect", detected)
+    for _ in range(2):
+        assert extracted(photos, out, weights) == 1
+        said = capsys.readouterr().err
+        assert f"the picture of photo_00 was {what} since the extraction began. Remove the folder" in said
+        assert not out.exists() and lines_in(journal_of(out)) == 3
+
+
 def test_a_store_that_is_there_is_kept_and_never_overwritten(whole, weights, pictures, tmp_path, capsys):
     shutil.copy(whole / "out.h5", tmp_path / "out.h5")
     before = (tmp_path / "out.h5").stat().st_mtime_ns
