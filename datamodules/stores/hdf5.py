@@ -369,8 +369,9 @@ class Source:
         """The stamp of `path`; cheap, as it does not compute the digest."""
         path = Path(path)
         stats = [file.stat() for file in _source_files(path)]
+        name = path.resolve().name.encode(errors="surrogateescape")
         return cls(
-            path.resolve().name,
+            name.decode(errors="backslashreplace"),  # a store holds texts alone
             sum(s.st_size for s in stats),
             max((s.st_mtime_ns for s in stats), default=0),
             sha256,

@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -623,6 +624,18 @@ def test_a_store_that_left_images_out_is_made_again_without(tmp_path, capsys):
     tsv(SIX)(tmp_path, images())
     assert run(source, store) == 0
     assert len(RegionStore(store)) == 3 and not store.with_name("a.h5.skipped.txt").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names elsewhere are text")
+def test_a_source_whose_name_is_no_text_is_converted_once(tmp_path):
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tsv"))
+    write_tsv(source, RELEASE, images())
+    for _ in range(2):
+        convert_tsv(source, tmp_path / "a.h5", detector="mine", progress=False)
+        assert RegionStore(tmp_path / "a.h5").contract["source_name"] == "caf\\xe9.tsv"
+    made = (tmp_path / "a.h5").stat().st_mtime_ns
+    convert_tsv(source, tmp_path / "a.h5", detector="mine", progress=False)
+    assert (tmp_path / "a.h5").stat().st_mtime_ns == made
 
 
 def test_a_source_without_a_good_image_makes_no_store(tmp_path, capsys):
