@@ -318,6 +318,32 @@ def test_another_chunk_of_gqa_makes_another_store_also_in_the_middle_and_old_sto
     assert run(source, tmp_path / "a.h5") == 0
 
 
+def test_a_folder_whose_files_change_places_or_are_older_makes_another_store_and_old_stores_stay(tmp_path):
+    source = tmp_path / "grids"
+    source.mkdir()
+
+    def write(name, value, time):
+        np.save(source / f"{name}.npy", np.full((1, 1, DIM), value, np.float32))
+        os.utime(source / f"{name}.npy", ns=(time, time))
+
+    def values():
+        store = RegionStore(tmp_path / "a.h5")
+        return [store.read(store.require([name]))[0][0, 0, 0].item() for name in "ab"]
+
+    write("a", 1, 10)
+    write("b", 2, 20)
+    assert run(source, tmp_path / "a.h5") == 0 and values() == [1, 2]
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs["source_mtime_ns"] = 20  # as stores were that told the newest time
+    made = (tmp_path / "a.h5").stat().st_ino
+    assert run(source, tmp_path / "a.h5") == 0 and (tmp_path / "a.h5").stat().st_ino == made
+    write("a", 2, 20)
+    write("b", 1, 10)
+    assert run(source, tmp_path / "a.h5") == 0 and values() == [2, 1]
+    write("b", 3, 5)
+    assert run(source, tmp_path / "a.h5") == 0 and values() == [2, 3]
+
+
 def test_nothing_but_a_store_of_a_conversion_is_overwritten(tmp_path, capsys):
     source = write_tsv(tmp_path / "a.tsv", SIX, images())
     assert run(source, tmp_path / "mine.h5") == 0
