@@ -58,6 +58,7 @@ def convert_gqa_objects(
 
 def reading_gqa(source: Path) -> dict[str, str]:
     """The chunks' names, sizes and times as one hash, as of `convert_regions`; nothing where some are missing."""
+    check_file(source)
     infos = read_json(source)
     found = (
         [info.get("file") for info in infos.values() if isinstance(info, dict)] if isinstance(infos, dict) else []

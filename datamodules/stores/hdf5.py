@@ -355,7 +355,8 @@ class Source:
     Args:
         name: the file's or folder's name, without its path.
         size: bytes.
-        mtime_ns: time of the last change, in nanoseconds; of a folder a number of its files' names, sizes and times.
+        mtime_ns: time of the last change, in nanoseconds; of a folder a number made of
+            its files' names, sizes and times.
         sha256: hexadecimal digest of the content; empty while not yet known.
     """
 
