@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.source}: {found.name}")
         detector = options.detector or _detector_of(found)
         options.store.parent.mkdir(parents=True, exist_ok=True)
-        convert_regions(found.source, options.store, detector, True, found.index, found.read, handling)
+        made = (found.index, found.read, handling)
+        convert_regions(found.source, options.store, detector, True, *made, reading=found.reading)
         store = RegionStore(options.store)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

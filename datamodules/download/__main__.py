@@ -201,6 +201,11 @@ def download(downloads: Sequence[Download], folder: Path) -> list[str]:
     with locked(folder / "download"), _disk_errors(folder):
         record = _read_record(folder)
         failures += [problem for one in downloads for problem in _changed(one, folder, record)]
+        for one in downloads:
+            archive = one.path(folder)
+            # A run killed before it had removed what it had unpacked. Others' archives are not ours to remove.
+            if one.unpack and not one.missing(folder) and archive.relative_to(folder).as_posix() in record:
+                archive.unlink(missing_ok=True)
         missing = [one for one in downloads if one.missing(folder)]
         _check_space(missing, folder)
         for number, one in enumerate(missing, 1):

@@ -7,6 +7,7 @@ moment, an extraction goes on after the last whole line, and what comes out is t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -90,9 +92,13 @@ class Extraction:
         }
 
     def stamps(self) -> dict[str, list[int]]:
-        """Size and time of change of each picture."""
-        stats = {image: path.stat() for image, path in self.pictures.items()}
-        return {image: [stat.st_size, stat.st_mtime_ns] for image, stat in stats.items()}
+        """Size and time of change of each picture that is there."""
+        found = {}
+        for image, path in self.pictures.items():
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                found[image] = [stat.st_size, stat.st_mtime_ns]
+        return found
 
     def _plain_boxes(self) -> dict[str, Any]:
         return {image: boxes.tolist() for image, boxes in (self.boxes or {}).items() if image in self.pictures}
@@ -132,7 +138,7 @@ def extract(work: Extraction, store: Path, tsv: Path | None = None, progress: bo
                     f"{tsv} is there already, and nothing is overwritten. Give another file, or remove it."
                 )
             journal = _journal(folder)
-            done = _resume(work, journal, folder / "note.json")
+            done, stamps = _resume(work, journal, folder / "note.json")
             with journal.open("ab") as file:
                 for image, line in _lines(work, done, progress):
                     file.write(line)
@@ -143,6 +149,7 @@ def extract(work: Extraction, store: Path, tsv: Path | None = None, progress: bo
                 raise InputError(
                     f"{work.title}: none of its {len(work.pictures)} pictures can be used: {work.failed[0]}"
                 )
+            _check_pictures(done, stamps, work.stamps(), journal)
             _assemble(work, journal, store, tsv.name if tsv else work.title, progress)
         _finish(store, folder, tsv)
     return store
@@ -177,8 +184,14 @@ def _finish(store: Path, folder: Path, tsv: Path | None) -> None:
             what = "is not of" if tsv.exists() else "is not there, and a TSV is made only together with"
             raise InputError(f"{tsv} {what} {store}, which is complete. Remove it, or do without --tsv.")
         tsv.parent.mkdir(parents=True, exist_ok=True)
-        with clear_write_errors(tsv), replacing(tsv) as temporary:
-            shutil.move(whole, temporary)  # a copy, where the TSV is to be on another disk
+        with clear_write_errors(tsv):
+            try:
+                whole.replace(tsv)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                with replacing(tsv) as temporary:  # on another disk: what is killed before its end begins again
+                    shutil.copy2(whole, temporary)
     if folder.exists():
         shutil.rmtree(folder)
 
@@ -212,8 +225,10 @@ def _journal(folder: Path) -> Path:
     return journal
 
 
-def _resume(work: Extraction, journal: Path, note: Path) -> set[str]:
-    """The images that an unfinished extraction has done; none in a new one. A line cut off at its end is removed.
+def _resume(work: Extraction, journal: Path, note: Path) -> tuple[set[str], dict[str, list[int]]]:
+    """The images that an unfinished extraction has done, none in a new one, and the stamps of all that there are.
+
+    A line cut off at its end is removed.
 
     Raises:
         InputError: it is of other settings, or a picture that is done has changed.
@@ -223,7 +238,7 @@ def _resume(work: Extraction, journal: Path, note: Path) -> set[str]:
     stamps = work.stamps()
     done: set[str] = set()
     if journal.exists():
-        again = f"Remove the folder {journal.parent} to start again"
+        again = _again(journal)
         before = _read_note(note, again)
         for key, value in settings.items():
             if before["settings"].get(key) != value:
@@ -232,13 +247,22 @@ def _resume(work: Extraction, journal: Path, note: Path) -> set[str]:
                     f"{shown(before['settings'].get(key))} and is {shown(value)} now. {again}, or go on as before."
                 )
         done = _whole_lines(journal)
-        for image in sorted(done):
-            if stamps.get(image) != before["stamps"].get(image):
-                what = "changed" if image in stamps else "removed"
-                raise InputError(f"the picture of {image} was {what} since the extraction began. {again}.")
+        _check_pictures(done, before["stamps"], stamps, journal)
         log.info("goes on: %s of %s pictures are done", f"{len(done):,}", f"{len(stamps):,}")
     write_text(note, json.dumps({"settings": settings, "stamps": stamps}))
-    return done
+    return done, stamps
+
+
+def _check_pictures(done: set[str], before: Mapping[str, Any], now: Mapping[str, Any], journal: Path) -> None:
+    """Raise InputError unless the pictures of what is in the journal are as they were when they were read."""
+    for image in sorted(done):
+        if now.get(image) != before.get(image):
+            what = "changed" if image in now else "removed"
+            raise InputError(f"the picture of {image} was {what} since the extraction began. {_again(journal)}.")
+
+
+def _again(journal: Path) -> str:
+    return f"Remove the folder {journal.parent} to start again"
 
 
 def _read_note(note: Path, again: str) -> dict[str, dict[str, Any]]:

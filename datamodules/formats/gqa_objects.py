@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from datamodules.stores import (
     Handling,
     Index,
     Regions,
+    Source,
     StoreError,
     check_file,
     check_id,
@@ -45,12 +47,28 @@ def convert_gqa_objects(
     The folder holds `gqa_objects_info.json`, image id -> width, height, objectsNum, idx and file, and the chunks
     `gqa_objects_<file>.h5` with features (n, 100, F) and bboxes (n, 100, 4) in pixels x1 y1 x2 y2. Of an image's
     100 places the first objectsNum count. There are no object names: they are unknown in the store. The info
-    file stands for the folder in the store's source stamp.
+    file stands for the folder in the store's source stamp; a chunk of another size or time makes another store.
 
     Arguments, result and errors are those of `convert_tsv`; InputError where the info file is not JSON.
     """
     info = Path(folder) / "gqa_objects_info.json"
-    return convert_regions(info, Path(store), detector, progress, index_gqa, read_gqa, handling)
+    store, reading = Path(store), reading_gqa
+    return convert_regions(info, store, detector, progress, index_gqa, read_gqa, handling, reading=reading)
+
+
+def reading_gqa(source: Path) -> dict[str, str]:
+    """The chunks' names, sizes and times as one hash, as of `convert_regions`; nothing where some are missing."""
+    check_file(source)
+    infos = read_json(source)
+    found = (
+        [info.get("file") for info in infos.values() if isinstance(info, dict)] if isinstance(infos, dict) else []
+    )
+    chunks = [_gqa_file(source, number) for number in sorted({file for file in found if type(file) is int})]
+    if not chunks or not all(chunk.is_file() for chunk in chunks):
+        return {}
+    stamps = [Source.of(chunk) for chunk in chunks]
+    told = "".join(f"{stamp.name} {stamp.size} {stamp.mtime_ns}\n" for stamp in stamps)
+    return {"chunks_sha256": hashlib.sha256(told.encode()).hexdigest()}
 
 
 def index_gqa(source: Path, bar: tqdm, index: Index) -> None:

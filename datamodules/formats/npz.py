@@ -54,6 +54,13 @@ class NpzReader:
     order: str = ""
     keys: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._said = {"features_order": self.order} if self.order else {}
+
+    def reading(self, source: Path) -> dict[str, str]:
+        """The order that the user said, as of `convert_regions`."""
+        return self._said
+
     def index(self, source: Path, bar: tqdm, index: Index) -> None:
         """Read the ids, sizes, counts and shapes of every file, no features."""
         files_of: dict[str, str] = {}
@@ -175,7 +182,8 @@ def convert_npz(
     Returns and raises as `convert_tsv`.
     """
     reader = NpzReader(order)
-    return convert_regions(Path(folder), Path(store), detector, progress, reader.index, reader.read, handling)
+    folder, store, index, read = Path(folder), Path(store), reader.index, reader.read
+    return convert_regions(folder, store, detector, progress, index, read, handling, reading=reader.reading)
 
 
 def npz_names(folder: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from datamodules.formats.arrays import PICTURES
-from datamodules.formats.gqa_objects import GQA_OBJECTS, index_gqa, read_gqa
+from datamodules.formats.gqa_objects import GQA_OBJECTS, index_gqa, read_gqa, reading_gqa
 from datamodules.formats.npy import index_npy, read_npy
 from datamodules.formats.npz import NpzReader, npz_names
 from datamodules.formats.region_h5 import H5Reader, h5_names, has_rows, is_grouped
@@ -54,6 +54,7 @@ class RegionFormat:
         source: what a store of them is made from.
         index, read: what `convert_regions` takes.
         detector: what made them, where the format tells.
+        reading: as of `convert_regions`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class RegionFormat:
     index: Callable[[Path, tqdm, Index], None]
     read: Callable[[Path, Index, int], Generator[Regions, None, None]]
     detector: str | None = None
+    reading: Callable[[Path], Mapping[str, str]] = lambda _: {}
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def recognise(source: Path, hints: Hints = Hints()) -> RegionFormat:
 def _folder(source: Path, hints: Hints) -> RegionFormat:
     names = sorted(path.name for path in source.iterdir())
     if GQA_INFO in names:
-        return RegionFormat("object features of GQA", source / GQA_INFO, index_gqa, read_gqa, GQA_OBJECTS)
+        info = source / GQA_INFO
+        return RegionFormat("object features of GQA", info, index_gqa, read_gqa, GQA_OBJECTS, reading_gqa)
     if "data.mdb" in names:
         return RegionFormat("LMDB of region features", source, index_lmdb, read_lmdb)
     for name in ("features.tsv", "predictions.tsv"):
@@ -129,7 +132,7 @@ def _npz(source: Path, hints: Hints) -> RegionFormat:
         )
     name = "npz files of UNITER" if "norm_bb" in arrays else "bottom-up-attention npz files"
     reader = NpzReader(hints.features)
-    return RegionFormat(name, source, reader.index, reader.read)
+    return RegionFormat(name, source, reader.index, reader.read, reading=reader.reading)
 
 
 def _file(source: Path, hints: Hints) -> RegionFormat:
@@ -162,7 +165,8 @@ def _file(source: Path, hints: Hints) -> RegionFormat:
         return _vinvl(source)
     layout = tsv_layout(source, hints.columns)
     index, read = partial(index_tsv, layout=layout), partial(read_tsv, layout=layout)
-    return RegionFormat(layout.name, source, index, read, BOTTOM_UP_ATTENTION if layout == LAYOUTS[0] else None)
+    detector = BOTTOM_UP_ATTENTION if layout == LAYOUTS[0] else None
+    return RegionFormat(layout.name, source, index, read, detector, lambda _: layout.said())
 
 
 def _hdf5(source: Path, hints: Hints) -> RegionFormat:
@@ -173,7 +177,9 @@ def _hdf5(source: Path, hints: Hints) -> RegionFormat:
         _refuse(source, "one chunk of GQA's object features", f"name its folder, with {GQA_INFO} in it")
     reader = H5Reader(hints.ids)
     if has_rows(names):
-        return RegionFormat("HDF5 of bottom-up-attention features", source, reader.index, reader.read)
+        return RegionFormat(
+            "HDF5 of bottom-up-attention features", source, reader.index, reader.read, reading=reader.reading
+        )
     if is_grouped(source, names):
         return RegionFormat("HDF5 of VOLTA, a group an image", source, reader.index, reader.read)
     if any(name.endswith("_features") for name in names) and any(name.endswith("_boxes") for name in names):

@@ -91,6 +91,16 @@ class H5Reader:
             fractions = "fractions" in self.columns
             yield Regions(where, index.sizes[number], features, boxes[:, :4], {}, fractions)
 
+    def reading(self, source: Path) -> dict[str, str]:
+        """The hash of the file of ids that is used, as of `convert_regions`."""
+        if self.ids is not None:
+            return {"ids_sha256": sha256_of(self.ids)} if self.ids.is_file() else {}
+        with _of_source(source):
+            names = h5_names(source)
+        if has_rows(names) and not names & set(_IDS) and _beside(source).is_file():
+            return {"ids_beside_sha256": sha256_of(_beside(source))}
+        return {}
+
     def _index_rows(self, source: Path, names: set[str], bar: tqdm, index: Index) -> None:
         columns = self.columns = _columns(source, names)
         features = columns["features"]
@@ -113,7 +123,7 @@ class H5Reader:
     def _ids(self, source: Path, names: set[str], count: int) -> list[bytes | None]:
         """The id of each row; None where it has none."""
         inside = next((name for name in _IDS if name in names), None)
-        beside = self.ids or source.with_name(f"{source.stem}_imgid2idx.pkl")
+        beside = self.ids or _beside(source)
         if self.ids is None and inside:
             texts = read_texts(source, inside)
             column = np.array(texts) if texts else np.asarray(map_datasets(source, [inside])[inside])
@@ -179,7 +189,13 @@ def convert_h5(
     Returns and raises as `convert_tsv`.
     """
     reader = H5Reader(ids)
-    return convert_regions(Path(source), Path(store), detector, progress, reader.index, reader.read, handling)
+    source, store, index, read = Path(source), Path(store), reader.index, reader.read
+    return convert_regions(source, store, detector, progress, index, read, handling, reading=reader.reading)
+
+
+def _beside(source: Path) -> Path:
+    """The file of ids that bottom-up-attention-vqa writes beside its features."""
+    return source.with_name(f"{source.stem}_imgid2idx.pkl")
 
 
 def h5_names(path: Path) -> set[str]:

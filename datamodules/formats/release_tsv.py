@@ -73,30 +73,37 @@ def convert_tsv(
         StoreError: a bad row (naming file, line and image), a full disk, no permission.
     """
     index, read = partial(index_tsv, layout=layout), partial(read_tsv, layout=layout)
-    return convert_regions(Path(source), Path(store), detector, progress, index, read, handling)
+    source, store = Path(source), Path(store)
+    return convert_regions(
+        source, store, detector, progress, index, read, handling, reading=lambda _: layout.said()
+    )
 
 
 def index_tsv(source: Path, bar: tqdm, index: Index, layout: TsvLayout = LAYOUTS[0]) -> None:
     """Check the structure of every line, down to the length of its arrays; decode none."""
     check_file(source)
     _refuse_other_layouts(source, layout)
-    digest, place, number = hashlib.sha256(), 0, 0
+    digest, place, is_header = hashlib.sha256(), 0, layout.header
     lines_of: dict[bytes, int] = {}
     with source.open("rb", buffering=0) as file:
         for number, line in enumerate(tsv_lines(file, source), 1):
             digest.update(line.content)
             bar.update(len(line.content))
-            if number > layout.header:
+            if line.is_blank:
+                pass
+            elif is_header:
+                is_header = False
+            else:
                 with index.attempt():
                     row = tsv_row(line, source, number, index.feature_dim, layout.columns)
                     if row.image_id in lines_of:
-                        before = f"line {lines_of[row.image_id]} is of the same image, expected one line each"
-                        reject(row.where, before, "images that are there twice")
+                        first = f"line {lines_of[row.image_id]} is of the same image, expected one line each"
+                        reject(row.where, first, "images that are there twice")
                     index.feature_dim = row.feature_dim
                     lines_of[row.image_id] = number
                     index.add(row.image_id, row.size, row.count, (place, number))
             place += len(line.content)
-    if number <= layout.header:
+    if not index.counts and not index.skipped:
         raise StoreError(f"{source}: the file is empty, expected a line for each image. Check the path.")
     index.sha256 = digest.hexdigest()
 
@@ -185,6 +192,11 @@ class Line:
     def content(self) -> memoryview:
         """Its bytes, not copied."""
         return memoryview(self.buffer)[self.begin : self.end]
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is but an end, which Python's csv passes over."""
+        return self.end - self.begin <= 2 and not bytes(self.content).strip(b"\r\n")
 
 
 def tsv_lines(file: FileIO, source: Path) -> Iterator[Line]:

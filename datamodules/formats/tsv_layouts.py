@@ -30,6 +30,10 @@ class TsvLayout(NamedTuple):
     columns: tuple[str, ...]
     header: bool = False
 
+    def said(self) -> dict[str, str]:
+        """What the user said of the columns, for the store; nothing where the file tells them."""
+        return {} if self.header or self in LAYOUTS else {"columns": ",".join(self.columns)}
+
 
 LAYOUTS = (
     TsvLayout("regions of the LXMERT release", RELEASE),
@@ -104,10 +108,12 @@ def _numbers(fields: Sequence[bytes]) -> set[int]:
 
 
 def _first_lines(path: Path) -> list[list[bytes]]:
-    """The columns of the first lines, one at least; of an endless one its begin."""
+    """The columns of the first lines that are not blank, one at least; of an endless one its begin."""
+    lines: list[bytes] = []
     with path.open("rb") as file:
-        lines = [file.readline(_LONGEST).rstrip(b"\r\n") for _ in range(_LINES)]
-    if not any(lines):
+        while len(lines) < _LINES and (line := file.readline(_LONGEST)):
+            lines += [line.rstrip(b"\r\n")] if line.strip(b"\r\n") else []
+    if not lines:
         raise StoreError(f"{path}: the file is empty, expected a line for each image. Check the path.")
     lines[0] = lines[0].removeprefix(BOM)
-    return [line.split(b"\t") for number, line in enumerate(lines) if line or not number]
+    return [line.split(b"\t") for line in lines]

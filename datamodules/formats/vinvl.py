@@ -61,7 +61,7 @@ def convert_vinvl(
 def is_vinvl(path: Path) -> bool:
     """Whether the first line of a file is of one of the three forms."""
     with path.open("rb") as file:
-        head = file.read(1 << 12).removeprefix(BOM)
+        head = file.read(1 << 12).removeprefix(BOM).lstrip(b"\r\n")
     fields = head.partition(b"\n")[0].split(b"\t")
     if len(fields) == 2:
         return fields[1].lstrip().startswith(b"{")
@@ -77,19 +77,20 @@ def index_vinvl(source: Path, bar: tqdm, index: Index) -> None:
         for number, line in enumerate(tsv_lines(file, source), 1):
             digest.update(line.content)
             bar.update(len(line.content))
-            with index.attempt():
-                image_id, regions = _regions(line, source, number)
-                count, dim = regions.features.shape
-                if index.feature_dim and dim != index.feature_dim:
-                    reject(regions.where, f"{dim} features, expected {index.feature_dim} as in the first line")
-                if image_id in lines_of:
-                    before = f"line {lines_of[image_id]} is of the same image, expected one line each"
-                    reject(regions.where, before, "images that are there twice")
-                index.feature_dim = dim
-                lines_of[image_id] = number
-                index.add(image_id, regions.size, count, (place, number))
+            if not line.is_blank:
+                with index.attempt():
+                    image_id, regions = _regions(line, source, number)
+                    count, dim = regions.features.shape
+                    if index.feature_dim and dim != index.feature_dim:
+                        reject(regions.where, f"{dim} features, expected {index.feature_dim} as in the first line")
+                    if image_id in lines_of:
+                        before = f"line {lines_of[image_id]} is of the same image, expected one line each"
+                        reject(regions.where, before, "images that are there twice")
+                    index.feature_dim = dim
+                    lines_of[image_id] = number
+                    index.add(image_id, regions.size, count, (place, number))
             place += len(line.content)
-    if not place:
+    if not index.counts and not index.skipped:
         raise StoreError(f"{source}: the file is empty, expected a line for each image. Check the path.")
     index.sha256 = digest.hexdigest()
 

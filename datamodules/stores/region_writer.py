@@ -9,6 +9,7 @@ failed, it leaves nothing.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -45,10 +46,17 @@ from datamodules.stores.region_checks import (
     check_features,
     label_columns,
 )
-from datamodules.stores.regions import BOX_CONVENTION, FORMAT_VERSION, OF_REGIONS, RegionStore
+from datamodules.stores.regions import BOX_CONVENTION, FORMAT_VERSION, OF_REGIONS, RegionStore, read_facts
 from lxmert.files import InputError, read_json
 
+log = logging.getLogger(__name__)
+
 _IMAGES_PER_NOTE = 128
+# What may decide how a source is read beside the source itself: what the user says of it, and other files. Stores
+# made before conversions looked at these files do not tell of them, and are current nevertheless.
+_SAID = ("columns", "features_order", "ids_sha256")
+_BESIDE = ("ids_beside_sha256", "chunks_sha256")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _AS_IT_IS = Handling()
 
 
@@ -154,6 +162,7 @@ def convert_regions(
     read: Callable[[Path, Index, int], Generator[Regions, None, None]],
     handling: Handling = _AS_IT_IS,
     facts: Mapping[str, str] | None = None,
+    reading: Callable[[Path], Mapping[str, str]] = lambda _: {},
 ) -> Path:
     """Make a region store of a source that was not made of it, in this way, as it is now.
 
@@ -169,19 +178,26 @@ def convert_regions(
         read: gives the images of an index, from a number on.
         handling: what is done about images that are not as they should be.
         facts: attributes of the store beside its contract, such as `FACTS`.
+        reading: gives of a source what decides how it is read beside what is in it: `_SAID`, `_BESIDE`.
 
     Returns:
         `store`.
 
     Raises:
-        StoreError: what `make_index`, `read` and `Regions` refuse, a full disk, no permission.
+        StoreError: what `make_index`, `read` and `Regions` refuse, a file in the store's place that no
+            conversion made, a full disk, no permission.
     """
     partial = store.with_name(f".{store.name}.partial")
     note = store.with_name(f".{store.name}.partial.json")
     names = NAMES if detector == BOTTOM_UP_ATTENTION else None
     with locked(store), clear_write_errors(store):
-        if is_current(store, source) and _made_as(store) == (detector, str(handling)):
+        _refuse_others(store, source)
+        read_as = reading(source) if source.exists() else None
+        if is_current(store, source) and _is_made_as(store, detector, handling, read_as):
+            log.info("%s: kept, as it is current", store)
             return store
+        if store.exists() and "detector_sha256" in read_facts(store).keys() - (facts or {}).keys():
+            raise _in_the_way(store, "extracted from pictures")
         if not source.exists():
             raise StoreError(f"{source}: no such file or folder. Check the path, or get the features first.")
         stamp = Source.of(source)
@@ -198,7 +214,7 @@ def convert_regions(
                 first = f" The first: {index.skipped[0]}" if index.skipped else ""
                 raise StoreError(f"{source}: no image in it can be used.{first}")
             made = {"handling": str(handling), "left_out": len(index.skipped)} if str(handling) else {}
-            made |= facts or {}
+            made |= {**(facts or {}), **(read_as or {})}
             layout = _resume(store, partial, note, index, replace(stamp, sha256=index.sha256), detector, made)
             title, total, done = f"{source.name}: convert", len(index.counts), layout.done
             bar_of_images = progress_bar(title, total, "image", done=done, shown=progress)
@@ -206,7 +222,7 @@ def convert_regions(
                 columns = (regions.columns(handling, names) for regions in images)
                 _fill(partial, note, layout, index.counts, columns, bar)
             RegionStore(partial)  # what is published can be opened
-            if not Source.of(source).same_file(stamp):
+            if not Source.of(source).same_file(stamp) or reading(source) != read_as:
                 raise StoreError(f"{source}: changed while it was converted. Run the conversion again.")
             _list_skipped(store, index.skipped)
             publish(partial, store)
@@ -217,6 +233,28 @@ def convert_regions(
             raise
         note.unlink(missing_ok=True)
     return store
+
+
+def _refuse_others(store: Path, source: Path) -> None:
+    """Raise StoreError where what has the store's name is the source, or anything else than a region store."""
+    if not store.exists():
+        return
+    if source.exists() and store.samefile(source):
+        raise StoreError(f"{store}: is the source itself. Give the store another name.")
+    with store.open("rb") as content:
+        is_store = content.read(len(_HDF5)) == _HDF5
+    if is_store:
+        with open_store(store) as file:
+            is_store = str(read_attribute(file, "kind")) == "regions"
+    if not is_store:
+        raise _in_the_way(store, "no region store")
+
+
+def _in_the_way(store: Path, what: str) -> StoreError:
+    return StoreError(
+        f"{store}: is there already, {what}, and is not overwritten. Give the store another name, or remove that "
+        "file if it is not needed."
+    )
 
 
 def skipped_list(store: Path) -> Path:
@@ -235,11 +273,16 @@ def _list_skipped(store: Path, skipped: list[ImageError]) -> None:
     temporary.replace(path)
 
 
-def _made_as(store: Path) -> tuple[str, str]:
-    """Of what detector, and with what handling, a store was made."""
+def _is_made_as(store: Path, detector: str, handling: Handling, read_as: Mapping[str, str] | None) -> bool:
+    """Whether a store is of this detector, with this handling, its source read in this way; None: any."""
     with open_store(store) as file:
-        handling = read_attribute(file, "handling")
-    return RegionStore(store).contract["detector"], str(handling or "")
+        there = {name: read_attribute(file, name) for name in ("handling", *_SAID, *_BESIDE)}
+    if (RegionStore(store).contract["detector"], str(there["handling"] or "")) != (detector, str(handling)):
+        return False
+    if read_as is None:
+        return True
+    untold = [name for name in _BESIDE if there[name] is None or name not in read_as]  # also: removed since
+    return all(there[name] == read_as.get(name) for name in (*_SAID, *_BESIDE) if name not in untold)
 
 
 def _leave_out_bad(

@@ -523,6 +523,32 @@ def test_what_is_left_of_an_archive_is_unpacked_without_fetching_it_again(server
     assert names(tmp_path / "data") == ["vqa/a.json", "vqa/b.json"]
 
 
+def test_an_archive_that_a_killed_run_had_unpacked_is_removed_and_others_are_not(
+    server, fetch, tmp_path, monkeypatch
+):
+    server.files["/a.zip"] = archive(**{"a.json": b"[1]"})
+    path, wanted = tmp_path / "data" / "vqa" / "a.zip", {"path": "a.zip", "to": None, "unpack": ["vqa/a.json"]}
+    path.parent.mkdir(parents=True)
+    path.with_name("a.json").write_bytes(b"[1]")
+    path.write_bytes(server.files["/a.zip"])  # nothing tells that it was fetched
+    assert fetch(**wanted)[0] == 0 and path.exists()
+    path.unlink()
+    path.with_name("a.json").unlink()
+    unlink = Path.unlink
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda path, missing_ok=False: stopped(unlink, path))
+        assert fetch(**wanted)[0] == 1
+    assert names(tmp_path / "data") == ["vqa/a.json", "vqa/a.zip"]
+    assert fetch(**wanted)[0] == 0
+    assert names(tmp_path / "data") == ["vqa/a.json"]
+
+
+def stopped(unlink, path):
+    if path.suffix == ".zip":
+        raise KeyboardInterrupt
+    unlink(path, missing_ok=True)
+
+
 @pytest.mark.parametrize("name", ["../evil.json", "/tmp/evil.json", "x/../../evil.json", "..\\evil.json"])
 def test_an_archive_with_a_path_outside_is_refused(server, fetch, tmp_path, name):
     server.files["/a.zip"] = archive(**{"a.json": b"[]", name: b"evil"})

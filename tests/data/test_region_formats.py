@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import random
+import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -182,6 +184,193 @@ def test_ids_that_are_not_in_an_hdf5_file_are_asked_for(tmp_path, capsys):
     assert "in row 3 of 3" in refusal(capsys, source, tmp_path / "c.h5", "--ids", tmp_path / "ids.json")
     (tmp_path / "ids.pkl").write_bytes(pickle.dumps(os.system))
     assert "the pickle names posix.system" in refusal(capsys, source, tmp_path / "c.h5", "--ids", ids)
+
+
+def write_square(folder):
+    folder.mkdir()
+    x = np.arange(16, dtype=np.float32).reshape(4, 4)
+    for number in range(3):
+        np.savez(folder / f"{number}.npz", x=x + number, bbox=[[0, 0, 5, 5]] * 4, image_w=10, image_h=10)
+    return folder
+
+
+def write_rows_and_ids(folder):
+    for name, ids in (("one", IDS), ("two", IDS[::-1])):
+        (folder / f"{name}.json").write_text(json.dumps({image: row for row, image in enumerate(ids)}))
+    return h5_of_100(folder, images())
+
+
+SAID = {
+    "columns": (
+        lambda folder: write_tsv(folder / "a.tsv", RELEASE, images()),
+        [[], ["--columns", ",".join({"objects_id": "attrs_id", "attrs_id": "x"}.get(c, c) for c in RELEASE)]],
+    ),
+    "order": (
+        lambda folder: write_square(folder / "square"),
+        [["--features", "nxF"], ["--features", "Fxn"]],
+    ),
+    "ids": (write_rows_and_ids, [["--ids", "one.json"], ["--ids", "two.json"], []]),
+}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("name", SAID)
+def test_what_the_user_says_of_a_source_decides_whether_its_store_is_current(
+    tmp_path, monkeypatch, caplog, name, killed
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(region_writer, "_IMAGES_PER_NOTE", 1)
+    caplog.set_level("INFO")
+    write, ways = SAID[name]
+    source = write(tmp_path)
+    for number, way in enumerate(ways):
+        assert run(source, tmp_path / f"{number}.h5", "--boxes", "clip", *way) == 0
+    wanted = [(tmp_path / f"{number}.h5").read_bytes() for number in range(len(ways))]
+    assert len(set(wanted)) == len(ways)
+    columns, done = region_writer.Regions.columns, []
+
+    def stop(self, *arguments):
+        done.append(self)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return columns(self, *arguments)
+
+    for way, made in zip(ways[1:] + ways[:1], wanted[1:] + wanted[:1], strict=True):
+        if killed:
+            done.clear()
+            monkeypatch.setattr(region_writer.Regions, "columns", stop)
+            other = next(other for other in ways if other != way)
+            with pytest.raises(KeyboardInterrupt):
+                run(source, tmp_path / "killed.h5", "--boxes", "clip", *other)
+            monkeypatch.setattr(region_writer.Regions, "columns", columns)
+            assert run(source, tmp_path / "killed.h5", "--boxes", "clip", *way) == 0
+            assert (tmp_path / "killed.h5").read_bytes() == made
+            (tmp_path / "killed.h5").unlink()
+        else:
+            assert run(source, tmp_path / "0.h5", "--boxes", "clip", *way) == 0
+            assert (tmp_path / "0.h5").read_bytes() == made and "kept" not in caplog.text
+    caplog.clear()
+    assert run(source, tmp_path / "0.h5", "--boxes", "clip", *ways[0]) == 0
+    assert "0.h5: kept, as it is current" in caplog.text
+
+
+def test_other_ids_beside_a_file_make_another_store_and_a_store_that_tells_none_stays(tmp_path):
+    source, ids = h5_of_100(tmp_path, images()), tmp_path / "train_imgid2idx.pkl"
+    assert run(source, tmp_path / "a.h5") == 0
+    with h5py.File(tmp_path / "a.h5", "a") as file:  # as stores were that tell of no file beside
+        del file.attrs["ids_beside_sha256"]
+    before = (tmp_path / "a.h5").read_bytes()
+    assert run(source, tmp_path / "a.h5") == 0
+    assert (tmp_path / "a.h5").read_bytes() == before
+    assert run(source, tmp_path / "b.h5") == 0
+    ids.write_bytes(pickle.dumps({image: row for row, image in enumerate(["9", "25", "30"])}))
+    assert run(source, tmp_path / "b.h5") == 0
+    assert RegionStore(tmp_path / "b.h5").index(["9", "25", "30"]).tolist() == [0, 1, 2]
+
+
+def test_another_chunk_of_gqa_makes_another_store_also_in_the_middle_and_old_stores_stay(
+    tmp_path, capsys, monkeypatch
+):
+    source = tmp_path / "gqa"
+    source.mkdir()
+    infos = {str(n): {"width": 9, "height": 9, "objectsNum": 2, "idx": n, "file": 0} for n in range(3)}
+    (source / "gqa_objects_info.json").write_text(json.dumps(infos))
+
+    def chunk(value):
+        with h5py.File(source / "gqa_objects_0.h5", "w") as file:
+            file["features"] = np.full((3, 2, DIM), value, np.float32)
+            file["bboxes"] = np.tile(np.array([0, 0, 5, 5], np.float32), (3, 2, 1))
+        os.utime(source / "gqa_objects_0.h5", ns=(value, value))
+
+    def values(store):
+        return np.unique(RegionStore(store).features[:]).tolist()
+
+    chunk(1)
+    assert run(source, tmp_path / "a.h5") == 0
+    shutil.copy(tmp_path / "a.h5", tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "a") as file:  # as stores were that tell of no chunks
+        del file.attrs["chunks_sha256"]
+    columns, done = region_writer.Regions.columns, []
+
+    def stop(self, *arguments):
+        done.append(self)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return columns(self, *arguments)
+
+    def change(self, *arguments):
+        os.utime(source / "gqa_objects_0.h5", ns=(5, 5))
+        return columns(self, *arguments)
+
+    monkeypatch.setattr(region_writer, "_IMAGES_PER_NOTE", 1)
+    monkeypatch.setattr(region_writer.Regions, "columns", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "b.h5")
+    monkeypatch.setattr(region_writer.Regions, "columns", change)
+    capsys.readouterr()
+    assert "changed while it was converted" in refusal(capsys, source, tmp_path / "c.h5")
+    monkeypatch.undo()
+    chunk(2)
+    for name, wanted in (("a", 2.0), ("b", 2.0), ("old", 1.0)):
+        assert run(source, tmp_path / f"{name}.h5") == 0
+        assert values(tmp_path / f"{name}.h5") == [wanted]
+    (source / "gqa_objects_0.h5").unlink()  # a source that is gone leaves its store
+    assert run(source, tmp_path / "a.h5") == 0
+
+
+def test_a_folder_whose_files_change_places_or_are_older_makes_another_store_and_old_stores_stay(tmp_path):
+    source = tmp_path / "grids"
+    source.mkdir()
+
+    def write(name, value, time):
+        np.save(source / f"{name}.npy", np.full((1, 1, DIM), value, np.float32))
+        os.utime(source / f"{name}.npy", ns=(time, time))
+
+    def values():
+        store = RegionStore(tmp_path / "a.h5")
+        return [store.read(store.require([name]))[0][0, 0, 0].item() for name in "ab"]
+
+    write("a", 1, 10)
+    write("b", 2, 20)
+    assert run(source, tmp_path / "a.h5") == 0 and values() == [1, 2]
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs["source_mtime_ns"] = 20  # as stores were that told the newest time
+    made = (tmp_path / "a.h5").stat().st_ino
+    assert run(source, tmp_path / "a.h5") == 0 and (tmp_path / "a.h5").stat().st_ino == made
+    write("a", 2, 20)
+    write("b", 1, 10)
+    assert run(source, tmp_path / "a.h5") == 0 and values() == [2, 1]
+    write("b", 3, 5)
+    assert run(source, tmp_path / "a.h5") == 0 and values() == [2, 3]
+
+
+def test_nothing_but_a_store_of_a_conversion_is_overwritten(tmp_path, capsys):
+    source = write_tsv(tmp_path / "a.tsv", SIX, images())
+    assert run(source, tmp_path / "mine.h5") == 0
+    rows = h5_of_100(tmp_path, images())
+    with h5py.File(tmp_path / "texts.h5", "w") as file:
+        file.attrs["format"] = "examples"
+    (tmp_path / "notes.txt").write_text("mine")
+    shutil.copy(tmp_path / "mine.h5", tmp_path / "extracted.h5")
+    with h5py.File(tmp_path / "extracted.h5", "a") as file:
+        file.attrs["detector_sha256"] = "0" * 64
+    assert run(source, tmp_path / "extracted.h5") == 0  # it is of this source, which is all that is asked for
+    (tmp_path / "b.tsv").write_bytes(source.read_bytes())
+    for read, store, message in (
+        (source, source, "is the source itself"),
+        (rows, rows, "is the source itself"),
+        (source, rows, "is there already, no region store"),
+        (source, tmp_path / "texts.h5", "is there already, no region store"),
+        (source, tmp_path / "notes.txt", "is there already, no region store"),
+        (tmp_path / "b.tsv", tmp_path / "extracted.h5", "is there already, extracted from pictures"),
+    ):
+        before = store.read_bytes()
+        assert run(read, store) == 1
+        said = capsys.readouterr().err
+        assert f"{store}: {message}" in said and "Give the store another name" in said
+        assert store.read_bytes() == before
+    assert run(tmp_path / "b.tsv", tmp_path / "mine.h5") == 0  # as ever
+    assert RegionStore(tmp_path / "mine.h5").contract["source_name"] == "b.tsv"
 
 
 def test_an_option_of_another_format_is_refused(tmp_path, capsys):
@@ -439,6 +628,18 @@ def test_a_first_line_that_is_damaged_leaves_the_layout_known(tmp_path, capsys):
     assert_store(tmp_path / "a.h5", images())
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name == "release" or "TSV" in FORMATS[name][1]])
+def test_blank_lines_are_passed_over(tmp_path, name, end):
+    write, _, labels, sizes = FORMATS[name]
+    source = write(tmp_path, images())
+    with_blanks = end + source.read_bytes().replace(b"\n", b"\n" + end) + end
+    source.write_bytes(with_blanks)
+    assert next(report for report in validate(source)[0] if report.path == source).problems == []
+    assert run(source, tmp_path / "a.h5") == 0
+    assert_store(tmp_path / "a.h5", images(), labels, sizes)
+
+
 def test_a_store_that_left_images_out_is_made_again_without(tmp_path, capsys):
     some = images()
     spoil_boxes(some[IDS[1]])
@@ -449,6 +650,18 @@ def test_a_store_that_left_images_out_is_made_again_without(tmp_path, capsys):
     tsv(SIX)(tmp_path, images())
     assert run(source, store) == 0
     assert len(RegionStore(store)) == 3 and not store.with_name("a.h5.skipped.txt").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names elsewhere are text")
+def test_a_source_whose_name_is_no_text_is_converted_once(tmp_path):
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tsv"))
+    write_tsv(source, RELEASE, images())
+    for _ in range(2):
+        convert_tsv(source, tmp_path / "a.h5", detector="mine", progress=False)
+        assert RegionStore(tmp_path / "a.h5").contract["source_name"] == "caf\\xe9.tsv"
+    made = (tmp_path / "a.h5").stat().st_mtime_ns
+    convert_tsv(source, tmp_path / "a.h5", detector="mine", progress=False)
+    assert (tmp_path / "a.h5").stat().st_mtime_ns == made
 
 
 def test_a_source_without_a_good_image_makes_no_store(tmp_path, capsys):

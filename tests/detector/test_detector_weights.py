@@ -387,6 +387,10 @@ def test_the_command_converts_and_says_what_it_read(files, tmp_path, capsys):
     assert "not the sizes of the detector of LXMERT's release. Give it a name" in capsys.readouterr().err
     assert main([source, str(out), "--boxes", "many"]) == 1
     assert "box rule 'many'" in capsys.readouterr().err
+    before = files["weights.pth"].read_bytes()
+    assert main([source, source, "--name", "tiny"]) == 1
+    assert "is the published weights themselves" in capsys.readouterr().err
+    assert files["weights.pth"].read_bytes() == before
 
 
 def test_a_file_is_read_as_it_was_written(own):

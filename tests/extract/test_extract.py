@@ -1,5 +1,6 @@
 """Pictures to a store: exact, resumed bit for bit after a kill, and nothing overwritten or left out in silence."""
 
+import errno
 import json
 import os
 import random
@@ -155,6 +156,35 @@ def test_one_that_ends_between_its_last_picture_and_its_end_goes_on_too(
     assert {path.name for path in tmp_path.iterdir()} - {".out.h5.lock"} == {"out.h5", "out.tsv"}
 
 
+@pytest.mark.parametrize("other_disk", [False, True])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_one_that_ends_while_its_tsv_gets_its_place_still_has_it(
+    whole, weights, pictures, tmp_path, monkeypatch, other_disk, moment
+):
+    """A kill runs no clean-up, so what is looked at is what lies there at that moment."""
+    out, kept, killed = tmp_path / "out.h5", tmp_path / "out.tsv", tmp_path / "killed"
+    replace_file = Path.replace
+
+    def replaced(path, target):
+        if path.parent.name == extraction.WHOLE and Path(target) == kept and other_disk:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        if Path(target) != kept:
+            return replace_file(path, target)
+        if moment == "before":
+            shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("*.lock"))
+        replace_file(path, target)
+        if moment == "after":
+            shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("*.lock"))
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    assert extracted(pictures, out, weights, "--tsv", kept) == 0
+    assert kept.read_bytes() == (whole / "out.tsv").read_bytes() and is_current(out, kept)
+    monkeypatch.undo()
+    assert extracted(pictures, killed / "out.h5", weights, "--tsv", killed / "out.tsv") == 0
+    assert (killed / "out.tsv").read_bytes() == (whole / "out.tsv").read_bytes()
+    assert not journal_of(killed / "out.h5").parent.exists()
+
+
 def test_a_log_is_told_how_far_it_is(weights, pictures, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(extraction, "EVERY", 0.0)
     caplog.set_level("INFO")
@@ -225,6 +255,29 @@ def test_what_has_changed_since_it_began_is_named_and_nothing_is_lost(weights, p
     assert extracted(photos, out, weights) == 0
     assert len(RegionStore(out)) == PICTURES + 1
     assert not journal.parent.exists()
+
+
+@pytest.mark.parametrize("what", ["changed", "removed"])
+def test_a_picture_that_changes_while_others_are_looked_at_is_named(
+    weights, pictures, tmp_path, monkeypatch, capsys, what
+):
+    photos, out = few(pictures, tmp_path), tmp_path / "out.h5"
+    detect, seen = Detector.detect, []
+
+    def detected(*arguments):
+        seen.append(arguments)
+        if len(seen) == 3:
+            (photos / "photo_00.png").unlink()
+            if what == "changed":
+                shutil.copy(pictures / "photo_09.png", photos / "photo_00.png")
+        return detect(*arguments)
+
+    monkeypatch.setattr(Detector, "detect", detected)
+    for _ in range(2):
+        assert extracted(photos, out, weights) == 1
+        said = capsys.readouterr().err
+        assert f"the picture of photo_00 was {what} since the extraction began. Remove the folder" in said
+        assert not out.exists() and lines_in(journal_of(out)) == 3
 
 
 def test_a_store_that_is_there_is_kept_and_never_overwritten(whole, weights, pictures, tmp_path, capsys):

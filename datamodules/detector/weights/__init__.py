@@ -90,8 +90,11 @@ def convert_weights(
 
     Raises:
         FileNotFoundError: a file is not there.
-        InputError: the weights are of another layout, damaged or incomplete, or a list does not fit.
+        InputError: the weights are of another layout, damaged or incomplete, or a list does not fit; or `path` is
+            the source itself.
     """
+    if source.exists() and path.exists() and path.samefile(source):
+        raise InputError(f"{path}: is the published weights themselves. Give the detector's file another name.")
     layout = open_layout(source)
     config, state = assemble(layout)
     config = replace(config, box_rule=rule or config.box_rule)
