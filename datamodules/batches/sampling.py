@@ -102,10 +102,11 @@ class BatchSampler:
         self.image, self.rows_per_image = image, rows_per_image
         self.epoch, self.first = epoch, (epoch, first_batch)
         if len(self) == 0 or num_examples // len(self) < world_size:
+            most = num_examples - num_examples % world_size if drop_last else 0
+            mend = f"Set {option} to {most} or less" if most else "Use fewer processes or another batch size"
             raise InputError(
                 f"{num_examples} examples do not make batches of {option}={batch_size} for {world_size} "
-                f"process(es){', the last one being dropped' if drop_last else ''}. Use fewer processes or "
-                "another batch size."
+                f"process(es){', the last one being dropped' if drop_last else ''}. {mend}."
             )
 
     def __len__(self) -> int:

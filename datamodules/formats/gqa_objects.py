@@ -60,15 +60,15 @@ def reading_gqa(source: Path) -> dict[str, str]:
     """The chunks' names, sizes and times as one hash, as of `convert_regions`; nothing where some are missing."""
     check_file(source)
     infos = read_json(source)
-    found = (
-        [info.get("file") for info in infos.values() if isinstance(info, dict)] if isinstance(infos, dict) else []
-    )
-    chunks = [_gqa_file(source, number) for number in sorted({file for file in found if type(file) is int})]
+    told = infos.values() if isinstance(infos, dict) else ()
+    files = [info.get("file") for info in told if isinstance(info, dict)]
+    found = {file for file in files if type(file) is int and 0 <= file <= LARGEST_NUMBER}
+    chunks = [_gqa_file(source, number) for number in sorted(found)]
     if not chunks or not all(chunk.is_file() for chunk in chunks):
         return {}
     stamps = [Source.of(chunk) for chunk in chunks]
-    told = "".join(f"{stamp.name} {stamp.size} {stamp.mtime_ns}\n" for stamp in stamps)
-    return {"chunks_sha256": hashlib.sha256(told.encode()).hexdigest()}
+    facts = "".join(f"{stamp.name} {stamp.size} {stamp.mtime_ns}\n" for stamp in stamps)
+    return {"chunks_sha256": hashlib.sha256(facts.encode()).hexdigest()}
 
 
 def index_gqa(source: Path, bar: tqdm, index: Index) -> None:

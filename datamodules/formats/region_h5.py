@@ -199,9 +199,16 @@ def _beside(source: Path) -> Path:
 
 
 def h5_names(path: Path) -> set[str]:
-    """What lies at the top of an HDF5 file."""
+    """What lies at the top of an HDF5 file.
+
+    Raises:
+        StoreError: it cannot be read, or a name is no text.
+    """
     with open_store(path) as file:
-        return set(file)
+        names = set(file)
+    if strange := [name for name in names if not isinstance(name, str)]:  # h5py's way with what is no UTF-8
+        raise StoreError(f"{path}: {strange[0]!r} is no name in UTF-8. Check that the file is whole.")
+    return names
 
 
 def is_grouped(path: Path, names: set[str]) -> bool:
@@ -299,7 +306,7 @@ def _group_columns(source: Path, name: str, where: str, *, labels: bool = False)
     with open_store(source) as file:
         inside = set(file[name]) if hasattr(file[name], "keys") else set()
     if missing := [part for part in _GROUP if part not in inside]:
-        reject(where, f"a group of {', '.join(sorted(inside))[:200]}, without {', '.join(missing)}")
+        reject(where, f"a group of {', '.join(sorted(map(str, inside)))[:200]}, without {', '.join(missing)}")
     names += [f"{name}/{part}" for part in _GROUP_LABELS if labels and part in inside]
     try:
         return {key.rpartition("/")[2]: column for key, column in map_datasets(source, names).items()}

@@ -275,7 +275,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Name what is left of the run."""
-        if trainer.state.fn == "fit" and not isinstance(exception, Interrupted):
+        asked = isinstance(exception, Interrupted | SystemExit)  # the latter on the other processes
+        if trainer.state.fn == "fit" and trainer.global_step and not asked:
             log.error("the fit ends at step %d; last good checkpoint: %s", trainer.global_step, self.saved)
         self._release()
 

@@ -138,5 +138,5 @@ def test_nan_on_two_processes_ends_both_with_one_clear_error(folder):
 def test_ctrl_c_reaches_every_process_and_they_stop_after_the_same_step(folder):
     command = ["experiment=toy_vqa", *SIZES, *WORLD["toy_vqa"], *TIMES, "trainer.devices=2"]
     status = stopped(*command, folder=folder, at="epoch 1, step 2 of", by=signal.SIGINT, group=True)
-    assert status == 130 and "go on with resume=" in said(folder)
+    assert status == 130 and "go on with resume=" in said(folder) and "ERROR" not in said(folder)
     assert checkpoint(latest(folder))["global_step"] >= 2
