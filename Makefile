@@ -19,7 +19,7 @@ test: .venv/installed-test ## set up, then run all tests
 test-tensorflow: .venv-tensorflow/installed ## set up TensorFlow in an environment of its own, then test the twins on it
 	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=2 .venv-tensorflow/bin/python -m pytest --noconftest tests/twins
 
-fuzz: .venv/installed-test ## damage 2,000 copies of each kind of file (about half an hour)
+fuzz: .venv/installed-test ## damage 2,000 copies of each kind of file (half an hour and more)
 	OMP_NUM_THREADS=1 LXMERT_FUZZ=2000 $(BIN)/python -m pytest -n 2 tests/*/test_fuzz_*.py
 
 lint: .venv/installed-test ## check style and types

@@ -272,7 +272,7 @@ def _spans(source: Path, columns: dict[str, Column]) -> list[tuple[Any, int]]:
             raise StoreError(f"{source}: pos_boxes {spans.dtype} {spans.shape}, expected (N, 2), begin and end.")
         return [(int(begin), int(end) - int(begin)) for begin, end in spans]
     counts = np.asarray(columns.get("num_boxes", np.full(len(features), features.shape[1])))
-    if counts.shape != (len(features),) or counts.dtype.kind not in "iu" or counts.max() > features.shape[1]:
+    if counts.shape != (len(features),) or (counts % 1 != 0).any() or counts.max() > features.shape[1]:
         most = features.shape[1]
         raise StoreError(
             f"{source}: num_boxes {counts.dtype} {counts.shape}, expected {len(features)} whole numbers of {most} "

@@ -3,6 +3,7 @@
 The files are written by other means than the project's (`foreign`).
 """
 
+import contextlib
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import random
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -23,6 +25,7 @@ from foreign import (
     Image,
     h5_of_100,
     h5_of_volta,
+    h5_own,
     images,
     lmdb_of_mmf,
     mmf,
@@ -170,6 +173,36 @@ def test_columns_that_are_not_known_are_named_by_the_user(tmp_path, capsys):
         assert message in refusal(capsys, source, tmp_path / "b.h5", "--columns", wrong)
 
 
+@pytest.mark.parametrize(
+    ("write", "name", "change", "message"),
+    [
+        (h5_own, "image_w", lambda data: data[0], "image_w (), expected a number for each image, (3,)"),
+        (h5_own, "image_h", lambda data: data[:1], "image_h (1,), expected a number for each image, (3,)"),
+        (h5_own, "image_w", lambda data: data[:, None], "image_w (3, 1), expected a number for each image"),
+        (h5_own, "num_boxes", lambda data: data - 0.5, "num_boxes float64 (3,), expected 3 whole numbers"),
+        (h5_own, "num_boxes", lambda data: data * np.nan, "num_boxes float64 (3,), expected 3 whole numbers"),
+        (h5_of_100, "image_bb", lambda data: data[:2], "image_bb (2, 4), expected (T, F) and (T, 4)"),
+    ],
+)
+def test_sizes_counts_and_boxes_of_another_shape_are_named(tmp_path, capsys, write, name, change, message):
+    source = write(tmp_path, images())
+    with h5py.File(source, "a") as file:
+        data = file[name][()]
+        del file[name]
+        file[name] = change(data)
+    assert message in refusal(capsys, source, tmp_path / "a.h5")
+
+
+def test_counts_may_be_whole_numbers_of_any_kind(tmp_path):
+    source = h5_own(tmp_path, images())
+    with h5py.File(source, "a") as file:
+        counts = file["num_boxes"][()].astype(np.float32)
+        del file["num_boxes"]
+        file["num_boxes"] = counts
+    assert run(source, tmp_path / "a.h5") == 0
+    assert_store(tmp_path / "a.h5", images())
+
+
 def test_ids_that_are_not_in_an_hdf5_file_are_asked_for(tmp_path, capsys):
     source = h5_of_100(tmp_path, images())
     ids = (tmp_path / "train_imgid2idx.pkl").rename(tmp_path / "ids.pkl")
@@ -200,6 +233,21 @@ def write_rows_and_ids(folder):
     return h5_of_100(folder, images())
 
 
+@contextlib.contextmanager
+def stopped_at_the_third():
+    """A conversion gets a KeyboardInterrupt at its third image."""
+    columns, done = region_writer.Regions.columns, []
+
+    def stop(self, *arguments):
+        done.append(self)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return columns(self, *arguments)
+
+    with mock.patch.object(region_writer.Regions, "columns", stop):
+        yield
+
+
 SAID = {
     "columns": (
         lambda folder: write_tsv(folder / "a.tsv", RELEASE, images()),
@@ -227,22 +275,11 @@ def test_what_the_user_says_of_a_source_decides_whether_its_store_is_current(
         assert run(source, tmp_path / f"{number}.h5", "--boxes", "clip", *way) == 0
     wanted = [(tmp_path / f"{number}.h5").read_bytes() for number in range(len(ways))]
     assert len(set(wanted)) == len(ways)
-    columns, done = region_writer.Regions.columns, []
-
-    def stop(self, *arguments):
-        done.append(self)
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        return columns(self, *arguments)
-
     for way, made in zip(ways[1:] + ways[:1], wanted[1:] + wanted[:1], strict=True):
         if killed:
-            done.clear()
-            monkeypatch.setattr(region_writer.Regions, "columns", stop)
             other = next(other for other in ways if other != way)
-            with pytest.raises(KeyboardInterrupt):
+            with stopped_at_the_third(), pytest.raises(KeyboardInterrupt):
                 run(source, tmp_path / "killed.h5", "--boxes", "clip", *other)
-            monkeypatch.setattr(region_writer.Regions, "columns", columns)
             assert run(source, tmp_path / "killed.h5", "--boxes", "clip", *way) == 0
             assert (tmp_path / "killed.h5").read_bytes() == made
             (tmp_path / "killed.h5").unlink()
@@ -290,21 +327,14 @@ def test_another_chunk_of_gqa_makes_another_store_also_in_the_middle_and_old_sto
     shutil.copy(tmp_path / "a.h5", tmp_path / "old.h5")
     with h5py.File(tmp_path / "old.h5", "a") as file:  # as stores were that tell of no chunks
         del file.attrs["chunks_sha256"]
-    columns, done = region_writer.Regions.columns, []
-
-    def stop(self, *arguments):
-        done.append(self)
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        return columns(self, *arguments)
+    columns = region_writer.Regions.columns
 
     def change(self, *arguments):
         os.utime(source / "gqa_objects_0.h5", ns=(5, 5))
         return columns(self, *arguments)
 
     monkeypatch.setattr(region_writer, "_IMAGES_PER_NOTE", 1)
-    monkeypatch.setattr(region_writer.Regions, "columns", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_at_the_third(), pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / "b.h5")
     monkeypatch.setattr(region_writer.Regions, "columns", change)
     capsys.readouterr()
